@@ -1,0 +1,26 @@
+"""Shared type names.
+
+Shapes in docstrings use ``B`` batch, ``H W`` pixel height and width, ``h w`` latent height
+and width, ``C`` channels. Images inside the networks are float in [-1, 1], channels last.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+Array = jax.Array
+PyTree = Any
+#: Plain nested dicts of arrays, named as diffusers names its modules.
+Params = Mapping[str, Any]
+#: What a network is conditioned on: arrays with a leading batch axis, by name.
+Cond = Mapping[str, Any]
+#: ``predict(params, z_t, t, cond) -> network output`` with ``z_t`` [B, h, w, C], ``t`` [B].
+PredictFn = Callable[[Params, Array, Array, Cond], Array]
+
+
+class UserError(ValueError):
+    """Bad input from the user: the message names the thing, its value and the remedy.
+
+    The entry points print the message alone, without a traceback, and exit with status 2.
+    """
