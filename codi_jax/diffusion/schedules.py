@@ -1,0 +1,336 @@
+"""Variance-preserving noise schedules: ``z_t = alpha_t x + sigma_t eps`` (paper, eq. 1).
+
+Time ``t`` counts the grid of training timesteps, ``-1, 0, ..., N - 1`` with
+``N = num_train_timesteps``. ``t = -1`` is the clean data (alpha = 1, sigma = 0) and
+``t = N - 1`` is the noisiest level; ``0 ... N - 1`` are diffusers' indices into
+``alphas_cumprod``. One schedule object is saved with the weights and serves training *and*
+sampling.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from codi_jax.typing import Array, UserError
+
+BETA_SCHEDULES = ("scaled_linear", "linear", "squaredcos_cap_v2")
+TIMESTEP_SPACINGS = ("trailing", "leading", "linspace")
+
+
+class Schedule(Protocol):
+    """What the losses and the sampler know of a noise schedule."""
+
+    @property
+    def num_train_timesteps(self) -> int:
+        """N: the network is called with ``t`` in [0, N - 1]."""
+
+    @property
+    def zero_terminal_snr(self) -> bool:
+        """Whether alpha is exactly 0 at ``t = N - 1``, where eps then says nothing about x."""
+
+    def alpha_sigma(self, t: Array) -> tuple[Array, Array]:
+        """``(alpha_t, sigma_t)``, float32 with the shape of ``t``; ``t`` in [-1, N - 1]."""
+
+    def timesteps(
+        self, num_inference_steps: int, spacing: str = "trailing", steps_offset: int = 0
+    ) -> np.ndarray:
+        """Descending int32 [num_inference_steps], see `inference_timesteps`."""
+
+    def sample_t(self, key: Array, shape: tuple[int, ...], dt: int) -> Array:
+        """Training times uniform on [dt, N - 1], so that ``s = t - dt`` stays in [0, N - 1]."""
+
+    def to_config(self, prediction_type: str | None = None) -> dict[str, Any]:
+        """The content of a ``scheduler_config.json``; `schedule_from_config` reads it back.
+
+        Args:
+            prediction_type: what the network that is saved beside it predicts. The schedule
+                does not know it, so the key is left out unless it is given here; diffusers
+                reads a missing one as "epsilon".
+        """
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _TrainingGrid:
+    """What both schedules share: the number of timesteps and the sampler's choice of them."""
+
+    num_train_timesteps: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.num_train_timesteps < 2:
+            raise UserError(
+                f"num_train_timesteps={self.num_train_timesteps} must be at least 2 "
+                "(1000 is the usual value)."
+            )
+
+    def timesteps(
+        self, num_inference_steps: int, spacing: str = "trailing", steps_offset: int = 0
+    ) -> np.ndarray:
+        return inference_timesteps(
+            self.num_train_timesteps, num_inference_steps, spacing, steps_offset
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiscreteSchedule(_TrainingGrid):
+    """The grid of betas of a diffusers checkpoint; the defaults are Stable Diffusion's.
+
+    ``alpha_t^2`` is diffusers' ``alphas_cumprod[t]``, the running product of ``1 - beta``.
+
+    Attributes:
+        num_train_timesteps: N, at least 2.
+        beta_start: beta at t = 0 (not used by "squaredcos_cap_v2").
+        beta_end: beta at t = N - 1 (not used by "squaredcos_cap_v2").
+        beta_schedule: "scaled_linear" (linear in sqrt(beta)), "linear", or
+            "squaredcos_cap_v2" (Nichol & Dhariwal 2021, betas capped at 0.999).
+        rescale_betas_zero_snr: shift and scale alpha so that alpha = 0 at t = N - 1
+            (Lin et al. 2023, algorithm 1).
+
+    Raises:
+        UserError: unknown ``beta_schedule``, or a value out of range.
+    """
+
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    beta_schedule: str = "scaled_linear"
+    rescale_betas_zero_snr: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("beta_schedule", self.beta_schedule, BETA_SCHEDULES)
+        if not 0.0 < self.beta_start <= self.beta_end < 1.0:
+            raise UserError(
+                f"beta_start={self.beta_start} and beta_end={self.beta_end} must satisfy "
+                "0 < beta_start <= beta_end < 1."
+            )
+
+    @property
+    def zero_terminal_snr(self) -> bool:
+        return self.rescale_betas_zero_snr
+
+    def alpha_sigma(self, t: Array) -> tuple[Array, Array]:
+        """``(alpha_t, sigma_t)``, float32 with the shape of the integer array ``t``.
+
+        A ``t`` outside [-1, N - 1] gives NaN: no exception can be raised under jit, and the
+        default behaviour of indexing (wrap, clamp) would hide the mistake.
+        """
+
+        alpha, sigma = (
+            jnp.asarray(table)
+            .at[jnp.asarray(t) + 1]
+            .get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+            for table in _discrete_tables(self)
+        )
+        return alpha, sigma
+
+    def sample_t(self, key: Array, shape: tuple[int, ...], dt: int) -> Array:
+        """int32 of ``shape``, uniform on {dt, ..., N - 1}."""
+        return jax.random.randint(key, shape, dt, self.num_train_timesteps, jnp.int32)
+
+    def to_config(self, prediction_type: str | None = None) -> dict[str, Any]:
+        config: dict[str, Any] = {
+            "_class_name": "DDIMScheduler",
+            **dataclasses.asdict(self),
+            "trained_betas": None,
+            "timestep_spacing": "trailing",
+            "steps_offset": 0,
+            "set_alpha_to_one": True,
+            "clip_sample": False,
+        }
+        return config | _prediction_type_entry(prediction_type)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ContinuousSchedule(_TrainingGrid):
+    """Cosine schedule in ``u = (t + 1) / N``, defined for integer and for real ``t``.
+
+    ``alpha = cos(phi)``, ``sigma = sin(phi)`` with the angle ``phi`` linear in u, from 0 at
+    t = -1 to ``arctan(exp(-log_snr_min / 2))`` at t = N - 1: the cosine schedule of Nichol &
+    Dhariwal (2021) whose log-SNR ``log(alpha^2 / sigma^2)`` is bounded below by a slight
+    squeeze of the angle, so that no two timesteps share a noise level. No upper bound is
+    needed: the network is never called below t = 0, where ``u = 1 / N``.
+
+    Attributes:
+        num_train_timesteps: N, at least 2; it only fixes the unit of ``t``.
+        log_snr_min: log-SNR at t = N - 1, in nats; negative and finite.
+
+    Raises:
+        UserError: a value out of range.
+    """
+
+    log_snr_min: float = -15.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not -80.0 <= self.log_snr_min < 0.0:  # exp(-80 / 2) is a float32 still far from 0
+            raise UserError(
+                f"log_snr_min={self.log_snr_min} must be in [-80, 0): -15 is the usual value."
+            )
+
+    @property
+    def zero_terminal_snr(self) -> bool:
+        return False
+
+    def alpha_sigma(self, t: Array) -> tuple[Array, Array]:
+        """``(alpha_t, sigma_t)``, float32 with the shape of ``t`` (integers or floats)."""
+        n = self.num_train_timesteps
+        time = jnp.asarray(t).astype(jnp.float32)
+        phi_min_alpha = math.atan(math.exp(self.log_snr_min / 2))  # pi/2 - phi at t = N - 1
+        phi_max = math.pi / 2 - phi_min_alpha
+        # alpha as the sine of the complementary angle: cos(phi) near pi/2 would lose digits.
+        alpha = jnp.sin((n - 1 - time) * (phi_max / n) + phi_min_alpha)
+        sigma = jnp.sin((time + 1) * (phi_max / n))
+        return alpha, sigma
+
+    def sample_t(self, key: Array, shape: tuple[int, ...], dt: int) -> Array:
+        """float32 of ``shape``, uniform on the interval [dt, N - 1]."""
+        return jax.random.uniform(
+            key, shape, jnp.float32, float(dt), float(self.num_train_timesteps - 1)
+        )
+
+    def to_config(self, prediction_type: str | None = None) -> dict[str, Any]:
+        """No diffusers scheduler computes this schedule, so ``_class_name`` is our own."""
+        config: dict[str, Any] = {"_class_name": type(self).__name__, **dataclasses.asdict(self)}
+        return config | _prediction_type_entry(prediction_type)
+
+
+def schedule_from_config(config: Mapping[str, Any]) -> Schedule:
+    """The schedule of a ``scheduler_config.json``, ours or that of a diffusers checkpoint.
+
+    Only what defines the noise levels is read. Which diffusers scheduler wrote the file does
+    not matter (Stable Diffusion 1.5 names PNDM, 2.1 DDIM: the betas mean the same), and
+    neither does ``set_alpha_to_one``: our last step always ends at clean data.
+
+    Raises:
+        UserError: a key is missing or has an unknown value, or the betas are an explicit list.
+    """
+    class_name = config.get("_class_name", "unnamed")
+    if class_name == ContinuousSchedule.__name__:
+        _check_keys(config, ("num_train_timesteps", "log_snr_min"))
+        return ContinuousSchedule(
+            num_train_timesteps=config["num_train_timesteps"], log_snr_min=config["log_snr_min"]
+        )
+    keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
+    _check_keys(config, keys)
+    if config.get("trained_betas") is not None:
+        raise UserError(
+            f"scheduler config ({class_name}) sets trained_betas, an explicit list of betas, "
+            f"which is not supported: use a checkpoint whose beta_schedule is one of "
+            f"{', '.join(BETA_SCHEDULES)}."
+        )
+    return DiscreteSchedule(
+        **{key: config[key] for key in keys},
+        # Configs written before diffusers knew the key mean False.
+        rescale_betas_zero_snr=config.get("rescale_betas_zero_snr", False),
+    )
+
+
+def inference_timesteps(
+    num_train_timesteps: int, num_inference_steps: int, spacing: str, steps_offset: int
+) -> np.ndarray:
+    """The times at which the sampler calls the network, as diffusers defines them.
+
+    * "trailing": ``round(N - i N / n) - 1``. The only one that starts at the noisiest level
+      whatever the number of steps, which few-step sampling needs.
+    * "leading": ``i (N // n) + steps_offset``, Stable Diffusion's setting with offset 1.
+    * "linspace": n points from 0 to N - 1.
+
+    Args:
+        num_train_timesteps: N.
+        num_inference_steps: n, in [1, N].
+        spacing: one of `TIMESTEP_SPACINGS`.
+        steps_offset: added to the times of "leading"; not used by the other two.
+
+    Returns:
+        Descending int32 [n], in [0, N - 1].
+
+    Raises:
+        UserError: unknown spacing, or a number of steps or an offset out of range.
+    """
+    check_choice("timestep_spacing", spacing, TIMESTEP_SPACINGS)
+    n_train, n_steps = num_train_timesteps, num_inference_steps
+    if not 1 <= n_steps <= n_train:
+        raise UserError(f"num_inference_steps={n_steps} must be between 1 and {n_train}.")
+    index = np.arange(n_steps)
+    if spacing == "trailing":
+        times = np.round(n_train - index * (n_train / n_steps)) - 1
+    elif spacing == "leading":
+        times = (index * (n_train // n_steps))[::-1] + steps_offset
+    else:
+        times = np.linspace(0, n_train - 1, n_steps).round()[::-1]
+    if times.min() < 0 or times.max() >= n_train:
+        raise UserError(
+            f"steps_offset={steps_offset} with {n_steps} {spacing} steps gives timesteps outside "
+            f"0..{n_train - 1}: set steps_offset=0 or use timestep_spacing='trailing'."
+        )
+    return times.astype(np.int32)
+
+
+def expand(a: Array | float, like: Array) -> Array:
+    """``a`` with unit axes appended until it has as many axes as ``like`` ([B] -> [B, 1, ...])."""
+    a = jnp.asarray(a)
+    return a.reshape(a.shape + (1,) * (like.ndim - a.ndim))
+
+
+def add_noise(schedule: Schedule, x: Array, eps: Array, t: Array) -> Array:
+    """``z_t = alpha_t x + sigma_t eps`` (eq. 1).
+
+    Args:
+        schedule: gives alpha and sigma.
+        x: clean latents, float32 [B, ...].
+        eps: standard normal noise with the shape of ``x``, float32.
+        t: [B] or a scalar, in [-1, N - 1].
+    """
+    alpha_t, sigma_t = schedule.alpha_sigma(t)
+    return expand(alpha_t, x) * x + expand(sigma_t, x) * eps
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raises a UserError that lists the choices when ``value`` is none of them."""
+    if value not in choices:
+        raise UserError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}.")
+
+
+@functools.lru_cache(maxsize=16)
+def _discrete_tables(schedule: DiscreteSchedule) -> tuple[np.ndarray, np.ndarray]:
+    """Float32 tables of alpha and sigma at index ``t + 1``, computed in float64.
+
+    sigma comes from the float64 alphas_cumprod: float32's ``1 - alpha^2`` would leave it a
+    relative error of 1e-4 where alpha is close to 1.
+    """
+    n = schedule.num_train_timesteps
+    if schedule.beta_schedule == "linear":
+        betas = np.linspace(schedule.beta_start, schedule.beta_end, n)
+    elif schedule.beta_schedule == "scaled_linear":
+        betas = np.linspace(schedule.beta_start**0.5, schedule.beta_end**0.5, n) ** 2
+    else:
+        alpha_bar = np.cos((np.arange(n + 1) / n + 0.008) / 1.008 * np.pi / 2) ** 2
+        betas = np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
+    alphas_cumprod = np.cumprod(1 - betas)
+    if schedule.rescale_betas_zero_snr:
+        alpha = np.sqrt(alphas_cumprod)
+        alphas_cumprod = ((alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])) ** 2
+    alphas_cumprod = np.concatenate([[1.0], alphas_cumprod])
+    return (
+        np.sqrt(alphas_cumprod).astype(np.float32),
+        np.sqrt(1 - alphas_cumprod).astype(np.float32),
+    )
+
+
+def _prediction_type_entry(prediction_type: str | None) -> dict[str, str]:
+    return {} if prediction_type is None else {"prediction_type": prediction_type}
+
+
+def _check_keys(config: Mapping[str, Any], keys: Collection[str]) -> None:
+    missing = [key for key in keys if key not in config]
+    if missing:
+        raise UserError(
+            f"scheduler config ({config.get('_class_name', 'unnamed')}) has no "
+            f"{', '.join(missing)}: only variance-preserving schedules given by their betas "
+            f"(DDIM, PNDM, DDPM, ...) or by {ContinuousSchedule.__name__} can be read."
+        )

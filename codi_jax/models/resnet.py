@@ -1,0 +1,65 @@
+"""Residual blocks, down- and upsampling, named as diffusers names them."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from codi_jax.typing import Array
+
+conv3x3 = partial(nn.Conv, kernel_size=(3, 3), padding=((1, 1), (1, 1)))
+conv1x1 = partial(nn.Conv, kernel_size=(1, 1))
+
+
+class ResnetBlock(nn.Module):
+    """diffusers' ``ResnetBlock2D``: [B, h, w, C_in] -> [B, h, w, out_channels].
+
+    ``temb`` [B, D] is added between the two convolutions; ``None`` in autoencoders.
+    """
+
+    out_channels: int
+    groups: int = 32
+    eps: float = 1e-5
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, temb: Array | None = None) -> Array:
+        norm = partial(nn.GroupNorm, self.groups, epsilon=self.eps, dtype=self.dtype)
+        conv = partial(conv3x3, self.out_channels, dtype=self.dtype)
+        h = conv(name="conv1")(nn.silu(norm(name="norm1")(x)))
+        if temb is not None:
+            dense = nn.Dense(self.out_channels, dtype=self.dtype, name="time_emb_proj")
+            h = h + dense(nn.silu(temb))[:, None, None, :]
+        h = conv(name="conv2")(nn.silu(norm(name="norm2")(h)))
+        if x.shape[-1] != self.out_channels:
+            x = conv1x1(self.out_channels, dtype=self.dtype, name="conv_shortcut")(x)
+        return x + h
+
+
+class Downsample(nn.Module):
+    """Convolution with stride 2.
+
+    ``asymmetric`` pads on the right and below only, as Stable Diffusion's autoencoder does;
+    its U-Net pads on all sides.
+    """
+
+    asymmetric: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        padding = ((0, 1), (0, 1)) if self.asymmetric else ((1, 1), (1, 1))
+        return nn.Conv(
+            x.shape[-1], (3, 3), strides=(2, 2), padding=padding, dtype=self.dtype, name="conv"
+        )(x)
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour upsampling by 2, then a convolution."""
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        x = x.repeat(2, axis=1).repeat(2, axis=2)
+        return conv3x3(x.shape[-1], dtype=self.dtype, name="conv")(x)

@@ -1,0 +1,218 @@
+"""The U-Net of diffusers' ``UNet2DConditionModel``, in two halves: encode and decode.
+
+The halves are two modules over *one* flat parameter dict (their names are disjoint), so a
+checkpoint is one file, and a copy of the encoder is the same module with other parameters.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from codi_jax.models.attention import Transformer2D
+from codi_jax.models.configs import UNetConfig
+from codi_jax.models.embeddings import TimestepEmbedding, sinusoidal_embedding
+from codi_jax.models.resnet import Downsample, ResnetBlock, Upsample, conv3x3
+from codi_jax.typing import Array, UserError
+
+
+class Features(NamedTuple):
+    """What the decoder reads of the encoder.
+
+    ``skips``: the output of ``conv_in`` and of every layer and downsampler, finest first;
+    ``mid``: the mid block's output [B, h', w', C].
+    """
+
+    skips: tuple[Array, ...]
+    mid: Array
+
+
+class Block(nn.Module):
+    """One level of the U-Net on the way down, on the way up (with skips), or the mid block."""
+
+    config: UNetConfig
+    level: int
+    layers: int
+    attention: bool
+    resample: str | None = None  # "down", "up" or None
+    dtype: jnp.dtype = jnp.float32
+
+    def _resnet(self, i: int) -> ResnetBlock:
+        c = self.config
+        channels = c.block_out_channels[self.level]
+        return ResnetBlock(
+            channels, c.norm_num_groups, c.norm_eps, self.dtype, name=f"resnets_{i}"
+        )
+
+    def _attend(self, i: int, x: Array, text: Array | None) -> Array:
+        c = self.config
+        return Transformer2D(
+            heads=c.heads(self.level),
+            layers=c.transformer_layers(self.level),
+            groups=c.norm_num_groups,
+            linear_projection=c.use_linear_projection,
+            cross_attention=c.cross_attention_dim is not None,
+            dtype=self.dtype,
+            name=f"attentions_{i}",
+        )(x, text)
+
+
+class DownBlock(Block):
+    """Layers, then the downsampler; returns every intermediate as a skip."""
+
+    @nn.compact
+    def __call__(
+        self, x: Array, temb: Array, text: Array | None
+    ) -> tuple[Array, tuple[Array, ...]]:
+        skips = []
+        for i in range(self.layers):
+            x = self._resnet(i)(x, temb)
+            if self.attention:
+                x = self._attend(i, x, text)
+            skips.append(x)
+        if self.resample:
+            x = Downsample(dtype=self.dtype, name="downsamplers_0")(x)
+            skips.append(x)
+        return x, tuple(skips)
+
+
+class UpBlock(Block):
+    """Layers that each take one skip (the last first), then the upsampler."""
+
+    @nn.compact
+    def __call__(
+        self, x: Array, skips: tuple[Array, ...], temb: Array, text: Array | None
+    ) -> Array:
+        for i in range(self.layers):
+            x = self._resnet(i)(jnp.concatenate([x, skips[-1 - i]], axis=-1), temb)
+            if self.attention:
+                x = self._attend(i, x, text)
+        if self.resample:
+            x = Upsample(dtype=self.dtype, name="upsamplers_0")(x)
+        return x
+
+
+class MidBlock(Block):
+    """A residual block; with attention a transformer and a second residual block follow."""
+
+    @nn.compact
+    def __call__(self, x: Array, temb: Array, text: Array | None) -> Array:
+        x = self._resnet(0)(x, temb)
+        for i in range(self.layers if self.attention else 0):
+            x = self._resnet(i + 1)(self._attend(i, x, text), temb)
+        return x
+
+
+def time_embedding(config: UNetConfig, t: Array, dtype: jnp.dtype) -> Array:
+    """The embedding of ``t`` [B]; called inside a compact module, named ``time_embedding``."""
+    width = config.block_out_channels[0]
+    features = sinusoidal_embedding(
+        t, width, flip_sin_to_cos=config.flip_sin_to_cos, freq_shift=config.freq_shift
+    )
+    return TimestepEmbedding(4 * width, dtype=dtype, name="time_embedding")(features.astype(dtype))
+
+
+class UNetEncoder(nn.Module):
+    """``conv_in``, time embedding, down blocks and mid block.
+
+    Args of the call:
+        x: [B, h, w, in_channels], h and w multiples of ``config.downsampling``.
+        t: [B], time in grid steps.
+        text: [B, S, cross_attention_dim] or None where the config has none.
+        hint: added to ``conv_in``'s output (ControlNet's condition), [B, h, w, C0].
+
+    Returns:
+        The features, and the time embedding [B, 4 C0] which the decoder also reads.
+    """
+
+    config: UNetConfig
+    dtype: jnp.dtype = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: Array, t: Array, text: Array | None = None, hint: Array | None = None
+    ) -> tuple[Features, Array]:
+        c = self.config
+        self._check(x, text)
+        down, mid = (nn.remat(DownBlock), nn.remat(MidBlock)) if self.remat else (DownBlock, MidBlock)
+        temb = time_embedding(c, t, self.dtype)
+        x = conv3x3(c.block_out_channels[0], dtype=self.dtype, name="conv_in")(x.astype(self.dtype))
+        if hint is not None:
+            x = x + hint
+        if text is not None:
+            text = text.astype(self.dtype)
+        skips: tuple[Array, ...] = (x,)
+        last = len(c.block_out_channels) - 1
+        for level, kind in enumerate(c.down_block_types):
+            x, new = down(
+                config=c,
+                level=level,
+                layers=c.layers_per_block,
+                attention=kind.startswith("CrossAttn"),
+                resample="down" if level < last else None,
+                dtype=self.dtype,
+                name=f"down_blocks_{level}",
+            )(x, temb, text)
+            skips += new
+        x = mid(
+            config=c,
+            level=last,
+            layers=1,
+            attention=c.mid_block_type == "UNetMidBlock2DCrossAttn",
+            dtype=self.dtype,
+            name="mid_block",
+        )(x, temb, text)
+        return Features(skips, x), temb
+
+    def _check(self, x: Array, text: Array | None) -> None:
+        c = self.config
+        if x.shape[-1] != c.in_channels:
+            raise UserError(
+                f"the U-Net reads {c.in_channels} channels but was given {x.shape[-1]}: "
+                "its autoencoder belongs to another model."
+            )
+        if x.shape[1] % c.downsampling or x.shape[2] % c.downsampling:
+            raise UserError(
+                f"latents of {x.shape[1]}x{x.shape[2]} are no multiple of {c.downsampling}; "
+                "pad the image first."
+            )
+        if (text is None) != (c.cross_attention_dim is None):
+            wants = "needs" if c.cross_attention_dim else "takes no"
+            raise UserError(f"this U-Net {wants} text embeddings.")
+
+
+class UNetDecoder(nn.Module):
+    """Up blocks and output convolution: features -> [B, h, w, out_channels] float32."""
+
+    config: UNetConfig
+    dtype: jnp.dtype = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, features: Features, temb: Array, text: Array | None = None) -> Array:
+        c = self.config
+        up = nn.remat(UpBlock) if self.remat else UpBlock
+        x, skips = features.mid, features.skips
+        if text is not None:
+            text = text.astype(self.dtype)
+        levels = len(c.block_out_channels)
+        for i, kind in enumerate(c.up_block_types):
+            layers = c.layers_per_block + 1
+            x = up(
+                config=c,
+                level=levels - 1 - i,
+                layers=layers,
+                attention=kind.startswith("CrossAttn"),
+                resample="up" if i < levels - 1 else None,
+                dtype=self.dtype,
+                name=f"up_blocks_{i}",
+            )(x, skips[-layers:], temb, text)
+            skips = skips[:-layers]
+        norm = nn.GroupNorm(
+            c.norm_num_groups, epsilon=c.norm_eps, dtype=self.dtype, name="conv_norm_out"
+        )
+        x = nn.silu(norm(x))
+        # The output feeds sums with z_t of very different size: keep it in float32.
+        x = conv3x3(c.out_channels, dtype=self.dtype, name="conv_out")(x)
+        return x.astype(jnp.float32)

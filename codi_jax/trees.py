@@ -1,0 +1,126 @@
+"""Nested dicts of parameters: paths, splitting, hashing, averaging.
+
+A *path* is the keys from the root to a leaf joined by ``/``, e.g.
+``unet/down_blocks_0/resnets_0/conv1/kernel``. A branch without leaves does not exist: no
+function here returns one.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from codi_jax.typing import Array, PyTree
+
+
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dicts -> ``{path: leaf}`` in the tree's own order."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if not isinstance(key, str) or not key or "/" in key:
+            raise ValueError(f"A tree's keys are non-empty strings without '/', got {key!r}.")
+        if isinstance(value, Mapping):
+            flat.update({f"{key}/{path}": leaf for path, leaf in flatten(value).items()})
+        else:
+            flat[key] = value
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """``{path: leaf}`` -> nested dicts; the inverse of :func:`flatten`.
+
+    Raises ValueError where one path is a prefix of another (a leaf cannot be a branch).
+    """
+    tree: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        *branches, name = path.split("/")
+        node = tree
+        for branch in branches:
+            node = node.setdefault(branch, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"{path!r} continues below the leaf {branch!r}.")
+        if name in node:
+            raise ValueError(f"{path!r} is a leaf and a branch.")
+        node[name] = leaf
+    return tree
+
+
+def split(tree: Mapping[str, Any], regex: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``(matching, rest)``: the leaves whose whole path matches ``regex``, and the others."""
+    pattern = re.compile(regex)
+    matching: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    for path, leaf in flatten(tree).items():
+        (matching if pattern.fullmatch(path) else rest)[path] = leaf
+    return unflatten(matching), unflatten(rest)
+
+
+def merge(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    """The union of two disjoint trees; the inverse of :func:`split`.
+
+    Raises ValueError naming a path that both have, or that is a leaf in one and a branch in
+    the other.
+    """
+    flat_a, flat_b = flatten(a), flatten(b)
+    overlap = sorted(flat_a.keys() & flat_b.keys())
+    if overlap:
+        raise ValueError(f"Both trees have {overlap[0]!r} ({len(overlap)} paths overlap).")
+    return unflatten({**flat_a, **flat_b})
+
+
+def count(tree: PyTree) -> int:
+    """Number of scalars in all leaves; works on arrays and on ShapeDtypeStructs."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def to_host(leaf: Any) -> np.ndarray:
+    """The whole of one array in host memory, gathered if it is spread over several hosts.
+
+    With several processes, all of them must call this in the same order.
+    """
+    if (
+        isinstance(leaf, jax.Array)
+        and not leaf.is_fully_addressable
+        and not leaf.is_fully_replicated
+    ):
+        leaf = multihost_utils.process_allgather(leaf, tiled=True)
+    return np.asarray(leaf)
+
+
+def tree_hash(tree: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) over every leaf's path, dtype, shape and bytes, in sorted order of paths.
+
+    Two trees have the same hash exactly if they hold the same values bit for bit, whatever
+    their sharding. One leaf at a time is on the host. With several processes, all must call it.
+    """
+    digest = hashlib.sha256()
+    for path, leaf in sorted(flatten(tree).items()):
+        array = to_host(leaf)
+        digest.update(f"{path}\0{array.dtype.name}\0{array.shape}\0".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def ema(old: PyTree, new: PyTree, decay: float | Array) -> PyTree:
+    """``decay * old + (1 - decay) * new`` leaf by leaf; algorithm 1's update of theta-.
+
+    ``decay`` in [0, 1]; the leaves keep the dtype of ``old``.
+    """
+
+    def average(o: Array, n: Array) -> Array:
+        d = jnp.asarray(decay, o.dtype)
+        return d * o + (jnp.ones((), o.dtype) - d) * n.astype(o.dtype)
+
+    return jax.tree.map(average, old, new)
+
+
+def all_finite(tree: PyTree) -> Array:
+    """A boolean scalar: no leaf holds a NaN or an infinity. True for a tree without leaves."""
+    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
+    return jnp.stack(finite).all() if finite else jnp.asarray(True)

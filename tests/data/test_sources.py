@@ -1,0 +1,206 @@
+import json
+import pickle
+import sys
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from codi_jax.data import images, sources
+from codi_jax.typing import UserError
+
+
+def save(path, value, size=(6, 8)):
+    images.save_image(path, np.full((*size, 3), value, np.uint8))
+    return path.read_bytes()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "photos"
+    for value, name in enumerate(["b.png", "a/c.PNG", "a/b/d.webp", "z.jpeg", "t.TIFF"]):
+        save(root / name, value * 40)
+    save(root / ".hidden.png", 7)
+    (root / "notes.txt").write_text("not an image")
+    return root
+
+
+def test_folder_is_recursive_sorted_and_any_case(folder):
+    source = sources.FolderSource(folder)
+    assert [source[i]["name"] for i in range(len(source))] == [
+        "a/b/d.webp",
+        "a/c.PNG",
+        "b.png",
+        "t.TIFF",
+        "z.jpeg",
+    ]
+    element = source[1]
+    assert element["text"] == "" and element["image"].shape == (6, 8, 3)
+    assert (element["image"] == 40).all()
+    with pytest.raises(IndexError):
+        source[5]
+
+
+def test_folder_captions(folder):
+    rows = [{"file_name": "b.png", "text": "a bee"}, {"file_name": "a/c.PNG", "text": "Zoë"}]
+    lines = "\n".join(json.dumps(row) for row in rows)
+    (folder / "metadata.jsonl").write_text(lines + "\n\n", encoding="utf-8")
+    source = sources.FolderSource(folder)
+    assert [source[i]["text"] for i in range(3)] == ["", "Zoë", "a bee"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"file_name": "../b.png", "text": "x"}', "line 2.*leaves the folder"),
+        ('{"file_name": "/etc/b.png", "text": "x"}', "line 2.*leaves the folder"),
+        ('{"file_name": "gone.png", "text": "x"}', "line 2.*no image of"),
+        ('{"file_name": "b.png"}', "line 2: expected.*'text'"),
+        ("{broken", "line 2: expected"),
+    ],
+)
+def test_folder_captions_that_are_wrong(folder, line, message):
+    first = '{"file_name": "z.jpeg", "text": "fine"}\n'
+    (folder / "metadata.jsonl").write_text(first + line)
+    with pytest.raises(UserError, match=message):
+        sources.FolderSource(folder)
+
+
+def test_make_source_splits_a_folder(folder, tmp_path):
+    assert len(sources.make_source(str(folder), "train")) == 5
+    assert len(sources.make_source(str(folder), "eval")) == 5
+    save(tmp_path / "split" / "train" / "a.png", 1)
+    assert len(sources.make_source(str(tmp_path / "split"), "train")) == 1
+    # Never the training images under the name of evaluation.
+    with pytest.raises(UserError, match="split/eval: no such folder"):
+        sources.make_source(str(tmp_path / "split"), "eval")
+
+
+def test_make_source_that_is_wrong(tmp_path):
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        sources.make_source(str(tmp_path / "nowhere"), "train")
+    (tmp_path / "void").mkdir()
+    with pytest.raises(UserError, match="void: no image in it.*\\.png"):
+        sources.make_source(str(tmp_path / "void"), "train")
+    with pytest.raises(UserError, match=r"x\*\.array_record: no such file"):
+        sources.make_source(str(tmp_path / "x*.array_record"), "train")
+    with pytest.raises(UserError, match="data source is empty"):
+        sources.make_source("", "train")
+    with pytest.raises(UserError, match="'trian'.*train, eval"):
+        sources.make_source("skimage", "trian")
+
+
+def test_skimage_photos_are_colour_and_splits_are_disjoint():
+    train, held_out = (sources.make_source("skimage", s) for s in ("train", "eval"))
+    names = [{s[i]["name"] for i in range(len(s))} for s in (train, held_out)]
+    assert len(names[0]) == len(train) >= 5 and len(names[1]) == len(held_out) >= 2
+    assert not names[0] & names[1]
+    scenes = [{n.split("_")[0].split(".")[0] for n in side} for side in names]
+    assert not scenes[0] & scenes[1]
+    for source in (train, held_out):
+        for i in range(len(source)):
+            image = source[i]["image"].astype(int)
+            assert min(image.shape[:2]) >= 256 and source[i]["text"]
+            assert np.abs(image[..., 0] - image[..., 2]).mean() > 3  # not grey
+
+
+def test_array_record_roundtrip(tmp_path):
+    data = [save(tmp_path / f"{i}.png", i * 10) for i in range(5)]
+    assert sources.write_array_record(tmp_path / "ar" / "s-0.array_record", data[:3]) == 3
+    sources.write_array_record(tmp_path / "ar" / "s-1.array_record", iter(data[3:]))
+    assert sorted(p.name for p in (tmp_path / "ar").iterdir()) == [
+        "s-0.array_record",
+        "s-1.array_record",
+    ]
+    source = sources.make_source(str(tmp_path / "ar" / "*.array_record"), "train")
+    copied = pickle.loads(pickle.dumps(source))
+    for index in (4, 0, 2, 3, 1):
+        assert (source[index]["image"] == index * 10).all()
+        assert (copied[index]["image"] == index * 10).all()
+    sources.write_array_record(tmp_path / "ar" / "s-2.array_record", [b"junk"])
+    broken = sources.ArrayRecordSource(str(tmp_path / "ar" / "s-2*"))
+    with pytest.raises(UserError, match=r"record ar\[0\]: not an image"):
+        broken[0]
+    (tmp_path / "ar" / "s-3.array_record").write_bytes(b"no shard")
+    with pytest.raises(UserError, match="s-3"):
+        sources.ArrayRecordSource(str(tmp_path / "ar" / "s-3*"))
+
+
+def test_check_source_names_the_broken_file(folder):
+    sources.check_source(sources.FolderSource(folder))
+    (folder / "a" / "cc.png").write_bytes(b"")
+    source = sources.FolderSource(folder)
+    with pytest.raises(UserError, match=r"cc\.png.*0 bytes"):
+        sources.check_source(source, decode=0)
+    sources.check_source(source, limit=2, decode=0)  # two headers only: not reached
+
+
+def test_check_source_decodes_a_few(folder):
+    path = folder / "zz.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:2000])  # the header is whole
+    with pytest.raises(UserError, match=r"zz\.jpg: broken"):
+        sources.check_source(sources.FolderSource(folder))
+
+
+class CountingSource:
+    def __init__(self):
+        self.reads = []
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        self.reads.append(index)
+        image = np.full((10, 10, 3), index, np.uint8)
+        return {"image": image, "text": "", "name": str(index)}
+
+
+def test_cache_is_bounded_and_not_pickled():
+    counting = CountingSource()
+    cached = sources.CachedSource(counting, max_bytes=700)  # two images of 300 bytes
+    for _ in range(3):
+        assert [cached[i]["image"][0, 0, 0] for i in range(3)] == [0, 1, 2]
+    assert counting.reads == [0, 1, 2, 2, 2]
+    with pytest.raises(ValueError, match="read-only"):
+        cached[0]["image"][0] = 9
+    cached[0]["name"] = "changed by a caller"
+    assert cached[0]["name"] == "0"
+    copied = pickle.loads(pickle.dumps(cached))
+    copied[0]
+    assert copied._source.reads[-1] == 0 and len(copied._source.reads) == 6
+
+
+def fake_tfds(monkeypatch, splits):
+    def data_source(name, split=None, data_dir=None):
+        if name != "tiny":
+            raise KeyError(f"no builder {name}")
+        return splits if split is None else splits[split]
+
+    module = types.SimpleNamespace(data_source=data_source)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", module)
+
+
+def test_tfds_records_become_elements(monkeypatch):
+    grey = {"image": np.full((4, 5, 1), 9, np.uint8), "text": b"nine"}
+    colour = {"hr": np.full((4, 5, 3), 3, np.uint8), "lr": np.zeros((1, 1, 3), np.uint8)}
+    fake_tfds(monkeypatch, {"train": [grey], "validation": [colour], "test": []})
+    element = sources.make_source("tfds:tiny", "train")[0]
+    assert element["image"].shape == (4, 5, 3) and element["text"] == "nine"
+    element = sources.make_source("tfds:tiny", "eval")[0]
+    assert (element["image"] == 3).all() and element["name"] == "tiny[0]"
+
+
+def test_tfds_that_is_wrong(monkeypatch):
+    fake_tfds(monkeypatch, {"train": [{"audio": np.zeros(3)}]})
+    with pytest.raises(UserError, match="tfds:tiny.*no feature 'image', only audio"):
+        sources.make_source("tfds:tiny", "train")[0]
+    with pytest.raises(UserError, match="tfds:tiny', split 'test'"):
+        sources.make_source("tfds:tiny", "eval")
+    with pytest.raises(UserError, match="tfds:nono.*check its name"):
+        sources.make_source("tfds:nono", "train")
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(UserError, match="pip install tensorflow-datasets"):
+        sources.make_source("tfds:tiny", "train")

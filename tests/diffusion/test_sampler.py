@@ -1,0 +1,253 @@
+"""Solvers, guidance and the sampler on Gaussian data, whose denoiser and ODE are exact."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from codi_jax.diffusion.guidance import cfg_predict, guided
+from codi_jax.diffusion.parameterization import PREDICTION_TYPES, from_x_eps
+from codi_jax.diffusion.sampler import initial_noise, sample
+from codi_jax.diffusion.schedules import ContinuousSchedule, DiscreteSchedule, expand
+from codi_jax.diffusion.solvers import ddim_step, ddim_step_x
+from codi_jax.typing import UserError
+
+MEAN = np.array([0.5, -1.0, 2.0, 0.0], np.float32)  # by channel
+STD = np.array([0.3, 1.0, 2.0, 0.7], np.float32)
+SHAPE = (3, 2, 2, 4)
+
+
+def exact_denoiser(z, alpha, sigma):
+    """E[x | z_t] for x ~ N(MEAN, STD^2)."""
+    return MEAN + alpha * STD**2 / (alpha**2 * STD**2 + sigma**2) * (z - alpha * MEAN)
+
+
+def exact_ode(z, alpha_t, sigma_t, alpha_s, sigma_s):
+    """The solution of the PF-ODE at s that passes through z at t."""
+    ratio = (alpha_s**2 * STD**2 + sigma_s**2) / (alpha_t**2 * STD**2 + sigma_t**2)
+    return alpha_s * MEAN + np.sqrt(ratio) * (z - alpha_t * MEAN)
+
+
+def gaussian_predict(schedule, prediction_type):
+    def predict(params, z_t, t, cond):
+        assert t.shape == z_t.shape[:1]
+        alpha, sigma = (expand(a, z_t) for a in schedule.alpha_sigma(t))
+        x_hat = exact_denoiser(z_t, alpha, sigma)
+        eps_hat = (z_t - alpha * x_hat) / sigma
+        return from_x_eps(prediction_type, x_hat, eps_hat, alpha, sigma)
+
+    return predict
+
+
+def level(schedule, t):
+    return tuple(np.float64(a) for a in schedule.alpha_sigma(jnp.int32(t)))
+
+
+def noise():
+    return initial_noise(jax.random.key(3), SHAPE)
+
+
+def test_both_forms_of_ddim_are_equal():
+    schedule = DiscreteSchedule()
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = (
+        schedule.alpha_sigma(jnp.array(t)) for t in ([1, 500, 999], [-1, 300, 998])
+    )
+    z_t, x_hat = noise(), initial_noise(jax.random.key(4), SHAPE)
+    eps_hat = (z_t - expand(alpha_t, z_t) * x_hat) / expand(sigma_t, z_t)
+    np.testing.assert_allclose(
+        ddim_step(x_hat, eps_hat, alpha_s, sigma_s),
+        ddim_step_x(z_t, x_hat, alpha_t, sigma_t, alpha_s, sigma_s),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+    # Eq. 6 by hand, for the middle sample.
+    a_t, s_t, a_s, s_s = (np.float64(a[1]) for a in (alpha_t, sigma_t, alpha_s, sigma_s))
+    z, x = np.float64(z_t[1]), np.float64(x_hat[1])
+    by_hand = a_s * x + s_s * (z - a_t * x) / s_t
+    result = ddim_step_x(z_t, x_hat, alpha_t, sigma_t, alpha_s, sigma_s)[1]
+    np.testing.assert_allclose(result, by_hand, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", [DiscreteSchedule(), ContinuousSchedule()], ids=str)
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_one_step_is_the_denoiser_at_the_last_timestep(schedule, prediction_type):
+    z_T = noise()
+    x = sample(
+        gaussian_predict(schedule, prediction_type),
+        {},
+        schedule,
+        prediction_type,
+        z_T,
+        {},
+        num_inference_steps=1,
+    )
+    alpha, sigma = level(schedule, 999)
+    # Predicting eps divides rounding errors by alpha: 5.5e-4 in the continuous schedule.
+    tolerance = 1e-6 / alpha if prediction_type == "epsilon" else 1e-5
+    np.testing.assert_allclose(x, exact_denoiser(np.float64(z_T), alpha, sigma), atol=tolerance)
+
+
+def test_ddim_converges_to_the_exact_map_at_first_order():
+    schedule = ContinuousSchedule()
+    predict, z_T = gaussian_predict(schedule, "v_prediction"), noise()
+    exact = exact_ode(np.float64(z_T), *level(schedule, 999), 1.0, 0.0)
+    errors = [
+        np.abs(
+            sample(predict, {}, schedule, "v_prediction", z_T, {}, num_inference_steps=steps)
+            - exact
+        ).max(axis=(0, 1, 2))
+        for steps in (50, 100, 200)
+    ]
+    # Halving the step halves the error, in every channel.
+    for coarse, fine in zip(errors, errors[1:], strict=False):
+        np.testing.assert_allclose(coarse / fine, 2.0, rtol=0.1)
+    assert errors[-1].max() < 0.05
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
+def test_sample_equals_a_plain_loop(spacing):
+    schedule = DiscreteSchedule(rescale_betas_zero_snr=True)
+    predict, z = gaussian_predict(schedule, "v_prediction"), noise()
+    result = sample(
+        predict,
+        {},
+        schedule,
+        "v_prediction",
+        z,
+        {},
+        num_inference_steps=5,
+        timestep_spacing=spacing,
+    )
+    z = np.float64(z)
+    times = schedule.timesteps(5, spacing).tolist()
+    for t, s in zip(times, [*times[1:], -1], strict=True):
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = level(schedule, t), level(schedule, s)
+        x_hat = exact_denoiser(z, alpha_t, sigma_t)
+        z = alpha_s * x_hat + sigma_s * (z - alpha_t * x_hat) / sigma_t
+    np.testing.assert_allclose(result, z, rtol=1e-4, atol=1e-5)
+
+
+def test_jit_equals_eager_and_the_loop_is_one_scan():
+    schedule, z_T = DiscreteSchedule(), noise()
+    calls = []
+
+    def predict(params, z_t, t, cond):
+        calls.append(t.dtype)
+        return gaussian_predict(schedule, "epsilon")(params, z_t, t, cond)
+
+    run = functools.partial(sample, predict, {}, schedule, "epsilon")
+    jitted = jax.jit(run, static_argnames="num_inference_steps")
+    result = jitted(z_T, {}, num_inference_steps=20)
+    assert len(calls) < 20 and set(calls) == {jnp.dtype(jnp.int32)}
+    np.testing.assert_allclose(result, run(z_T, {}, num_inference_steps=20), rtol=1e-4, atol=1e-4)
+
+
+def test_initial_noise_is_a_function_of_the_key():
+    key, other = jax.random.key(0), jax.random.key(1)
+    a = initial_noise(key, (64, 64))
+    assert a.dtype == jnp.float32
+    np.testing.assert_array_equal(a, initial_noise(key, (64, 64)))
+    assert not np.array_equal(a, initial_noise(other, (64, 64)))
+    assert np.std(a) == pytest.approx(1.0, abs=0.05)
+
+
+def test_clip_sample_range_clips_the_signal_prediction():
+    schedule, z_T = DiscreteSchedule(), noise()
+    run = functools.partial(
+        sample, lambda params, z_t, t, cond: 10 * z_t, {}, schedule, "sample", z_T, {}
+    )
+    assert np.abs(run(num_inference_steps=2)).max() > 1.0
+    clipped = run(num_inference_steps=1, clip_sample_range=0.25)
+    np.testing.assert_allclose(clipped, np.clip(10 * z_T, -0.25, 0.25))
+
+
+def test_sampler_refuses_what_cannot_work():
+    run = functools.partial(
+        sample, lambda params, z_t, t, cond: z_t, {}, z_T=noise(), cond={}, num_inference_steps=2
+    )
+    with pytest.raises(UserError, match="zero terminal SNR"):
+        run(DiscreteSchedule(rescale_betas_zero_snr=True), "epsilon")
+    with pytest.raises(UserError, match="needs the unconditional inputs"):
+        run(DiscreteSchedule(), "epsilon", guidance_scale=3.0)
+
+
+def linear_predict(calls):
+    """Records its inputs; the condition adds to the output, so guidance has a closed form."""
+
+    def predict(params, z_t, t, cond):
+        calls.append((z_t.shape[0], t, cond))
+        return params["w"] * z_t + expand(cond["c"], z_t)
+
+    return predict
+
+
+PARAMS = {"w": jnp.float32(0.5)}
+COND = {"c": jnp.array([1.0, 2.0, 3.0])}
+UNCOND = {"c": jnp.array([10.0, 20.0, 30.0])}
+
+
+def test_guidance_is_one_call_with_uncond_first():
+    calls, z_t, t = [], noise(), jnp.array([1, 2, 3])
+    result = cfg_predict(linear_predict(calls), PARAMS, z_t, t, COND, UNCOND, 2.5)
+    ((batch, times, cond),) = calls
+    assert batch == 6 and times.tolist() == [1, 2, 3, 1, 2, 3]
+    assert cond["c"].tolist() == [10, 20, 30, 1, 2, 3]
+    extra = np.array([10 + 2.5 * (1 - 10), 20 + 2.5 * (2 - 20), 30 + 2.5 * (3 - 30)])
+    expected = 0.5 * np.float64(z_t) + extra[:, None, None, None]
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
+def test_guidance_scale_per_sample():
+    z_t, t, w = noise(), jnp.array([1, 2, 3]), jnp.array([0.0, 1.0, 2.0])
+    result = cfg_predict(linear_predict([]), PARAMS, z_t, t, COND, UNCOND, w)
+    extra = np.array([10.0, 2.0, 30 + 2 * (3 - 30)])
+    expected = 0.5 * np.float64(z_t) + extra[:, None, None, None]
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
+def test_guidance_scale_one_runs_the_condition_alone():
+    calls, z_t, t = [], noise(), jnp.array([1, 2, 3])
+    predict = linear_predict(calls)
+    result = cfg_predict(predict, PARAMS, z_t, t, COND, UNCOND, 1.0)
+    assert [batch for batch, _, _ in calls] == [3]
+    np.testing.assert_array_equal(result, predict(PARAMS, z_t, t, COND))
+
+
+def test_guided_predict_reads_uncond_from_the_condition():
+    calls, z_t, t = [], noise(), jnp.array([1, 2, 3])
+    predict = linear_predict(calls)
+    both = {**COND, "uncond": UNCOND}
+    result = guided(predict, 4.0)(PARAMS, z_t, t, both)
+    expected = cfg_predict(predict, PARAMS, z_t, t, COND, UNCOND, 4.0)
+    np.testing.assert_array_equal(result, expected)
+    np.testing.assert_array_equal(
+        guided(predict, 1.0)(PARAMS, z_t, t, both), predict(PARAMS, z_t, t, COND)
+    )
+    assert set(calls[-1][2]) == {"c"}
+
+
+def test_guidance_needs_matching_conditions():
+    predict, z_t, t = linear_predict([]), noise(), jnp.array([1, 2, 3])
+    with pytest.raises(UserError, match="guidance_scale=2.0 needs"):
+        guided(predict, 2.0)(PARAMS, z_t, t, COND)
+    with pytest.raises(UserError, match="'text'"):
+        cfg_predict(predict, PARAMS, z_t, t, COND, {"text": UNCOND["c"]}, 2.0)
+
+
+def test_sampler_with_guidance_equals_sampling_the_guided_network():
+    schedule, z_T, calls = DiscreteSchedule(), noise(), []
+    predict = linear_predict(calls)
+    run = functools.partial(sample, schedule=schedule, prediction_type="sample", z_T=z_T)
+    result = run(
+        predict, PARAMS, cond=COND, uncond=UNCOND, guidance_scale=3.0, num_inference_steps=3
+    )
+    assert {batch for batch, _, _ in calls} == {6}
+    z = np.float64(z_T)
+    extra = np.array([10 + 3 * (1 - 10), 20 + 3 * (2 - 20), 30 + 3 * (3 - 30)])
+    for t, s in [(999, 666), (666, 332), (332, -1)]:
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = level(schedule, t), level(schedule, s)
+        x_hat = 0.5 * z + extra[:, None, None, None]
+        z = alpha_s * x_hat + sigma_s * (z - alpha_t * x_hat) / sigma_t
+    np.testing.assert_allclose(result, z, rtol=1e-4)

@@ -1,0 +1,204 @@
+"""Who may import whom, read from the sources; and the core without TensorFlow."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import codi_jax
+
+ROOT = Path(codi_jax.__file__).parent
+#: A package or module of codi_jax, and its storey: it imports lower storeys and itself.
+LAYERS = {
+    "typing": 0,
+    "trees": 0,
+    "models": 1,
+    "diffusion": 1,
+    "data": 1,
+    "parallel": 1,
+    "distill": 2,
+    "checkpoint": 2,
+    "train": 3,
+    "evals": 4,
+    "builder": 5,
+}
+ENTRY = 6  # every other module at the top of the package
+#: Third-party package -> the files that may import it.
+OWNERS = {
+    "flax": "models/",
+    "orbax": "checkpoint/store.py",
+    "grain": "data/",
+    "clu": "train/metrics.py",
+    "tensorflow": "train/metrics.py",
+    "tensorflow_datasets": "data/",
+    "safetensors": "checkpoint/diffusers_format.py",
+    "ml_collections": "builder.py",
+}
+#: Too heavy, or too often absent, to be imported before they are used.
+LAZY = {"clu", "tensorflow", "tensorflow_datasets"}
+NEVER = {"torch", "torchvision", "diffusers", "transformers"}
+
+
+class Import(NamedTuple):
+    file: str
+    line: int
+    module: str  # dotted, as far as it can be a module
+    lazy: bool
+
+    def __str__(self):
+        return f"codi_jax/{self.file}:{self.line} imports {self.module}"
+
+
+def imports_of(source: str, file: str) -> list[Import]:
+    """All imports of one file; ``from a import b`` counts as both ``a`` and ``a.b``."""
+    found = []
+
+    def visit(node, lazy):
+        for child in ast.iter_child_nodes(node):
+            names = []
+            if isinstance(child, ast.Import):
+                names = [alias.name for alias in child.names]
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{file}:{child.lineno}: write imports in full"
+                names = [f"{child.module}.{alias.name}" for alias in child.names]
+            found.extend(Import(file, child.lineno, name, lazy) for name in names)
+            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            visit(child, lazy or inside)
+
+    visit(ast.parse(source), False)
+    return found
+
+
+def sources() -> dict[str, str]:
+    return {
+        path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+        for path in sorted(ROOT.rglob("*.py"))
+    }
+
+
+def room(module_or_file: str) -> str:
+    """``models/unet.py`` or ``models.unet`` -> ``models``; ``trees.py`` -> ``trees``."""
+    return module_or_file.removesuffix(".py").replace("/", ".").split(".")[0]
+
+
+def layering_faults(imports: list[Import]) -> list[str]:
+    faults = []
+    for found in imports:
+        if not found.module.startswith("codi_jax.") or found.file == "__init__.py":
+            continue
+        importer, imported = room(found.file), room(found.module.removeprefix("codi_jax."))
+        if imported == "__version__" or importer == imported:
+            continue
+        upper, lower = LAYERS.get(importer, ENTRY), LAYERS.get(imported, ENTRY)
+        # Entry points may use one another: evaluate samples through sample.
+        if upper < lower or (upper == lower and upper not in (0, ENTRY)):
+            faults.append(str(found))
+    return faults
+
+
+def ownership_faults(imports: list[Import]) -> list[str]:
+    faults = []
+    for found in imports:
+        package = found.module.split(".")[0]
+        owner = OWNERS.get(package)
+        if (
+            package in NEVER
+            or (owner is not None and not found.file.startswith(owner))
+            or (package in LAZY and not found.lazy)
+            or (found.file.startswith("data/") and package in ("jax", "jaxlib", "optax"))
+        ):
+            faults.append(str(found))
+    return faults
+
+
+def mesh_faults(source: str, file: str) -> list[str]:
+    """Calls that make a mesh or a NamedSharding outside ``parallel/``."""
+    if file.startswith("parallel/"):
+        return []
+    makers = {"Mesh", "NamedSharding", "AbstractMesh"}
+    faults = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            if name.split(".")[-1] in makers or name == "jax.make_mesh":
+                faults.append(f"codi_jax/{file}:{node.lineno} calls {name}")
+        elif isinstance(node, ast.ImportFrom) and node.module == "jax":
+            names = {alias.name for alias in node.names}
+            if "make_mesh" in names:
+                faults.append(f"codi_jax/{file}:{node.lineno} imports jax.make_mesh")
+    return faults
+
+
+def all_imports() -> list[Import]:
+    return [found for file, text in sources().items() for found in imports_of(text, file)]
+
+
+def test_layers():
+    assert layering_faults(all_imports()) == []
+
+
+def test_third_party_packages_have_one_owner():
+    assert ownership_faults(all_imports()) == []
+
+
+def test_only_parallel_makes_meshes():
+    assert [f for file, text in sources().items() for f in mesh_faults(text, file)] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "faults"),
+    [
+        ("models/unet.py", "from codi_jax.diffusion import schedules", 1),
+        ("models/unet.py", "def f():\n    import codi_jax.train.step", 1),
+        ("models/unet.py", "from codi_jax import trees\nfrom codi_jax.models import unet", 0),
+        ("distill/codi.py", "from codi_jax.checkpoint.store import Store", 1),
+        ("trees.py", "from codi_jax import parallel", 1),
+        ("train/loop.py", "from codi_jax import builder", 1),
+        ("builder.py", "from codi_jax.main import main", 1),
+        ("main.py", "from codi_jax import builder, trees", 0),
+        ("evaluate.py", "from codi_jax.sample import Sampler", 0),
+        ("evals/features.py", "import flax.linen as nn", 1),
+        ("checkpoint/diffusers_format.py", "import orbax.checkpoint", 1),
+        ("train/loop.py", "def f():\n    from clu import metric_writers", 1),
+        ("train/metrics.py", "def f():\n    from clu import metric_writers", 0),
+        ("train/metrics.py", "try:\n    import tensorflow\nexcept ImportError:\n    pass", 1),
+        ("data/pipeline.py", "import grain\nimport jax.numpy as jnp", 1),
+        ("convert.py", "def f():\n    import torch", 1),
+    ],
+)
+def test_the_rules_see_what_they_forbid(file, source, faults):
+    imports = imports_of(source, file)
+    assert len(layering_faults(imports) + ownership_faults(imports)) == faults
+
+
+def test_the_mesh_rule_sees_what_it_forbids():
+    source = "s = jax.sharding.NamedSharding(m, p)\nm = jax.make_mesh((1,), 'x')\nm = make_mesh()"
+    assert len(mesh_faults(source, "train/loop.py")) == 2
+    assert mesh_faults(source, "parallel/mesh.py") == []
+
+
+def test_the_core_imports_without_tensorflow():
+    rooms = ("models/", "diffusion/", "distill/", "parallel/", "checkpoint/", "train/", "evals/")
+    modules = [
+        "codi_jax." + file.removesuffix(".py").replace("/", ".")
+        for file in sources()
+        if file.startswith(rooms) and not file.endswith("__init__.py")
+    ]
+    assert "codi_jax.train.metrics" in modules
+    program = f"""
+import importlib, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("tensorflow", "tensorboard", "clu", "torch"):
+            raise ImportError(name + " is blocked")
+sys.meta_path.insert(0, Refuse())
+for module in {modules!r}:
+    importlib.import_module(module)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT.parent
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,161 @@
+import io
+import json
+import logging
+import sys
+
+import cv2
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from codi_jax.train import metrics
+from codi_jax.train.metrics import JsonlWriter, MetricsWriter, Progress
+from codi_jax.typing import UserError
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_scalars_one_line_a_step(tmp_path):
+    writer = MetricsWriter(tmp_path, tensorboard=False)
+    writer.write_scalars(1, {"loss": jnp.float32(0.25), "lr": 1e-4})
+    writer.write_scalars(2, {"loss": np.array([0.5]), "images_per_s": 3})
+    assert lines(tmp_path) == [  # readable while the run goes on
+        {"step": 1, "loss": 0.25, "lr": 1e-4},
+        {"step": 2, "loss": 0.5, "images_per_s": 3.0},
+    ]
+    writer.close()
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_numbers_that_json_lacks_stay_readable(tmp_path):
+    writer = MetricsWriter(tmp_path, tensorboard=False)
+    writer.write_scalars(1, {"a": float("nan"), "b": np.inf, "c": -np.inf})
+    writer.close()
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    text = (tmp_path / "metrics.jsonl").read_text()
+    record = json.loads(text, parse_constant=refuse)
+    assert np.isnan(float(record["a"]))
+    assert (float(record["b"]), float(record["c"])) == (np.inf, -np.inf)
+
+
+def test_a_resumed_run_drops_what_will_come_again(tmp_path):
+    writer = MetricsWriter(tmp_path, tensorboard=False)
+    for step in (10, 20, 30, 40):
+        writer.write_scalars(step, {"loss": step})
+    writer.close()
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 50, "lo')  # killed while it wrote
+    writer = MetricsWriter(tmp_path, tensorboard=False, start_step=20)
+    writer.write_scalars(30, {"loss": -1})
+    writer.close()
+    assert [(r["step"], r["loss"]) for r in lines(tmp_path)] == [(10, 10), (20, 20), (30, -1)]
+
+
+def test_a_cut_line_goes_even_if_no_step_does(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"ste')
+    writer = MetricsWriter(tmp_path, tensorboard=False, start_step=5)
+    writer.write_scalars(6, {"loss": 1})
+    writer.close()
+    assert [r["step"] for r in lines(tmp_path)] == [1, 6]
+
+
+def test_a_damaged_file_is_not_thrown_away(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nnotes\n{"step": 2}\n')
+    with pytest.raises(UserError, match="line 2"):
+        MetricsWriter(tmp_path, tensorboard=False, start_step=5)
+    assert "notes" in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_tensorboard_events_hold_scalars_and_images(tmp_path):
+    pytest.importorskip("tensorflow")
+    from clu.metric_writers import MetricWriter
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    needed = MetricWriter.__abstractmethods__
+    assert needed <= {name for name in vars(JsonlWriter) if not name.startswith("_")}
+
+    writer = MetricsWriter(tmp_path)
+    writer.write_scalars(3, {"loss": jnp.float32(0.5)})
+    ramp = np.linspace(-0.5, 1.5, 2 * 4 * 4 * 3, dtype=np.float32).reshape(2, 4, 4, 3)
+    writer.write_images(3, {"samples": jnp.asarray(ramp)})
+    writer.flush()
+    writer.close()
+    assert lines(tmp_path) == [{"step": 3, "loss": 0.5}]
+
+    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"tensors": 0})
+    events.Reload()
+    (loss,) = events.Tensors("loss")
+    assert (loss.step, make_ndarray(loss.tensor_proto)) == (3, 0.5)
+    (images,) = events.Tensors("samples")
+    width, height, *pngs = images.tensor_proto.string_val
+    assert (width, height, len(pngs)) == (b"4", b"4", 2)
+    decoded = cv2.imdecode(np.frombuffer(pngs[1], np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    np.testing.assert_array_equal(decoded, np.round(np.clip(ramp[1], 0, 1) * 255))
+
+
+def test_images_of_another_shape_are_refused(tmp_path):
+    writer = MetricsWriter(tmp_path, tensorboard=False)
+    with pytest.raises(ValueError, match=r"'grey' have shape \(1, 4, 4, 1\)"):
+        writer.write_images(1, {"grey": np.zeros((1, 4, 4, 1))})
+    writer.write_images(1, {"ok": np.zeros((1, 4, 4, 3), np.uint8)})  # no place for them: dropped
+    writer.close()
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_without_tensorflow_one_warning_and_the_jsonl(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # import raises ImportError
+    with caplog.at_level(logging.WARNING):
+        writer = MetricsWriter(tmp_path)
+        writer.write_scalars(1, {"loss": 1.0})
+        writer.write_images(1, {"a": np.zeros((1, 2, 2, 3))})
+        writer.close()
+    (record,) = caplog.records
+    assert "pip install" in record.getMessage() and "TensorBoard" in record.getMessage()
+    assert lines(tmp_path) == [{"step": 1, "loss": 1.0}]
+
+
+def test_other_processes_write_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics.jax, "process_index", lambda: 1)
+    writer = MetricsWriter(tmp_path)
+    writer.write_scalars(1, {"loss": 1.0})
+    writer.write_images(1, {"a": np.zeros((1, 2, 2, 3))})
+    writer.flush()
+    writer.close()
+    stream = io.StringIO()
+    progress = Progress(10, file=stream)
+    progress.update(1, {"loss": 1.0})
+    progress.close()
+    assert list(tmp_path.iterdir()) == [] and stream.getvalue() == ""
+
+
+def test_progress_without_a_terminal_is_a_line_at_each_log(monkeypatch):
+    clock = iter([100.0, 120.0])  # 20 s for 2 of the 10 steps that are left
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: next(clock))
+    stream = io.StringIO()
+    progress = Progress(30, start=20, file=stream)
+    progress.update(21)
+    progress.update(22, {"loss": jnp.float32(0.12345), "d_x": 2}, images_per_s=12.34)
+    progress.close()
+    assert stream.getvalue() == (
+        "step 22/30  loss 0.1235, d_x 2, 12.3 images/s  ETA 01:20\n"
+    )  # fmt: skip
+
+
+def test_progress_on_a_terminal_is_one_live_line():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    stream = Terminal()
+    progress = Progress(30, start=20, file=stream)
+    progress.update(30, {"loss": 0.5}, images_per_s=2.0)
+    progress.close()
+    last = stream.getvalue().rsplit("\r", 1)[-1]
+    assert "30/30" in last and "loss 0.5, 2.0 images/s" in last
+    assert stream.getvalue().count("\n") == 1  # at close only
