@@ -11,6 +11,7 @@ import json
 import operator
 import os
 import tempfile
+import textwrap
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -185,16 +186,23 @@ class TfdsSource:
                 "run `pip install tensorflow-datasets`."
             ) from error
         self._name = name
+        # Given a data_dir, tfds would write TFRecords, which have no random access.
+        options: dict[str, Any] = {
+            "data_dir": data_dir,
+            "builder_kwargs": {"file_format": "array_record"},
+        }
         try:
             if split == "eval":
-                splits = tfds.data_source(name, data_dir=data_dir)
+                splits = tfds.data_source(name, **options)
                 split = "validation" if "validation" in splits else "test"
                 self._data = splits[split]
             else:
-                self._data = tfds.data_source(name, split=split, data_dir=data_dir)
+                self._data = tfds.data_source(name, split=split, **options)
         except Exception as error:  # tfds raises many types for a wrong name, split or file format
             raise UserError(
-                f"data source 'tfds:{name}', split {split!r}: {error!r}; check its name and split."
+                f"data source 'tfds:{name}', split {split!r}: "
+                # For an unknown name tfds lists all it has.
+                f"{textwrap.shorten(str(error), 300)}; check its name and split."
             ) from error
 
     def __len__(self) -> int:

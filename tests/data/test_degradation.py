@@ -45,16 +45,16 @@ def test_shape_dtype_and_purity(photo, scale):
     np.testing.assert_array_equal(photo, before)
 
 
-def test_it_stays_the_same_image(photo):
+def test_it_stays_the_same_image():
     """Averaged over draws, the degraded image is close to the reduced one, per channel."""
-    smooth = 0.25 + 0.5 * cv2.GaussianBlur(photo, (0, 0), 8) / photo.max()
+    y, x = np.mgrid[0:96, 0:64].astype(np.float32)
+    smooth = np.stack([0.2 + x / 128, 0.2 + y / 192, 0.7 - x / 128], axis=-1)
     clean = images.resize(smooth, (24, 16), "area") * 255
     mean = np.mean(
         [degrade(smooth, np.random.default_rng(s), SecondOrder()) for s in range(200)], axis=0
     )
     assert np.abs(mean - clean).mean() < 4
-    for c in range(3):
-        assert np.corrcoef(mean[..., c].ravel(), clean[..., c].ravel())[0, 1] > 0.97
+    assert np.abs((mean - clean).mean(axis=(0, 1))).max() < 2  # no step darkens or tints
 
 
 def test_stage_frequencies_of_the_table():

@@ -44,8 +44,10 @@ def assert_same(left, right):
             np.testing.assert_array_equal(a[key], b[key], err_msg=key)
 
 
-def test_batches_and_epochs(source):
-    (*batches,), _ = stream(source, 14)
+@pytest.mark.parametrize("small_source", [pipeline._SMALL_SOURCE, 0])
+def test_batches_and_epochs(source, monkeypatch, small_source):
+    monkeypatch.setattr(pipeline, "_SMALL_SOURCE", small_source)
+    batches, _ = stream(source, 14)
     assert batches[0]["image"].shape == (3, 32, 32, 3)
     assert batches[0]["lr"].shape == (3, 8, 8, 3)
     assert batches[0]["image"].dtype == batches[0]["lr"].dtype == np.uint8

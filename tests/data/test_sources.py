@@ -174,7 +174,8 @@ def test_cache_is_bounded_and_not_pickled():
 
 
 def fake_tfds(monkeypatch, splits):
-    def data_source(name, split=None, data_dir=None):
+    def data_source(name, split=None, data_dir=None, builder_kwargs=None):
+        assert builder_kwargs == {"file_format": "array_record"}  # has random access
         if name != "tiny":
             raise KeyError(f"no builder {name}")
         return splits if split is None else splits[split]
