@@ -5,11 +5,14 @@ and width, ``C`` channels. Images inside the networks are float in [-1, 1], chan
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
+# The data workers import UserError from here and must not pay for importing jax.
+if TYPE_CHECKING:
+    from jax import Array
+else:
+    Array = "jax.Array"
 
-Array = jax.Array
 PyTree = Any
 #: Plain nested dicts of arrays, named as diffusers names its modules.
 Params = Mapping[str, Any]

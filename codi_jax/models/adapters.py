@@ -6,7 +6,6 @@ parameters train, nowhere else. An adapter's parameters live beside the U-Net's:
 """
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -56,7 +55,10 @@ class ControlNetHead(nn.Module):
     def embed(self, hint: Array) -> Array:
         """Hint image [B, H, W, 3] in [-1, 1] -> [B, h, w, C0]."""
         return _HintEmbedding(
-            self.config, self.unet.block_out_channels[0], self.dtype, name="controlnet_cond_embedding"
+            self.config,
+            self.unet.block_out_channels[0],
+            self.dtype,
+            name="controlnet_cond_embedding",
         )(hint)
 
 
@@ -70,9 +72,7 @@ class ZeroConvs(nn.Module):
         def zero(x: Array, name: str) -> Array:
             return _zero_conv(x.shape[-1], (1, 1), dtype=self.dtype, name=name)(x)
 
-        skips = tuple(
-            zero(x, f"controlnet_down_blocks_{i}") for i, x in enumerate(features.skips)
-        )
+        skips = tuple(zero(x, f"controlnet_down_blocks_{i}") for i, x in enumerate(features.skips))
         return Features(skips, zero(features.mid, "controlnet_mid_block"))
 
 
@@ -147,7 +147,13 @@ class AdaptedUNet:
         return self._decoder.apply({"params": params["unet"]}, features, temb, text)
 
     def _combine(
-        self, adapter: Params, features: Features, own: Any, z_t: Array, t: Array, text: Array | None
+        self,
+        adapter: Params,
+        features: Features,
+        own: Any,
+        z_t: Array,
+        t: Array,
+        text: Array | None,
     ) -> Features:
         if self.adapter == "mix":
             mu = adapter["mu"].astype(self.dtype)
@@ -200,8 +206,3 @@ def _need(cond: Cond, name: str, adapter: str) -> Array:
     if name not in cond:
         raise UserError(f"the {adapter} adapter needs cond[{name!r}]; given: {sorted(cond)}.")
     return cond[name]
-
-
-def predict_fn(model: AdaptedUNet) -> Callable[[Params, Array, Array, Cond], Array]:
-    """``model.predict`` as the plain callable that diffusion/, distill/ and evals/ know."""
-    return model.predict

@@ -40,9 +40,7 @@ class Block(nn.Module):
     def _resnet(self, i: int) -> ResnetBlock:
         c = self.config
         channels = c.block_out_channels[self.level]
-        return ResnetBlock(
-            channels, c.norm_num_groups, c.norm_eps, self.dtype, name=f"resnets_{i}"
-        )
+        return ResnetBlock(channels, c.norm_num_groups, c.norm_eps, self.dtype, name=f"resnets_{i}")
 
     def _attend(self, i: int, x: Array, text: Array | None) -> Array:
         c = self.config
@@ -135,7 +133,9 @@ class UNetEncoder(nn.Module):
     ) -> tuple[Features, Array]:
         c = self.config
         self._check(x, text)
-        down, mid = (nn.remat(DownBlock), nn.remat(MidBlock)) if self.remat else (DownBlock, MidBlock)
+        down, mid = (
+            (nn.remat(DownBlock), nn.remat(MidBlock)) if self.remat else (DownBlock, MidBlock)
+        )
         temb = time_embedding(c, t, self.dtype)
         x = conv3x3(c.block_out_channels[0], dtype=self.dtype, name="conv_in")(x.astype(self.dtype))
         if hint is not None:
