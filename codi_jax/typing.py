@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jax import Array
 else:
-    Array = "jax.Array"
+    Array = Any
 
 PyTree = Any
 #: Plain nested dicts of arrays, named as diffusers names its modules.

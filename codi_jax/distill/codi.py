@@ -79,6 +79,7 @@ class CoDiLoss:
         key: Array,
         *,
         teacher: TeacherFn | None = None,
+        part: Array | None = None,
     ) -> dict[str, Array]:
         """Losses per sample; only ``params`` receives a gradient.
 
@@ -89,6 +90,8 @@ class CoDiLoss:
             batch: "latents", clean latents [B, h, w, C], and "cond", the condition.
             key: gives ``t`` and the noise.
             teacher: the frozen prior; called by predictor "ddim" only.
+            part: index of the micro-batch under gradient accumulation: the parts of one global
+                batch share ``t`` (where that is one for the batch) and differ in the noise.
 
         Returns:
             Float32 [B] each: "consistency" and "data", unweighted, and "loss", their weighted
@@ -99,6 +102,9 @@ class CoDiLoss:
         """
         x, cond = batch["latents"].astype(jnp.float32), batch["cond"]
         key_t, key_eps = jax.random.split(key)
+        if part is not None:
+            key_eps = jax.random.fold_in(key_eps, part)
+            key_t = key_t if self.time_per == "batch" else jax.random.fold_in(key_t, part)
         t = self._sample_t(key_t, x.shape[0])
         s = t - self.dt
         eps = jax.random.normal(key_eps, x.shape, jnp.float32)

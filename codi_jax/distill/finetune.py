@@ -41,6 +41,7 @@ class DiffusionLoss:
         key: Array,
         *,
         teacher: TeacherFn | None = None,
+        part: Array | None = None,
     ) -> dict[str, Array]:
         """Losses per sample, with `CoDiLoss`'s signature.
 
@@ -51,12 +52,14 @@ class DiffusionLoss:
             batch: "latents", clean latents [B, h, w, C], and "cond", the condition.
             key: gives ``t`` and the noise.
             teacher: not used.
+            part: index of the micro-batch under gradient accumulation.
 
         Returns:
             "loss", float32 [B].
         """
         del target_params, teacher
         x = batch["latents"].astype(jnp.float32)
+        key = key if part is None else jax.random.fold_in(key, part)
         key_t, key_eps = jax.random.split(key)
         t = self.schedule.sample_t(key_t, x.shape[:1], 0)
         eps = jax.random.normal(key_eps, x.shape, jnp.float32)

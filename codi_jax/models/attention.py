@@ -11,7 +11,7 @@ from codi_jax.typing import Array
 
 
 class Attention(nn.Module):
-    """Multi-head attention of ``x`` [B, T, C] over ``context`` [B, S, D] (``None``: over itself)."""
+    """Multi-head attention of ``x`` [B, T, C] over ``context`` [B, S, D] (None: itself)."""
 
     heads: int
     head_dim: int

@@ -124,7 +124,7 @@ class AutoencoderKL(nn.Module):
         return mean, jnp.clip(logvar, -30.0, 20.0)
 
     def encode(self, images: Array, key: Array | None = None) -> Array:
-        """Latents as the diffusion model sees them: scaled; a sample with ``key``, else the mode."""
+        """Latents as the diffusion model sees them: a sample with ``key``, else the mode."""
         mean, logvar = self.moments(images)
         if key is not None:
             mean = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)

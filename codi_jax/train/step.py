@@ -1,0 +1,93 @@
+"""The training step: loss, gradient of the trainable parameters alone, update, averages."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from codi_jax import trees
+from codi_jax.train.state import TrainState
+from codi_jax.typing import Array, Params
+
+#: ``objective(params, target_params, batch, key, part) -> losses per sample``, "loss" among them.
+Objective = Callable[[Params, Params, Mapping[str, Array], Array, Array | None], dict[str, Array]]
+StepFn = Callable[
+    [TrainState, Params, Mapping[str, Array], Array], tuple[TrainState, dict[str, Array]]
+]
+
+
+def make_step(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    ema_decays: Mapping[str, float],
+    *,
+    accumulation: int = 1,
+    target: str = "target",
+) -> StepFn:
+    """``step(state, frozen, batch, key) -> (state, metrics)``, to be jitted by the caller.
+
+    The gradient is taken with respect to ``state.trainable``, so none of ``frozen`` is computed.
+    With ``accumulation`` > 1 the batch is worked through in that many equal parts.
+
+    Args:
+        objective: the losses; its draws come from ``fold_in(key, step)``.
+        optimizer: from :func:`codi_jax.train.optim.make_optimizer`.
+        ema_decays: gamma by name of the average.
+        accumulation: parts of a batch.
+        target: the average that serves as theta-; the online parameters if there is none.
+    """
+
+    def loss_fn(
+        trainable: Params, ema: Params, frozen: Params, batch: Any, key: Array, part: Array | None
+    ) -> tuple[Array, dict[str, Array]]:
+        params = trees.merge(trainable, frozen)
+        target_params = trees.merge(jax.lax.stop_gradient(ema), frozen)
+        losses = objective(params, target_params, batch, key, part)
+        means = {name: value.mean() for name, value in losses.items()}
+        return means["loss"], means
+
+    grad_fn = jax.grad(loss_fn, has_aux=True)
+
+    def step(
+        state: TrainState, frozen: Params, batch: Mapping[str, Array], key: Array
+    ) -> tuple[TrainState, dict[str, Array]]:
+        key = jax.random.fold_in(key, state.step)
+        ema = state.ema.get(target, state.trainable)
+        if accumulation == 1:
+            grads, metrics = grad_fn(state.trainable, ema, frozen, batch, key, None)
+        else:
+
+            def add(carry: Any, part: Any) -> tuple[Any, None]:
+                index, micro = part
+                new = grad_fn(state.trainable, ema, frozen, micro, key, index)
+                return jax.tree.map(jnp.add, carry, new), None
+
+            parts = _split(batch, accumulation)
+            indices = jnp.arange(accumulation)
+            first = jax.eval_shape(
+                lambda: grad_fn(
+                    state.trainable, ema, frozen, jax.tree.map(lambda x: x[0], parts), key, indices[0]
+                )
+            )
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
+            sums, _ = jax.lax.scan(add, zeros, (indices, parts))
+            grads, metrics = jax.tree.map(lambda x: x / accumulation, sums)
+        updates, opt = optimizer.update(grads, state.opt, state.trainable)
+        trainable = optax.apply_updates(state.trainable, updates)
+        averages = {
+            name: trees.ema(state.ema[name], trainable, decay)
+            for name, decay in ema_decays.items()
+        }
+        metrics["grad_norm"] = optax.global_norm(grads)
+        return TrainState(state.step + 1, trainable, averages, opt), metrics
+
+    return step
+
+
+def _split(batch: Mapping[str, Array], parts: int) -> Mapping[str, Array]:
+    """[B, ...] -> [parts, B / parts, ...]; each part takes examples of every device."""
+    return jax.tree.map(
+        lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch
+    )
