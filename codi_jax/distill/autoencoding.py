@@ -43,9 +43,7 @@ class AutoencoderLoss:
         x_hat, mean, logvar = reconstruct(params, x, key)
         pixel = distance("l1", x, x_hat)
         error = x_hat - x
-        edge = sum(
-            jnp.abs(jnp.diff(error, axis=axis)).mean(axis=(1, 2, 3)) for axis in (1, 2)
-        )
+        edge = sum(jnp.abs(jnp.diff(error, axis=axis)).mean(axis=(1, 2, 3)) for axis in (1, 2))
         kl = 0.5 * (mean**2 + jnp.exp(logvar) - 1.0 - logvar).mean(axis=(1, 2, 3))
         loss = pixel + self.edge_weight * edge + self.kl_weight * kl
         return {"loss": loss, "pixel": pixel, "edge": jnp.asarray(edge), "kl": kl}

@@ -68,7 +68,12 @@ def make_step(
             indices = jnp.arange(accumulation)
             first = jax.eval_shape(
                 lambda: grad_fn(
-                    state.trainable, ema, frozen, jax.tree.map(lambda x: x[0], parts), key, indices[0]
+                    state.trainable,
+                    ema,
+                    frozen,
+                    jax.tree.map(lambda x: x[0], parts),
+                    key,
+                    indices[0],
                 )
             )
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
@@ -77,8 +82,7 @@ def make_step(
         updates, opt = optimizer.update(grads, state.opt, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
         averages = {
-            name: trees.ema(state.ema[name], trainable, decay)
-            for name, decay in ema_decays.items()
+            name: trees.ema(state.ema[name], trainable, decay) for name, decay in ema_decays.items()
         }
         metrics["grad_norm"] = optax.global_norm(grads)
         return TrainState(state.step + 1, trainable, averages, opt), metrics

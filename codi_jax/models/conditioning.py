@@ -1,0 +1,35 @@
+"""Pictures to what the diffusion model sees, on the device."""
+
+import jax
+import jax.numpy as jnp
+
+from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.typing import Array, Params
+
+
+def to_signed(images: Array) -> Array:
+    """uint8 [..., 3] -> float32 in [-1, 1]."""
+    return images.astype(jnp.float32) / 127.5 - 1.0
+
+
+def to_uint8(images: Array) -> Array:
+    """float in [-1, 1] (clipped) -> uint8, rounded to the nearest."""
+    return jnp.round((jnp.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
+
+
+def sr_condition(vae: AutoencoderKL, vae_params: Params, lr: Array, scale: int) -> dict[str, Array]:
+    """The condition of super-resolution (method section 2).
+
+    Args:
+        vae: the autoencoder.
+        vae_params: its parameters.
+        lr: uint8 [B, H / scale, W / scale, 3].
+        scale: ratio of the sizes.
+
+    Returns:
+        "image" [B, H, W, 3] in [-1, 1], bicubically enlarged, and its "latents" (the mode).
+    """
+    b, h, w, c = lr.shape
+    image = jax.image.resize(to_signed(lr), (b, h * scale, w * scale, c), method="cubic")
+    image = jnp.clip(image, -1.0, 1.0)
+    return {"image": image, "latents": vae.apply({"params": vae_params}, image, method="encode")}

@@ -1,0 +1,113 @@
+"""The training loop: evaluate, save, next batch, step."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jax
+
+from codi_jax.checkpoint.store import Store
+from codi_jax.parallel.mesh import put_batch
+from codi_jax.train.metrics import MetricsWriter, Progress
+from codi_jax.train.state import TrainState
+from codi_jax.typing import Params, UserError
+
+
+class DataIterator(Protocol):
+    """What the loop needs of the data: batches, and a position that can be saved."""
+
+    def __next__(self) -> Mapping[str, Any]: ...
+
+    def get_state(self) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loop:
+    """Everything that :meth:`run` needs.
+
+    Attributes:
+        step: the jitted step, ``(state, frozen, batch, key) -> (state, metrics)``.
+        frozen: parameters that do not train.
+        key: root of all randomness of the steps.
+        data: host batches.
+        keep: names of the batch's arrays that go to the devices.
+        evaluate: ``(step, state) -> scalars``, at ``eval_every`` and at the end.
+        meta: saved with each checkpoint.
+    """
+
+    step: Any
+    frozen: Params
+    key: jax.Array
+    data: DataIterator
+    keep: tuple[str, ...]
+    mesh: jax.sharding.Mesh
+    store: Store
+    writer: MetricsWriter
+    evaluate: Callable[[int, TrainState], Mapping[str, float]]
+    meta: Mapping[str, Any]
+    steps: int
+    batch_size: int
+    log_every: int
+    eval_every: int
+
+    def run(self, state: TrainState) -> TrainState:
+        """Train from ``state.step`` to ``steps``; returns the last state.
+
+        Raises:
+            UserError: a loss that is not finite. Nothing after the last checkpoint is kept.
+        """
+        start = int(state.step)
+        progress = Progress(self.steps, start)
+        since, begin = start, time.monotonic()
+        metrics: Mapping[str, Any] = {}
+        try:
+            for n in range(start, self.steps + 1):
+                last = n == self.steps
+                if n > start and (last or n % self.eval_every == 0):
+                    self.writer.write_scalars(n, self.evaluate(n, state))
+                    since, begin = n, time.monotonic()
+                if n > start and (last or self.store.should_save(n)):
+                    _check_finite(n, metrics)
+                    self._save(n, state)
+                if last:
+                    break
+                batch = next(self.data)
+                arrays = put_batch(self.mesh, {name: batch[name] for name in self.keep})
+                state, metrics = self.step(state, self.frozen, arrays, self.key)
+                done = n + 1
+                if done % self.log_every == 0 or done == self.steps:
+                    values = {name: float(value) for name, value in metrics.items()}
+                    _check_finite(done, values)
+                    # max: an evaluation just before leaves no time to divide by.
+                    rate = (done - since) * self.batch_size / max(time.monotonic() - begin, 1e-9)
+                    self.writer.write_scalars(done, {**values, "images_per_s": rate})
+                    progress.update(done, values, rate)
+                    since, begin = done, time.monotonic()
+                else:
+                    progress.update(done)
+        finally:
+            progress.close()
+            self.writer.flush()
+        return state
+
+    def _save(self, n: int, state: TrainState) -> None:
+        self.store.save(
+            n,
+            trainable=state.trainable,
+            ema=state.ema,
+            opt=state.opt,
+            data_state=self.data.get_state(),
+            meta=self.meta,
+            force=n == self.steps,
+        )
+
+
+def _check_finite(step: int, metrics: Mapping[str, Any]) -> None:
+    bad = [name for name, value in metrics.items() if not math.isfinite(float(value))]
+    if bad:
+        raise UserError(
+            f"step {step}: {', '.join(bad)} is not finite. The last checkpoint is untouched; "
+            "lower optim.learning_rate or optim.clip_norm and run the same command again."
+        )

@@ -1,0 +1,43 @@
+"""A batch of pictures to the losses: what each task trains on."""
+
+from codi_jax.checkpoint.pipeline import Pipeline
+from codi_jax.distill.autoencoding import AutoencoderLoss
+from codi_jax.distill.codi import CoDiLoss
+from codi_jax.distill.finetune import DiffusionLoss
+from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.conditioning import sr_condition, to_signed
+from codi_jax.train.step import Objective
+from codi_jax.typing import Array, Params
+
+
+def autoencoder_objective(vae: AutoencoderKL, loss: AutoencoderLoss) -> Objective:
+    """Reconstruct ``batch["image"]`` uint8 [B, H, W, 3]."""
+
+    def objective(params: Params, _: Params, batch: Params, key: Array, part: Array | None):
+        def reconstruct(p: Params, images: Array, k: Array) -> tuple[Array, Array, Array]:
+            return vae.apply({"params": p["vae"]}, images, k)
+
+        return loss(reconstruct, params, {"images": to_signed(batch["image"])}, key)
+
+    return objective
+
+
+def diffusion_objective(
+    pipeline: Pipeline, vae: AutoencoderKL, loss: CoDiLoss | DiffusionLoss
+) -> Objective:
+    """``loss`` on the latents of ``batch["image"]``, given ``batch["lr"]`` where the task has it."""
+    assert pipeline.unet is not None
+    unet = pipeline.unet
+
+    def objective(
+        params: Params, target_params: Params, batch: Params, key: Array, part: Array | None
+    ) -> dict[str, Array]:
+        images = to_signed(batch["image"])
+        latents = vae.apply({"params": params["vae"]}, images, method="encode")
+        cond = {}
+        if pipeline.task == "sr":
+            cond = sr_condition(vae, params["vae"], batch["lr"], pipeline.scale)
+        data = {"latents": latents, "cond": cond}
+        return loss(unet.predict, params, target_params, data, key, part=part)
+
+    return objective

@@ -1,0 +1,52 @@
+"""What all training configs share. Not a config itself: see sr.py, prior.py, autoencoder.py."""
+
+from ml_collections import ConfigDict
+
+
+def base() -> ConfigDict:
+    """Defaults of every key; the keys are locked, so a misspelt one is refused."""
+    return ConfigDict(
+        {
+            "task": "sr",  # sr | prior | autoencoder
+            "seed": 0,
+            "steps": 1000,
+            "batch_size": 16,  # over all devices
+            "accumulation": 1,  # parts that a batch is worked through in
+            "dtype": "auto",  # of the computation: bfloat16 on accelerators, float32 on CPU
+            "model": {
+                "pretrained": "",  # "demo", "prior", or a diffusers-format directory
+                "adapter": "none",  # none | mix | controlnet
+                "trainable": "(unet|adapter)/.*",  # regex over parameter paths; the rest is frozen
+                "vae": {},  # architectures, where nothing pretrained is given
+                "unet": {},
+                "scheduler": {},
+                "prediction_type": "v_prediction",
+                "remat": False,
+            },
+            "loss": {},
+            "optim": {
+                "learning_rate": 1e-4,
+                "warmup_steps": 50,
+                "decay": "constant",
+                "weight_decay": 0.01,
+                "b1": 0.9,
+                "b2": 0.999,
+                "clip_norm": 1.0,
+                "mu_multiplier": 1.0,
+            },
+            "ema": {"target": 0.95, "eval": 0.999},
+            "data": {
+                "source": "skimage",  # skimage | folder | *.array_record | tfds:NAME
+                "eval_source": "",  # the same kinds; empty: the source's own held-out part
+                "size": 128,  # side of the crops, in pixels
+                "scale": 4,
+                "degradation": "realesrgan",  # realesrgan | bicubic
+                "num_workers": 0,
+            },
+            "mesh": {"data": -1, "fsdp": 1},
+            "eval": {"every": 500, "count": 8, "steps": (1, 2, 4)},
+            "checkpoint": {"every": 500, "keep": 2},
+            "log_every": 20,
+            "tensorboard": True,
+        }
+    )

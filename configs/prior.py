@@ -1,0 +1,57 @@
+"""The embedded prior: an unconditional latent diffusion model, velocity prediction.
+
+Command:   python -m codi_jax.main --config=configs/prior.py --workdir=runs/prior \
+               --config.model.pretrained=runs/autoencoder/model --config.data.source=PHOTOS
+Hardware:  two CPU cores (float32), or any accelerator.
+Time:      see the model card of the shipped weights, which says how long on what.
+Expect:    a falling loss, and samples/step_N.png with pictures from noise.
+
+Convolutions only: attention at high resolution is what costs on a CPU, and without it the model
+takes pictures of any size.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.base import base
+
+
+def get_config(variant: str = "default") -> ConfigDict:
+    """``default``, or ``tiny``: the same road with small networks, for tests."""
+    config = base()
+    config.task = "prior"
+    config.steps, config.batch_size = 6000, 32
+    config.model.trainable = "unet/.*"
+    config.model.unet = ConfigDict(
+        {
+            "in_channels": 16,
+            "out_channels": 16,
+            "down_block_types": ("DownBlock2D",) * 2,
+            "up_block_types": ("UpBlock2D",) * 2,
+            "mid_block_type": "UNetMidBlock2D",
+            "block_out_channels": (128, 192),
+            "layers_per_block": 1,
+            "cross_attention_dim": None,
+        }
+    )
+    config.model.scheduler = ConfigDict(
+        {
+            "num_train_timesteps": 1000,
+            "beta_start": 0.0001,
+            "beta_end": 0.02,
+            "beta_schedule": "squaredcos_cap_v2",
+            "rescale_betas_zero_snr": True,
+        }
+    )
+    config.optim.learning_rate = 1e-3
+    config.optim.decay = "cosine"
+    config.optim.warmup_steps = 100
+    config.ema = ConfigDict({"eval": 0.995})
+    config.eval.steps = (20,)
+    if variant == "tiny":
+        config.steps, config.batch_size, config.data.size = 4, 2, 32
+        config.model.unet.block_out_channels = (32, 32)
+        config.eval.count, config.eval.steps, config.log_every = 2, (2,), 2
+        config.eval.every = config.checkpoint.every = 4
+    elif variant != "default":
+        raise ValueError(f"unknown variant {variant!r}: default or tiny")
+    return config
