@@ -16,8 +16,8 @@ def get_config(variant: str = "default") -> ConfigDict:
     """``default``, or ``tiny``: the same road with a small network, for tests."""
     config = base()
     config.task = "autoencoder"
-    config.steps, config.batch_size = 8000, 8
-    config.data.size = 96
+    config.steps, config.batch_size = 2600, 8
+    config.data.size = 64
     config.model.trainable = "vae/.*"
     config.model.vae = ConfigDict(
         {

@@ -195,7 +195,8 @@ class AdaptedUNet:
             return {**adapter, "mu": jnp.zeros((), jnp.float32)}
         z, t, text = self._example()
         scale = 2 ** (len(self.controlnet.conditioning_embedding_out_channels) - 1)
-        hint = jnp.zeros((1, z.shape[1] * scale, z.shape[2] * scale, 3))
+        channels = self.controlnet.conditioning_channels
+        hint = jnp.zeros((1, z.shape[1] * scale, z.shape[2] * scale, channels))
         head = self._head.init(key, hint, method="embed")["params"]
         features, _ = self._encoder.apply({"params": adapter}, z, t, text)
         zeros = ZeroConvs(self.dtype).init(key, features)["params"]

@@ -54,6 +54,8 @@ class UNetConfig(FromConfig):
     ``attention_head_dim`` is, by a historical slip of diffusers that is kept, the *number* of
     heads, per level or for all. ``cross_attention_dim=None`` leaves cross-attention out: the
     transformers then attend to the image alone and the network takes no text.
+    ``upcast_attention`` changes nothing here, where attention's logits and softmax are always
+    float32; it is kept because diffusers needs it to run SD 2.1 in float16.
     """
 
     in_channels: int = 4
@@ -71,6 +73,7 @@ class UNetConfig(FromConfig):
     norm_eps: float = 1e-5
     flip_sin_to_cos: bool = True
     freq_shift: int = 0
+    upcast_attention: bool | None = False
 
     FIXED = {
         "act_fn": "silu",
@@ -84,7 +87,6 @@ class UNetConfig(FromConfig):
         "class_embed_type": None,
         "num_class_embeds": None,
         "addition_embed_type": None,
-        "upcast_attention": False,
         "resnet_time_scale_shift": "default",
         "time_embedding_type": "positional",
         "conv_in_kernel": 3,
@@ -95,6 +97,16 @@ class UNetConfig(FromConfig):
         "resnet_out_scale_factor": 1.0,
         "time_cond_proj_dim": None,
         "cross_attention_norm": None,
+        "attention_type": "default",
+        "reverse_transformer_layers_per_block": None,
+        "mid_block_only_cross_attention": None,
+        "class_embeddings_concat": False,
+        "projection_class_embeddings_input_dim": None,
+        "addition_time_embed_dim": None,
+        "addition_embed_type_num_heads": 64,
+        "time_embedding_dim": None,
+        "time_embedding_act_fn": None,
+        "timestep_post_act": None,
     }
 
     def __post_init__(self) -> None:

@@ -25,7 +25,7 @@ def autoencoder_objective(vae: AutoencoderKL, loss: AutoencoderLoss) -> Objectiv
 def diffusion_objective(
     pipeline: Pipeline, vae: AutoencoderKL, loss: CoDiLoss | DiffusionLoss
 ) -> Objective:
-    """``loss`` on the latents of ``batch["image"]``, given ``batch["lr"]`` where the task has it."""
+    """``loss`` on the latents of ``batch["image"]``, given ``batch["lr"]`` if there is one."""
     assert pipeline.unet is not None
     unet = pipeline.unet
 

@@ -1,0 +1,116 @@
+"""What a run shows of itself: scores on a fixed held-out batch, and a labelled picture grid."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from codi_jax.checkpoint.pipeline import Pipeline
+from codi_jax.data.images import resize
+from codi_jax.evals.image_metrics import score
+from codi_jax.evals.pictures import grid
+from codi_jax.evals.sampling import PictureSampler
+from codi_jax.models.conditioning import to_signed, to_uint8
+from codi_jax.typing import Params
+
+Scores = dict[str, float]
+
+
+class Evaluator:
+    """Scores and pictures of one pipeline on one batch.
+
+    Args:
+        pipeline: the networks.
+        batch: "image" uint8 [N, H, W, 3]; for "sr" also "lr".
+        steps: numbers of sampling steps.
+        directory: where ``step_N.png`` go.
+        dtype: of the computation.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        batch: Mapping[str, np.ndarray],
+        steps: Sequence[int],
+        directory: Path,
+        dtype: Any = jnp.float32,
+    ):
+        self.pipeline, self.batch, self.steps = pipeline, batch, tuple(steps)
+        self.directory = directory
+        self._sampler = PictureSampler(pipeline, dtype)
+        vae = self._sampler.vae
+
+        def reconstruct(params: Params, images: jax.Array) -> jax.Array:
+            z = vae.apply({"params": params}, to_signed(images), method="encode")
+            return to_uint8(vae.apply({"params": params}, z, method="decode"))
+
+        self._reconstruct = jax.jit(reconstruct)
+
+    def __call__(self, step: int, params: Params) -> dict[str, Scores]:
+        """Write the grid of ``step``; the scores by column, e.g. ``{"4": {"psnr": ...}}``."""
+        columns = self._columns(params)
+        truth = self.batch["image"]
+        scores = {
+            name: score(pictures, truth)
+            for name, pictures in columns.items()
+            if self.pipeline.unet is None or self.pipeline.task
+        }
+        labels = {f"{n} step{'s' * (n > 1)}": columns[str(n)] for n in self.steps if str(n) in columns}
+        rest = {name: value for name, value in columns.items() if not name.isdigit()}
+        shown = {**self._inputs(), **rest, **labels, "ground truth": truth}
+        if jax.process_index() == 0:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            grid(shown, self.directory / f"step_{step}.png", title=f"step {step}")
+        return scores
+
+    def bicubic(self) -> np.ndarray:
+        """The low-resolution images, bicubically enlarged: what must be beaten."""
+        size = self.batch["image"].shape[1:3]
+        return np.stack([resize(image, size, "bicubic") for image in self.batch["lr"]])
+
+    def _inputs(self) -> dict[str, np.ndarray]:
+        if self.pipeline.task != "sr":
+            return {}
+        return {"input": self.batch["lr"], "bicubic": self.bicubic()}
+
+    def _columns(self, params: Params) -> dict[str, np.ndarray]:
+        p, key = self.pipeline, jax.random.key(0)
+        images = self.batch["image"]
+        if p.unet is None:
+            return {"reconstruction": np.asarray(self._reconstruct(params["vae"], images))}
+        if p.task == "sr":
+            lr = jnp.asarray(self.batch["lr"])
+            return {
+                str(n): np.asarray(self._sampler.super_resolve(params, lr, key, n))
+                for n in self.steps
+            }
+        f = p.vae.downsampling
+        shape = (len(images), images.shape[1] // f, images.shape[2] // f, p.vae.latent_channels)
+        return {
+            str(n): np.asarray(self._sampler.generate(params, key, shape, n)) for n in self.steps
+        }
+
+
+def sr_results(start: Mapping[str, Scores], now: Mapping[str, Scores], bicubic: Scores, n: int):
+    """The content of ``results.json`` for super-resolution."""
+    return {
+        "task": "sr",
+        "images": n,
+        "metrics": {"bicubic": bicubic, "start": dict(start), "codi": dict(now)},
+    }
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """``results.json`` as lines of text: a row per method and number of steps."""
+    rows: list[tuple[str, str, Scores]] = []
+    for method, value in results["metrics"].items():
+        nested = all(isinstance(v, Mapping) for v in value.values())
+        rows += [(method, n, s) for n, s in value.items()] if nested else [(method, "-", value)]
+    names = list(rows[0][2])
+    lines = [f"{'method':<16}{'steps':>6}" + "".join(f"{name:>10}" for name in names)]
+    for method, n, s in rows:
+        lines.append(f"{method:<16}{n:>6}" + "".join(f"{s[name]:>10.4f}" for name in names))
+    return "\n".join(lines)

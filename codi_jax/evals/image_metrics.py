@@ -1,0 +1,156 @@
+"""Full-reference metrics of restored images, on the host.
+
+All take two uint8 RGB images [H, W, 3] in [0, 255] of one shape, compare the *whole* frame (no
+border is cut off, nothing is resized) and return a float. PSNR and SSIM work on RGB and not
+on luma: numbers of papers that use the Y channel, or cut a border, are higher. All four are
+symmetric. GMSD and HaarPSI are perceptual metrics without network weights.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+from skimage.metrics import structural_similarity
+
+from codi_jax.typing import UserError
+
+# SSIM's window is 11x11 (sigma 1.5 cut at 3.5 sigma), the largest of the four metrics.
+_SMALLEST = 11
+# Rows: Y, I, Q (NTSC), as the authors of GMSD and HaarPSI use them.
+_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """Peak signal-to-noise ratio over RGB in dB: 10 log10(255^2 / MSE); inf if identical."""
+    _check(a, b)
+    error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
+    return float(10 * np.log10(255.0**2 / error)) if error else float("inf")
+
+
+def ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """Structural similarity (Wang et al. 2004), averaged over R, G and B; 1 if identical.
+
+    With that paper's constants: Gaussian window of sigma 1.5 cut to 11x11, K1 = 0.01,
+    K2 = 0.03, L = 255, population (not sample) covariances.
+    """
+    _check(a, b)
+    value = structural_similarity(
+        a,
+        b,
+        channel_axis=2,
+        data_range=255,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+    )
+    return float(value)
+
+
+def gmsd(a: np.ndarray, b: np.ndarray) -> float:
+    """Gradient magnitude similarity deviation (Xue et al. 2014) on luma; 0 is best.
+
+    Equations 1 to 6 there: luma averaged over 2x2 blocks, Prewitt gradient magnitudes m (each
+    filter's weights are 1/3), similarity (2 m_a m_b + c) / (m_a^2 + m_b^2 + c) with c = 170,
+    and its standard deviation over the pixels. Outside the frame is black, as in the authors'
+    code.
+    """
+    _check(a, b)
+
+    def gradient(image: np.ndarray) -> np.ndarray:
+        luma = _halve(image.astype(np.float64) @ _YIQ[0])
+        along = [ndimage.prewitt(luma, axis=axis, mode="constant") / 3 for axis in (0, 1)]
+        return np.hypot(*along)
+
+    return float(np.std(_similarity(gradient(a), gradient(b), 170.0)))
+
+
+def haarpsi(a: np.ndarray, b: np.ndarray) -> float:
+    """Haar wavelet-based perceptual similarity (Reisenhofer et al. 2018), in (0, 1]; 1 is best.
+
+    The colour version, section 2.2 there, with C = 30 and alpha = 4.2, on YIQ halved in size:
+    similarities of luma's horizontal and vertical Haar coefficients at scales 1 and 2, and of
+    the 2x2 means of I and Q, pass through the logistic function, are averaged with the larger
+    of the two images' coefficients at scale 3 as weights, and pass back.
+    """
+    _check(a, b)
+    c, alpha = 30.0, 4.2
+    yiq = [np.moveaxis(x.astype(np.float64) @ _YIQ.T, 2, 0) for x in (a, b)]
+    (y_a, *chroma_a), (y_b, *chroma_b) = ([_halve(plane) for plane in x] for x in yiq)
+
+    maps, weights = [], []
+    for axis in (0, 1):
+        haar = [(_haar(y_a, scale, axis), _haar(y_b, scale, axis)) for scale in (1, 2, 3)]
+        maps.append(np.mean([_similarity(p, q, c**2) for p, q in haar[:2]], axis=0))
+        weights.append(np.maximum(*haar[2]))
+    blurred = [
+        (np.abs(_mean2x2(p)), np.abs(_mean2x2(q)))
+        for p, q in zip(chroma_a, chroma_b, strict=True)
+    ]
+    maps.append(np.mean([_similarity(p, q, c**2) for p, q in blurred], axis=0))
+    weights.append(np.mean(weights, axis=0))
+
+    logistic = 1 / (1 + np.exp(-alpha * np.stack(maps)))
+    # Two black images have no weight anywhere; they are alike everywhere.
+    mean = np.average(logistic, weights=np.stack(weights) + np.finfo(np.float64).eps)
+    return float((np.log(mean / (1 - mean)) / alpha) ** 2)
+
+
+def score(images: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> dict[str, float]:
+    """Means of the four metrics over image pairs.
+
+    Raises:
+        UserError: the sequences are empty or differ in length, or a pair differs in shape.
+    """
+    if len(images) != len(references) or not len(images):
+        raise UserError(
+            f"{len(images)} images to score against {len(references)} references: "
+            "give one reference per image, and at least one pair."
+        )
+    metrics = {"psnr": psnr, "ssim": ssim, "gmsd": gmsd, "haarpsi": haarpsi}
+    pairs = list(zip(images, references, strict=True))
+    return {name: float(np.mean([f(a, b) for a, b in pairs])) for name, f in metrics.items()}
+
+
+def _check(a: np.ndarray, b: np.ndarray) -> None:
+    if a.shape != b.shape:
+        raise UserError(
+            f"images of shapes {a.shape} and {b.shape} cannot be compared: "
+            "resize or crop one to the other first."
+        )
+    if a.dtype != np.uint8 or b.dtype != np.uint8 or a.ndim != 3 or a.shape[2] != 3:
+        raise UserError(
+            f"metrics need uint8 RGB images [H, W, 3], got {a.dtype} and {b.dtype} of shape "
+            f"{a.shape}: convert them first."
+        )
+    if min(a.shape[:2]) < _SMALLEST:
+        raise UserError(
+            f"an image of {a.shape[0]}x{a.shape[1]} is too small to score: "
+            f"give images of at least {_SMALLEST}x{_SMALLEST}."
+        )
+
+
+def _similarity(p: np.ndarray, q: np.ndarray, c: float) -> np.ndarray:
+    return (2 * p * q + c) / (p**2 + q**2 + c)
+
+
+def _separable(x: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    x = ndimage.convolve1d(x, rows, axis=0, mode="constant")
+    return ndimage.convolve1d(x, columns, axis=1, mode="constant")
+
+
+def _mean2x2(x: np.ndarray) -> np.ndarray:
+    half = np.full(2, 0.5)
+    return _separable(x, half, half)
+
+
+def _halve(x: np.ndarray) -> np.ndarray:
+    """Means of the 2x2 blocks: the resolution at which the image is seen."""
+    return _mean2x2(x)[::2, ::2]
+
+
+def _haar(x: np.ndarray, scale: int, axis: int) -> np.ndarray:
+    """Magnitudes of the Haar coefficients with 2^scale taps whose step runs along ``axis``."""
+    box = np.ones(2**scale)
+    step = np.repeat([-1.0, 1.0], 2 ** (scale - 1))
+    filters = (step, box) if axis == 0 else (box, step)
+    return np.abs(_separable(x, *filters)) / 2**scale

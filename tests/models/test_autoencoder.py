@@ -1,0 +1,89 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.configs import AutoencoderConfig
+from codi_jax.typing import UserError
+
+CONFIG = AutoencoderConfig(
+    block_out_channels=(4, 8), layers_per_block=1, norm_num_groups=2, scaling_factor=0.25
+)
+KEY = jax.random.key(0)
+
+
+def count(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).uniform(-1, 1, (2, 8, 12, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def variables(images):
+    return jax.jit(AutoencoderKL(CONFIG).init)(KEY, images, KEY)
+
+
+def apply(model, variables, method, *args):
+    return jax.jit(lambda v, *a: model.apply(v, *a, method=method))(variables, *args)
+
+
+def test_stable_diffusions_count():
+    model = AutoencoderKL(AutoencoderConfig())
+    shapes = jax.eval_shape(model.init, KEY, jnp.zeros((1, 64, 64, 3)), KEY)
+    assert count(shapes) == 83_653_863
+
+
+def test_shapes_and_bounds(variables, images):
+    model = AutoencoderKL(CONFIG)
+    mean, logvar = apply(model, variables, "moments", images)
+    assert mean.shape == logvar.shape == (2, 4, 6, 4)
+    decoded = apply(model, variables, "decode", mean)
+    assert decoded.shape == images.shape
+    loud = jax.tree.map(lambda x: x * 1000, variables)
+    _, logvar = apply(model, loud, "moments", images)
+    assert float(logvar.min()) >= -30
+    assert float(logvar.max()) <= 20
+
+
+@pytest.mark.parametrize("shift", [None, 0.5])
+def test_latents_are_scaled_moments_and_decode_undoes_it(variables, images, shift):
+    config = AutoencoderConfig.from_config(CONFIG.to_config() | {"shift_factor": shift})
+    model = AutoencoderKL(config)
+    mean, logvar = apply(model, variables, "moments", images)
+    mode = apply(model, variables, "encode", images)
+    np.testing.assert_allclose(mode, (mean - (shift or 0.0)) * 0.25, rtol=1e-6, atol=1e-6)
+    sample = apply(model, variables, "encode", images, KEY)
+    noise = jax.random.normal(KEY, mean.shape)
+    expected = (mean + np.exp(logvar / 2) * noise - (shift or 0.0)) * 0.25
+    np.testing.assert_allclose(sample, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        apply(model, variables, "decode", mode),
+        apply(model, variables, "decode_unscaled", mean),
+        atol=1e-5,
+    )
+
+
+def test_call_reconstructs_from_one_sample(variables, images):
+    model = AutoencoderKL(CONFIG)
+    reconstruction, mean, logvar = apply(model, variables, None, images, KEY)
+    sample = mean + jnp.exp(logvar / 2) * jax.random.normal(KEY, mean.shape)
+    expected = apply(model, variables, "decode_unscaled", sample)
+    np.testing.assert_allclose(reconstruction, expected, atol=1e-5)
+
+
+def test_bf16_keeps_float32_at_its_borders(variables, images):
+    half = AutoencoderKL(CONFIG, jnp.bfloat16)
+    latents = apply(half, variables, "encode", images)
+    decoded = apply(half, variables, "decode", latents)
+    assert latents.dtype == decoded.dtype == jnp.float32
+    exact = apply(AutoencoderKL(CONFIG), variables, "encode", images)
+    assert 0 < np.abs(latents - exact).max() < 0.05 * np.abs(exact).max()
+
+
+def test_sizes_that_do_not_divide_are_refused(variables):
+    with pytest.raises(UserError, match="7x8 are no multiple of 2"):
+        AutoencoderKL(CONFIG).apply(variables, jnp.zeros((1, 7, 8, 3)), method="moments")
