@@ -113,8 +113,11 @@ def build_objective(config: ConfigDict, pipeline: Pipeline, dtype: Any) -> Objec
     try:
         if config.task == "autoencoder":
             return autoencoder_objective(vae, AutoencoderLoss(**options))
-        common = {"schedule": pipeline.schedule, "prediction_type": pipeline.prediction_type}
-        kind = DiffusionLoss if config.task == "prior" else CoDiLoss
+        common: dict[str, Any] = {
+            "schedule": pipeline.schedule,
+            "prediction_type": pipeline.prediction_type,
+        }
+        kind: Any = DiffusionLoss if config.task == "prior" else CoDiLoss
         return diffusion_objective(pipeline, vae, kind(**common, **options))
     except TypeError as error:
         raise UserError(f"config.loss={options}: {error}.") from error

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict, config_flags
 from codi_jax import __version__, trees
 from codi_jax.builder import Run, build_data, build_run
 from codi_jax.checkpoint.diffusers_format import load_json, save_json
-from codi_jax.checkpoint.pipeline import save_pipeline
+from codi_jax.checkpoint.pipeline import Pipeline, save_pipeline
 from codi_jax.checkpoint.store import Store
 from codi_jax.evals.evaluation import Evaluator, sr_results, table
 from codi_jax.evals.image_metrics import score
@@ -74,11 +74,9 @@ def restore(run: Run, store: Store, data: Any, frozen_hash: str) -> TrainState:
             "config.model.pretrained has changed on disk. Use another --workdir."
         )
     state = run.state
-    items = store.restore(
-        step, {"trainable": state.trainable, "ema": state.ema, "opt": state.opt}
-    )
+    items = store.restore(step, {"trainable": state.trainable, "ema": state.ema, "opt": state.opt})
     data.set_state(store.restore_data_state(step))
-    logging.info("resuming from step %d", step)
+    print(f"resuming from step {step}", file=sys.stderr)
     counter = jax.device_put(jax.numpy.asarray(step, jax.numpy.int32), state.step.sharding)
     return TrainState(counter, items["trainable"], items["ema"], items["opt"])
 
@@ -89,9 +87,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     data, held_out = build_data(config)
     run = build_run(config)
     pipeline, params0 = run.pipeline, run.params(run.state)
-    evaluator = Evaluator(
-        pipeline, held_out, config.eval.steps, workdir / "samples", run.dtype
-    )
+    evaluator = Evaluator(pipeline, held_out, config.eval.steps, workdir / "samples", run.dtype)
     frozen_hash = trees.tree_hash(run.frozen) if run.frozen else ""
     with Store(
         workdir / "checkpoints",
@@ -102,8 +98,10 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         state = restore(run, store, data, frozen_hash)
         writer = MetricsWriter(workdir, config.tensorboard, start_step=int(state.step))
 
+        latest: dict[int, Any] = {}
+
         def evaluate(step: int, state: TrainState) -> dict[str, float]:
-            scores = evaluator(step, run.params(state))
+            scores = latest[step] = evaluator(step, run.params(state))
             return {f"eval_{n}/{name}": v for n, s in scores.items() for name, v in s.items()}
 
         loop = Loop(
@@ -127,25 +125,27 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         finally:
             writer.close()
             data.close()
-    return finish(config, workdir, run, evaluator, start, state)
+    # A run that was complete already has not been evaluated by the loop.
+    params = run.params(state)
+    scores = latest.get(config.steps) or evaluator(config.steps, params)
+    return finish(config, workdir, pipeline, params, evaluator, start, scores)
 
 
 def finish(
     config: ConfigDict,
     workdir: Path,
-    run: Run,
+    pipeline: Pipeline,
+    params: Any,
     evaluator: Evaluator,
     start: dict[str, Any],
-    state: TrainState,
+    scores: dict[str, Any],
 ) -> dict[str, Any]:
     """Export the model, write and print the results."""
-    params = run.params(state)
-    pipeline = unit_latents(run.pipeline, params, evaluator.batch["image"])
-    save_pipeline(workdir / "model", pipeline)
-    scores = evaluator(int(state.step), params)
-    images = len(evaluator.batch["image"])
+    batch = evaluator.batch
+    save_pipeline(workdir / "model", unit_latents(pipeline, params, batch["image"]))
+    images = len(batch["image"])
     if config.task == "sr":
-        bicubic = score(evaluator.bicubic(), evaluator.batch["image"])
+        bicubic = score(list(evaluator.bicubic()), list(batch["image"]))
         results = sr_results(start, scores, bicubic, images)
     else:
         results = {"task": config.task, "images": images, "metrics": scores}
@@ -168,6 +168,7 @@ def _flat_config(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _main(_: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)  # orbax and jax tell much at INFO
     if _CONFIG.value is None or _WORKDIR.value is None:
         raise UserError("give --config=configs/sr.py and --workdir=DIR; see --help.")
     if os.environ.get("CODI_DISTRIBUTED") == "1":

@@ -54,16 +54,19 @@ class Evaluator:
         columns = self._columns(params)
         truth = self.batch["image"]
         scores = {
-            name: score(pictures, truth)
+            name: score(list(pictures), list(truth))
             for name, pictures in columns.items()
             if self.pipeline.unet is None or self.pipeline.task
         }
-        labels = {f"{n} step{'s' * (n > 1)}": columns[str(n)] for n in self.steps if str(n) in columns}
+        labels = {
+            f"{n} step{'s' * (n > 1)}": columns[str(n)] for n in self.steps if str(n) in columns
+        }
         rest = {name: value for name, value in columns.items() if not name.isdigit()}
         shown = {**self._inputs(), **rest, **labels, "ground truth": truth}
+        rows = {name: list(pictures) for name, pictures in shown.items()}
         if jax.process_index() == 0:
             self.directory.mkdir(parents=True, exist_ok=True)
-            grid(shown, self.directory / f"step_{step}.png", title=f"step {step}")
+            grid(rows, self.directory / f"step_{step}.png", title=f"step {step}")
         return scores
 
     def bicubic(self) -> np.ndarray:
@@ -94,7 +97,9 @@ class Evaluator:
         }
 
 
-def sr_results(start: Mapping[str, Scores], now: Mapping[str, Scores], bicubic: Scores, n: int):
+def sr_results(
+    start: Mapping[str, Scores], now: Mapping[str, Scores], bicubic: Scores, n: int
+) -> dict[str, Any]:
     """The content of ``results.json`` for super-resolution."""
     return {
         "task": "sr",

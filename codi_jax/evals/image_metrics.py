@@ -83,8 +83,7 @@ def haarpsi(a: np.ndarray, b: np.ndarray) -> float:
         maps.append(np.mean([_similarity(p, q, c**2) for p, q in haar[:2]], axis=0))
         weights.append(np.maximum(*haar[2]))
     blurred = [
-        (np.abs(_mean2x2(p)), np.abs(_mean2x2(q)))
-        for p, q in zip(chroma_a, chroma_b, strict=True)
+        (np.abs(_mean2x2(p)), np.abs(_mean2x2(q))) for p, q in zip(chroma_a, chroma_b, strict=True)
     ]
     maps.append(np.mean([_similarity(p, q, c**2) for p, q in blurred], axis=0))
     weights.append(np.mean(weights, axis=0))

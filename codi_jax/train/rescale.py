@@ -21,7 +21,9 @@ def unit_latents(pipeline: Pipeline, params: Params, images: np.ndarray) -> Pipe
     if pipeline.unet is not None:
         return dataclasses.replace(pipeline, params=params)
     vae = AutoencoderKL(pipeline.vae)
-    moments = jax.jit(lambda x: vae.apply({"params": params["vae"]}, to_signed(x), method="moments"))
+    moments = jax.jit(
+        lambda x: vae.apply({"params": params["vae"]}, to_signed(x), method="moments")
+    )
     shift, scale = latent_moments(moments(images)[0])
     config = dataclasses.replace(pipeline.vae, scaling_factor=scale, shift_factor=shift)
     return dataclasses.replace(pipeline, vae=config, params=params)
