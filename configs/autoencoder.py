@@ -1,4 +1,4 @@
-"""The embedded prior's KL autoencoder: 8 times smaller latents of 16 channels.
+"""The embedded prior's KL autoencoder: 4 times smaller latents of 12 channels.
 
 Command:   python -m codi_jax.main --config=configs/autoencoder.py --workdir=runs/autoencoder \
                --config.data.source=PHOTOS
@@ -16,21 +16,21 @@ def get_config(variant: str = "default") -> ConfigDict:
     """``default``, or ``tiny``: the same road with a small network, for tests."""
     config = base()
     config.task = "autoencoder"
-    config.steps, config.batch_size = 2600, 8
+    config.steps, config.batch_size = 2200, 8
     config.data.size = 64
     config.model.trainable = "vae/.*"
     config.model.vae = ConfigDict(
         {
-            "block_out_channels": (16, 32, 64, 128),
+            "block_out_channels": (16, 32, 96),
             "layers_per_block": 1,
-            "latent_channels": 16,
+            "latent_channels": 12,
             "norm_num_groups": 8,
             "mid_block_add_attention": False,
             "scaling_factor": 1.0,
         }
     )
     config.loss = ConfigDict({"kl_weight": 1e-6, "edge_weight": 1.0})
-    config.optim.learning_rate = 2e-3
+    config.optim.learning_rate = 1.5e-3
     config.optim.warmup_steps = 100
     config.optim.decay = "cosine"
     config.optim.weight_decay = 0.0
@@ -38,7 +38,7 @@ def get_config(variant: str = "default") -> ConfigDict:
     config.eval.every, config.checkpoint.every = 500, 500
     if variant == "tiny":
         config.steps, config.batch_size, config.data.size = 4, 2, 32
-        config.model.vae.block_out_channels = (8, 8, 16, 16)
+        config.model.vae.block_out_channels = (8, 8, 16)
         config.model.vae.latent_channels = 4
         config.eval.count, config.log_every = 2, 2
         config.eval.every = config.checkpoint.every = 4

@@ -19,12 +19,13 @@ def get_config(variant: str = "default") -> ConfigDict:
     """``default``, or ``tiny``: the same road with small networks, for tests."""
     config = base()
     config.task = "prior"
-    config.steps, config.batch_size = 6000, 32
+    config.steps, config.batch_size = 900, 16
+    config.data.size = 64
     config.model.trainable = "unet/.*"
     config.model.unet = ConfigDict(
         {
-            "in_channels": 16,
-            "out_channels": 16,
+            "in_channels": 12,
+            "out_channels": 12,
             "down_block_types": ("DownBlock2D",) * 2,
             "up_block_types": ("UpBlock2D",) * 2,
             "mid_block_type": "UNetMidBlock2D",

@@ -13,44 +13,38 @@ CONFIG = AutoencoderConfig(
 KEY = jax.random.key(0)
 
 
-def count(tree):
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
 @pytest.fixture(scope="module")
 def images():
     return np.random.default_rng(0).uniform(-1, 1, (2, 8, 12, 3)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def variables(images):
-    return jax.jit(AutoencoderKL(CONFIG).init)(KEY, images, KEY)
+def variables(random_params, images):
+    return random_params(AutoencoderKL(CONFIG).init, images, KEY)
 
 
-def apply(model, variables, method, *args):
-    return jax.jit(lambda v, *a: model.apply(v, *a, method=method))(variables, *args)
+@pytest.fixture(scope="module")
+def apply(quick_jit):
+    def run(model, variables, method, *args):
+        return quick_jit(lambda v, *a: model.apply(v, *a, method=method))(variables, *args)
+
+    return run
 
 
-def test_stable_diffusions_count():
-    model = AutoencoderKL(AutoencoderConfig())
-    shapes = jax.eval_shape(model.init, KEY, jnp.zeros((1, 64, 64, 3)), KEY)
-    assert count(shapes) == 83_653_863
-
-
-def test_shapes_and_bounds(variables, images):
+def test_shapes_and_bounds(apply, variables, images):
     model = AutoencoderKL(CONFIG)
     mean, logvar = apply(model, variables, "moments", images)
     assert mean.shape == logvar.shape == (2, 4, 6, 4)
     decoded = apply(model, variables, "decode", mean)
     assert decoded.shape == images.shape
-    loud = jax.tree.map(lambda x: x * 1000, variables)
+    quant_conv = jax.tree.map(lambda x: x * 1000, variables["params"]["quant_conv"])
+    loud = {"params": {**variables["params"], "quant_conv": quant_conv}}
     _, logvar = apply(model, loud, "moments", images)
-    assert float(logvar.min()) >= -30
-    assert float(logvar.max()) <= 20
+    assert (float(logvar.min()), float(logvar.max())) == (-30, 20)
 
 
 @pytest.mark.parametrize("shift", [None, 0.5])
-def test_latents_are_scaled_moments_and_decode_undoes_it(variables, images, shift):
+def test_latents_are_scaled_moments_and_decode_undoes_it(apply, variables, images, shift):
     config = AutoencoderConfig.from_config(CONFIG.to_config() | {"shift_factor": shift})
     model = AutoencoderKL(config)
     mean, logvar = apply(model, variables, "moments", images)
@@ -67,7 +61,7 @@ def test_latents_are_scaled_moments_and_decode_undoes_it(variables, images, shif
     )
 
 
-def test_call_reconstructs_from_one_sample(variables, images):
+def test_call_reconstructs_from_one_sample(apply, variables, images):
     model = AutoencoderKL(CONFIG)
     reconstruction, mean, logvar = apply(model, variables, None, images, KEY)
     sample = mean + jnp.exp(logvar / 2) * jax.random.normal(KEY, mean.shape)
@@ -75,10 +69,12 @@ def test_call_reconstructs_from_one_sample(variables, images):
     np.testing.assert_allclose(reconstruction, expected, atol=1e-5)
 
 
-def test_bf16_keeps_float32_at_its_borders(variables, images):
+def test_bf16_keeps_float32_at_its_borders(apply, variables, images):
     half = AutoencoderKL(CONFIG, jnp.bfloat16)
-    latents = apply(half, variables, "encode", images)
-    decoded = apply(half, variables, "decode", latents)
+    # flax's own GroupNorm relies on implicit promotion of bfloat16.
+    with jax.numpy_dtype_promotion("standard"):
+        latents = apply(half, variables, "encode", images)
+        decoded = apply(half, variables, "decode", latents)
     assert latents.dtype == decoded.dtype == jnp.float32
     exact = apply(AutoencoderKL(CONFIG), variables, "encode", images)
     assert 0 < np.abs(latents - exact).max() < 0.05 * np.abs(exact).max()

@@ -11,8 +11,6 @@ from codi_jax.models.attention import GEGLU, Attention, AutoencoderAttention
 from codi_jax.models.embeddings import sinusoidal_embedding
 from codi_jax.models.resnet import Downsample, ResnetBlock, Upsample
 
-KEY = jax.random.key(0)
-
 
 def normal(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
@@ -48,13 +46,13 @@ def attention_by_hand(q, k, v):
     return weights / weights.sum(-1, keepdims=True) @ v
 
 
-def test_attention_over_text():
+def test_attention_over_text(random_params):
     x, text = normal(1, 5, 6), normal(1, 3, 7, seed=1)
     module = Attention(heads=2, head_dim=4)
-    params = module.init(KEY, x, text)["params"]
+    params = random_params(module.init, x, text)["params"]
     assert set(params["to_q"]) == {"kernel"}  # no bias, unlike to_out
     ours = module.apply({"params": params}, x, text)
-    p = jax.tree.map(np.asarray, params)
+    p = params
     q, k, v = (
         a[0] @ p[name]["kernel"] for a, name in ((x, "to_q"), (text, "to_k"), (text, "to_v"))
     )
@@ -63,13 +61,13 @@ def test_attention_over_text():
     np.testing.assert_allclose(ours[0], expected, atol=2e-6)
 
 
-def test_autoencoder_attention_is_one_head_with_biases_named_flat():
+def test_autoencoder_attention_is_one_head_with_biases_named_flat(random_params):
     x = normal(2, 3, 2, 8)
     module = AutoencoderAttention(groups=2)
-    params = module.init(KEY, x)["params"]
+    params = random_params(module.init, x)["params"]
     assert set(params) == {"group_norm", "to_q", "to_k", "to_v", "to_out_0"}
     assert set(params["to_q"]) == {"kernel", "bias"}
-    p = jax.tree.map(lambda a: np.asarray(a) + 0.1, params)
+    p = params
     ours = module.apply({"params": p}, x)
     grouped = x.reshape(2, 6, 2, 4)
     mean = grouped.mean((1, 3), keepdims=True)
@@ -107,12 +105,12 @@ def test_upsample_repeats_pixels():
     np.testing.assert_array_equal(ours[0, :, :, 0], np.kron(x[0, :, :, 0], np.ones((2, 2))))
 
 
-def test_resnet_block_adds_time_and_its_input():
+def test_resnet_block_adds_time_and_its_input(random_params):
     x, temb = normal(2, 4, 4, 4), normal(2, 6, seed=1)
     block = ResnetBlock(4, groups=2)
-    params = block.init(KEY, x, temb)["params"]
+    params = random_params(block.init, x, temb)["params"]
     assert "conv_shortcut" not in params
-    assert "conv_shortcut" in ResnetBlock(8, groups=2).init(KEY, x, temb)["params"]
+    assert "conv_shortcut" in random_params(ResnetBlock(8, groups=2).init, x, temb)["params"]
     silent = {**params, "conv2": jax.tree.map(jnp.zeros_like, params["conv2"])}
     np.testing.assert_array_equal(block.apply({"params": silent}, x, temb), x)
     out = block.apply({"params": params}, x, temb)

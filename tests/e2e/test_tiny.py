@@ -1,0 +1,138 @@
+"""The command line, end to end, on the tiny config: results, resume, and messages."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from codi_jax.checkpoint.store import Store
+from codi_jax.sample import Sampler
+from codi_jax.typing import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+
+
+def train(workdir: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return command(
+        "codi_jax.main",
+        "--config=configs/sr.py:tiny",
+        f"--workdir={workdir}",
+        "--config.tensorboard=False",
+        *overrides,
+    )
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("run") / "w"
+    done = train(path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "codi" in done.stdout
+    return path
+
+
+def test_writes_everything_it_promises(workdir: Path) -> None:
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["task"] == "sr" and results["images"] == 2
+    metrics = results["metrics"]
+    assert set(metrics) == {"bicubic", "start", "codi"}
+    assert set(metrics["codi"]) == set(metrics["start"]) == {"1", "2", "4"}
+    assert {"psnr", "ssim"} <= set(metrics["codi"]["4"])
+    assert metrics["codi"]["4"] != metrics["start"]["4"]
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss", "consistency", "data", "images_per_s"} <= set(lines[0])
+    for step in (0, 4, 8):
+        with Image.open(workdir / "samples" / f"step_{step}.png") as picture:
+            picture.verify()
+    assert (workdir / "config.json").is_file()
+
+
+def test_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
+    workdir: Path, tmp_path: Path
+) -> None:
+    half = tmp_path / "half"
+    assert train(half, "--config.steps=4", "--config.optim.decay=constant").returncode == 0
+    again = train(half, "--config.steps=8", "--config.optim.decay=constant")
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert "resuming from step 4" in again.stderr
+    whole = tmp_path / "whole"
+    assert train(whole, "--config.optim.decay=constant").returncode == 0
+    file = "model/unet/diffusion_pytorch_model.safetensors"
+    assert (half / file).read_bytes() == (whole / file).read_bytes()
+    steps = [json.loads(x)["step"] for x in (half / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps) and steps[-1] == 8
+    with Store(half / "checkpoints", read_only=True) as store:
+        assert store.latest_step() == 8
+
+
+def test_messages(workdir: Path, tmp_path: Path) -> None:
+    other = train(workdir, "--config.batch_size=16")
+    assert other.returncode == 2 and "another config" in other.stderr
+    assert "batch_size" in other.stderr and "Traceback" not in other.stderr
+    unknown = train(tmp_path / "u", "--config.batchsize=4")
+    assert unknown.returncode == 2 and "batchsize" in unknown.stderr
+    assert "Traceback" not in unknown.stderr
+    missing = train(tmp_path / "m", f"--config.data.source={tmp_path / 'nowhere'}")
+    assert missing.returncode == 2 and "nowhere" in missing.stderr
+    broken = tmp_path / "photos"
+    broken.mkdir()
+    (broken / "a.jpg").write_bytes(b"not a picture")
+    bad = train(tmp_path / "b", f"--config.data.source={broken}")
+    assert bad.returncode == 2 and "a.jpg" in bad.stderr and "Traceback" not in bad.stderr
+
+
+def test_sampler_returns_what_it_was_given_at_any_size(workdir: Path) -> None:
+    sampler = Sampler.load(workdir)
+    lr = np.random.default_rng(0).integers(0, 256, (13, 17, 3), np.uint8)
+    array = sampler(lr, steps=2, seed=3)
+    assert array.shape == (52, 68, 3) and array.dtype == np.uint8
+    picture = sampler(Image.fromarray(lr), steps=2, seed=3)
+    assert isinstance(picture, Image.Image) and picture.size == (68, 52)
+    np.testing.assert_array_equal(np.asarray(picture), array)
+    batch = sampler(np.stack([lr, lr]), steps=2, seed=3)
+    np.testing.assert_array_equal(batch[1], array)
+    with pytest.raises(UserError, match="no text"):
+        sampler(lr, prompt="a cat")
+    with pytest.raises(UserError, match="steps=0"):
+        sampler(lr, steps=0)
+    with pytest.raises(UserError, match="float32"):
+        sampler(lr.astype(np.float32))
+    with pytest.raises(UserError, match=r"model_index\.json"):
+        Sampler.load("/nonexistent")
+
+
+def test_sample_command_line_over_a_folder(workdir: Path, tmp_path: Path) -> None:
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    picture = Image.fromarray(np.full((9, 8, 3), 77, np.uint8))
+    picture.save(tmp_path / "in" / "a.png")
+    picture.save(tmp_path / "in" / "deep" / "b.jpg")
+    done = command(
+        "codi_jax.sample",
+        f"--checkpoint={workdir}",
+        f"--input={tmp_path / 'in'}",
+        f"--output={tmp_path / 'out'}",
+        "--steps=1",
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in ("a.png", "deep/b.png"):
+        with Image.open(tmp_path / "out" / name) as result:
+            assert result.size == (32, 36)
+    wrong = command("codi_jax.sample", f"--checkpoint={workdir}", "--input=nowhere.png")
+    assert wrong.returncode == 2 and "nowhere.png" in wrong.stderr

@@ -1,0 +1,229 @@
+"""The adapted U-Net of equation 10 and the ControlNet, on a network of two tiny levels."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from codi_jax.models.adapters import AdaptedUNet
+from codi_jax.models.configs import ControlNetConfig, UNetConfig
+from codi_jax.models.unet import UNetDecoder, UNetEncoder
+from codi_jax.typing import UserError
+
+TEXT = UNetConfig(
+    block_out_channels=(4, 8),
+    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    layers_per_block=1,
+    attention_head_dim=2,
+    cross_attention_dim=6,
+    norm_num_groups=2,
+)
+NO_TEXT = dataclasses.replace(TEXT, cross_attention_dim=None)
+HINT = ControlNetConfig(conditioning_embedding_out_channels=(2, 4))
+ENCODER = {"conv_in", "time_embedding", "mid_block", "down_blocks_0", "down_blocks_1"}
+
+
+def network(adapter, config=TEXT, **kwargs):
+    return AdaptedUNet(unet=config, adapter=adapter, controlnet=HINT, **kwargs)
+
+
+def normal(*shape, seed):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+Z = normal(2, 4, 6, 4, seed=1)
+T = np.array([999, 3], np.int32)
+COND = {
+    "latents": normal(2, 4, 6, 4, seed=2),
+    "image": normal(2, 8, 12, 3, seed=3),
+    "text": normal(2, 5, 6, seed=4),
+}
+
+
+def cond_for(config):
+    return COND if config is TEXT else {k: v for k, v in COND.items() if k != "text"}
+
+
+@pytest.fixture(scope="module")
+def params(random_params):
+    """Random everywhere: unlike after init, the adapter's encoder is not the U-Net's."""
+    return {
+        (adapter, config.cross_attention_dim): random_params(network(adapter, config).init)
+        for adapter in ("mix", "controlnet")
+        for config in (TEXT, NO_TEXT)
+    }
+
+
+def with_mu(tree, mu):
+    return {**tree, "adapter": {**tree["adapter"], "mu": np.float32(mu)}}
+
+
+def without_residual(tree):
+    zero = {
+        k: jax.tree.map(np.zeros_like, v) if k.startswith(("controlnet_d", "controlnet_m")) else v
+        for k, v in tree["adapter"].items()
+    }
+    return {**tree, "adapter": zero}
+
+
+@pytest.fixture(scope="module")
+def predict(quick_jit):
+    compiled = {}
+
+    def run(model, *args):
+        if model not in compiled:
+            compiled[model] = quick_jit(model.predict)
+        return np.asarray(compiled[model](*args))
+
+    return run
+
+
+@pytest.mark.parametrize("config", [TEXT, NO_TEXT], ids=["text", "no text"])
+@pytest.mark.parametrize(
+    ("adapter", "silence"),
+    [("mix", lambda tree: with_mu(tree, 0)), ("controlnet", without_residual)],
+)
+def test_a_silent_adapter_is_the_prior_bit_for_bit(params, predict, adapter, silence, config):
+    tree = params[adapter, config.cross_attention_dim]
+    cond = cond_for(config)
+    prior = predict(network("none", config), {"unet": tree["unet"]}, Z, T, cond)
+    assert prior.shape == (2, 4, 6, 4)
+    np.testing.assert_array_equal(
+        predict(network(adapter, config), silence(tree), Z, T, cond), prior
+    )
+    loud = predict(network(adapter, config), tree, Z, T, cond)
+    assert np.abs(loud - prior).max() > 1e-3
+
+
+@pytest.mark.parametrize("mu", [1.0, 0.3])
+def test_equation_10_by_hand(params, predict, quick_jit, mu):
+    tree = with_mu(params["mix", 6], mu)
+    encode = quick_jit(lambda p, *args: UNetEncoder(TEXT).apply({"params": p}, *args))
+    decode = quick_jit(lambda p, *args: UNetDecoder(TEXT).apply({"params": p}, *args))
+    adapter = {k: v for k, v in tree["adapter"].items() if k != "mu"}
+    h_eta, _ = encode(adapter, COND["latents"], np.zeros_like(T), COND["text"])
+    assert len(h_eta.skips) == 4  # conv_in, one layer, the downsampler, one layer
+    for t in (T, np.array([0, 500], np.int32)):  # the same h_eta at every t
+        h_theta, temb = encode(tree["unet"], Z, t, COND["text"])
+        mixed = jax.tree.map(
+            lambda a, b: (1 - mu) * np.asarray(a) + mu * np.asarray(b), h_theta, h_eta
+        )
+        expected = decode(tree["unet"], mixed, temb, COND["text"])
+        ours = predict(network("mix"), tree, Z, t, COND)
+        np.testing.assert_allclose(ours, expected, atol=2e-6)
+
+
+def test_at_mu_1_only_the_condition_is_seen(params, predict):
+    tree = with_mu(params["mix", 6], 1)
+    ours = predict(network("mix"), tree, Z, T, COND)
+    np.testing.assert_array_equal(predict(network("mix"), tree, 3 - Z, T, COND), ours)
+    other = {**COND, "latents": COND["latents"] + 1}
+    assert np.abs(predict(network("mix"), tree, Z, T, other) - ours).max() > 1e-3
+
+
+@pytest.mark.parametrize("adapter", ["mix", "controlnet"])
+def test_kept_features_equal_recomputed_ones(params, predict, quick_jit, adapter):
+    model, tree = network(adapter), params[adapter, 6]
+    features = quick_jit(model.condition)(tree, COND)
+    kept = predict(model, tree, Z, T, {"text": COND["text"], "features": features})
+    np.testing.assert_allclose(kept, predict(model, tree, Z, T, COND), atol=2e-6)
+    other = jax.tree.map(lambda x: x + 1, features)
+    changed = predict(model, tree, Z, T, {**COND, "features": other})
+    assert np.abs(changed - kept).max() > 1e-3  # they are read, not computed again
+
+
+def test_the_controlnet_reads_z_t_text_and_hint(params, predict):
+    model, tree = network("controlnet"), params["controlnet", 6]
+    prior_free = {**tree, "unet": jax.tree.map(np.copy, tree["unet"])}
+    for name in ENCODER - {"time_embedding"}:  # a prior whose encoder is silent
+        prior_free["unet"][name] = jax.tree.map(np.zeros_like, tree["unet"][name])
+    ours = predict(model, prior_free, Z, T, COND)
+    changed = [predict(model, prior_free, Z + 1, T, COND)] + [
+        predict(model, prior_free, Z, T, {**COND, name: COND[name] + 1})
+        for name in ("text", "image")
+    ]
+    for other in changed:
+        assert np.abs(other - ours).max() > 1e-4
+
+
+@pytest.mark.parametrize("adapter", ["mix", "controlnet"])
+def test_init_and_adapt_copy_the_encoder(quick_jit, params, adapter):
+    model = network(adapter, NO_TEXT)
+    fresh = quick_jit(model.init)(jax.random.key(0))
+    assert set(model.encoder_names) == ENCODER
+    for name in ENCODER:
+        jax.tree.map(np.testing.assert_array_equal, fresh["adapter"][name], fresh["unet"][name])
+    own = {k: v for k, v in fresh["adapter"].items() if k not in ENCODER}
+    if adapter == "mix":
+        assert own == {"mu": 0.0}
+    else:
+        zeros = {k: v for k, v in own.items() if k != "controlnet_cond_embedding"}
+        assert len(zeros) == 5
+        zeros["hint"] = own["controlnet_cond_embedding"]["conv_out"]
+        assert not any(np.any(x) for x in jax.tree.leaves(zeros))
+        assert np.any(own["controlnet_cond_embedding"]["conv_in"]["kernel"])
+
+    loaded = model.adapt({"unet": params[adapter, None]["unet"], "adapter": fresh["adapter"]})
+    for name in ENCODER:
+        jax.tree.map(np.testing.assert_array_equal, loaded["adapter"][name], loaded["unet"][name])
+    assert {k: v for k, v in loaded["adapter"].items() if k not in ENCODER} == own
+
+
+def test_remat_changes_memory_only(params, quick_jit):
+    tree = with_mu(params["mix", 6], 0)
+
+    def loss(model):
+        return lambda p: (model.predict(p, Z, T, COND) ** 2).mean()
+
+    plain, remat = (loss(network("mix", remat=flag)) for flag in (False, True))
+    value, gradients = quick_jit(jax.value_and_grad(plain))(tree)
+    value_remat, gradients_remat = quick_jit(jax.value_and_grad(remat))(tree)
+    np.testing.assert_allclose(value_remat, value, rtol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        gradients_remat,
+        gradients,
+    )
+    assert abs(float(gradients["adapter"]["mu"])) > 1e-5  # mu can leave 0
+    equations = [str(e.primitive) for e in jax.make_jaxpr(remat)(tree).eqns]
+    # Down blocks and mid of both encoders, and two up blocks.
+    assert sum(name in ("checkpoint", "remat2", "remat") for name in equations) == 8
+
+
+@pytest.mark.parametrize("adapter", ["mix", "controlnet"])
+def test_bf16_computes_in_bf16_and_returns_float32(params, quick_jit, predict, adapter):
+    model, tree = network(adapter, dtype=jnp.bfloat16), params[adapter, 6]
+    # flax's own GroupNorm relies on implicit promotion of bfloat16.
+    with jax.numpy_dtype_promotion("standard"):
+        features = jax.eval_shape(model.condition, tree, COND)
+        assert {x.dtype for x in jax.tree.leaves(features)} == {jnp.dtype(jnp.bfloat16)}
+        ours = quick_jit(model.predict)(tree, Z, T, COND)
+    exact = predict(network(adapter), tree, Z, T, COND)
+    assert ours.dtype == jnp.float32
+    assert 0 < np.abs(ours - exact).max() < 0.1 * np.abs(exact).max()
+
+
+def call(adapter="none", config=TEXT, z=Z, **cond):
+    model = network(adapter, config)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return jax.eval_shape(model.predict, shapes, z, T, cond)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "says"),
+    [
+        ({}, "needs text"),
+        ({"config": NO_TEXT, "text": COND["text"]}, "takes no text"),
+        ({"z": Z[:, :3], "text": COND["text"]}, "3x6 are no multiple of 2"),
+        ({"z": Z[..., :3], "text": COND["text"]}, "reads 4 channels but was given 3"),
+        ({"adapter": "mix", "text": COND["text"]}, r"mix adapter needs cond\['latents'\].*text"),
+        ({"adapter": "controlnet", "text": COND["text"]}, r"needs cond\['image'\]"),
+        ({"adapter": "lora"}, "adapter='lora' is unknown"),
+    ],
+)
+def test_bad_input_is_named(kwargs, says):
+    with pytest.raises(UserError, match=says):
+        call(**kwargs)

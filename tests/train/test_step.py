@@ -1,0 +1,168 @@
+"""The step: sharded equals single-device, frozen stays frozen, accumulation equals one batch."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from codi_jax import trees
+from codi_jax.builder import Run, build_run, split_params
+from codi_jax.parallel.mesh import put_batch
+from codi_jax.train.objectives import diffusion_objective
+from codi_jax.train.optim import OptimConfig, make_optimizer
+from codi_jax.train.state import create_state
+from codi_jax.train.step import make_step
+from codi_jax.typing import UserError
+from configs import sr
+
+
+def tiny(**mesh: int) -> Any:
+    config = sr.get_config("tiny")
+    config.mesh.update(mesh or {"data": 1, "fsdp": 1})
+    config.optim.warmup_steps = 0
+    return config
+
+
+def batch(size: int = 8) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.integers(0, 256, (size, 32, 32, 3), np.uint8),
+        "lr": rng.integers(0, 256, (size, 8, 8, 3), np.uint8),
+    }
+
+
+def one_step(run: Run) -> tuple[Any, dict[str, float]]:
+    state, metrics = run.step(run.state, run.frozen, put_batch(run.mesh, batch()), run.key)
+    return jax.device_get(state), {name: float(value) for name, value in metrics.items()}
+
+
+@pytest.fixture(scope="module")
+def single() -> tuple[Any, dict[str, float]]:
+    return one_step(build_run(tiny()))
+
+
+@pytest.mark.parametrize("mesh", [{"data": 8, "fsdp": 1}, {"data": 2, "fsdp": 4}])
+def test_sharded_step_equals_single_device(single: Any, mesh: dict[str, int]) -> None:
+    state, metrics = one_step(build_run(tiny(**mesh)))
+    for name, value in single[1].items():
+        assert metrics[name] == pytest.approx(value, rel=1e-5, abs=1e-5), name
+    # Adam's first update is the sign of the gradient times the rate, so the moments say more.
+    want, have = trees.flatten(single[0].opt[1].mu), trees.flatten(state.opt[1].mu)
+    for path in want:
+        np.testing.assert_allclose(have[path], want[path], atol=1e-5, err_msg=path)
+
+
+def test_the_step_changes_what_trains_and_counts(single: Any) -> None:
+    state, _ = single
+    before = jax.device_get(build_run(tiny()).state)
+    assert int(state.step) == 1
+    assert float(state.trainable["adapter"]["mu"]) != 0.0
+    old, new = trees.flatten(before.trainable), trees.flatten(state.trainable)
+    changed = [path for path in old if not np.array_equal(old[path], new[path])]
+    assert len(changed) > 0.9 * len(old)
+    target = trees.flatten(state.ema["target"])
+    decay = 0.95
+    for path in changed[:5]:
+        np.testing.assert_allclose(
+            target[path], decay * old[path] + (1 - decay) * new[path], rtol=1e-5, atol=1e-7
+        )
+
+
+def flops(regex: str) -> float:
+    """FLOPs of one CoDi step on ready latents: the autoencoder costs the same either way."""
+    config = tiny()
+    config.model.trainable = regex
+    run = build_run(config)
+    pipeline = run.pipeline
+    from codi_jax.distill.codi import CoDiLoss
+
+    loss = CoDiLoss(schedule=pipeline.schedule, prediction_type=pipeline.prediction_type)
+    model = pipeline.unet
+
+    def objective(params: Any, target: Any, data: Any, key: Any, part: Any) -> Any:
+        return loss(model.predict, params, target, data, key, part=part)
+
+    parts = {name: value for name, value in pipeline.params.items() if name != "vae"}
+    trainable, frozen = split_params(parts, regex)
+    optimizer = make_optimizer(OptimConfig(), 10)
+    step = make_step(objective, optimizer, {"target": 0.9})
+    latents = jnp.ones((8, 16, 16, 4))
+    state = create_state(trainable, optimizer, ("target",))
+    data = {"latents": latents, "cond": {"latents": latents}}
+    compiled = jax.jit(step).lower(state, frozen, data, jax.random.key(0)).compile()
+    return compiled.cost_analysis()["flops"]
+
+
+def test_parameter_efficient_step_computes_no_frozen_gradient() -> None:
+    assert flops("adapter/.*") <= 0.8 * flops("(unet|adapter)/.*")
+
+
+def test_frozen_parameters_do_not_change_by_a_bit() -> None:
+    config = tiny()
+    config.model.trainable = "adapter/.*"
+    run = build_run(config)
+    before = trees.tree_hash(run.frozen)
+    state, _ = one_step(run)
+    assert trees.tree_hash(run.frozen) == before
+    assert set(state.trainable) == {"adapter"}
+    assert set(run.frozen) == {"unet", "vae"}
+
+
+def test_accumulation_averages_the_parts_and_shares_t() -> None:
+    """With an objective that reports its draws: same t in all parts, other noise in each."""
+    config = tiny()
+    run = build_run(config)
+    seen = []
+
+    def predict_objective(params: Any, target: Any, data: Any, key: Any, part: Any) -> Any:
+        x = params["w"] * data["x"]
+        seen.append(part)
+        return {"loss": (x**2).mean(axis=-1)}
+
+    params = {"w": jnp.asarray(2.0)}
+    optimizer = optax.sgd(0.1)
+    state = create_state(params, optimizer, ())
+    data = {"x": jnp.asarray(np.random.default_rng(1).normal(size=(8, 3)), jnp.float32)}
+    outs = [
+        make_step(predict_objective, optimizer, {}, accumulation=n)(
+            state, {}, data, jax.random.key(0)
+        )
+        for n in (1, 4)
+    ]
+    assert seen[0] is None
+    np.testing.assert_allclose(outs[0][0].trainable["w"], outs[1][0].trainable["w"], rtol=1e-6)
+    np.testing.assert_allclose(outs[0][1]["loss"], outs[1][1]["loss"], rtol=1e-6)
+    objective = diffusion_objective(
+        run.pipeline,
+        __import__("codi_jax.models.autoencoder", fromlist=["x"]).AutoencoderKL(run.pipeline.vae),
+        _Spy(seen),
+    )
+    objective(run.pipeline.params, run.pipeline.params, batch(2), jax.random.key(0), None)
+    assert seen[-1] == "latents"
+
+
+class _Spy:
+    def __init__(self, seen: list) -> None:
+        self.seen = seen
+
+    def __call__(self, predict: Any, params: Any, target: Any, data: Any, key: Any, *, part: Any):
+        assert data["latents"].shape == (2, 16, 16, 4)
+        assert data["cond"]["latents"].shape == (2, 16, 16, 4)
+        self.seen.append("latents")
+        return {}
+
+
+def test_errors_name_what_does_not_fit() -> None:
+    config = tiny()
+    config.model.trainable = "nothing"
+    with pytest.raises(UserError, match="matches no parameter"):
+        build_run(config)
+    config = tiny()
+    config.loss.predictor = "magic"
+    with pytest.raises(UserError, match="magic"):
+        build_run(config)
+    with pytest.raises(UserError, match="bfloat16"):
+        create_state({"w": jnp.ones((2,), jnp.bfloat16)}, optax.sgd(0.1), ())
