@@ -16,12 +16,12 @@ def get_config(variant: str = "default") -> ConfigDict:
     """``default``, or ``tiny``: the same road with a small network, for tests."""
     config = base()
     config.task = "autoencoder"
-    config.steps, config.batch_size = 2200, 8
+    config.steps, config.batch_size = 1600, 8
     config.data.size = 64
     config.model.trainable = "vae/.*"
     config.model.vae = ConfigDict(
         {
-            "block_out_channels": (16, 32, 96),
+            "block_out_channels": (16, 32, 64),
             "layers_per_block": 1,
             "latent_channels": 12,
             "norm_num_groups": 8,
@@ -31,7 +31,7 @@ def get_config(variant: str = "default") -> ConfigDict:
     )
     config.loss = ConfigDict({"kl_weight": 1e-6, "edge_weight": 1.0})
     config.optim.learning_rate = 1.5e-3
-    config.optim.warmup_steps = 100
+    config.optim.warmup_steps = 50
     config.optim.decay = "cosine"
     config.optim.weight_decay = 0.0
     config.ema = ConfigDict({"eval": 0.995})

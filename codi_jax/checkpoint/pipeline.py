@@ -63,10 +63,17 @@ def vae_shapes(config: AutoencoderConfig) -> Any:
 
 
 def init_vae(config: AutoencoderConfig, key: jax.Array) -> Any:
-    """Random parameters of an autoencoder."""
+    """Random parameters of an autoencoder, with a narrow posterior.
+
+    Drawn as usual, the posterior's deviation would start at 1 and bury the mean: training would
+    spend its first thousands of steps on shrinking it.
+    """
     side = 2 * config.downsampling
     images = jnp.zeros((1, side, side, config.in_channels))
-    return AutoencoderKL(config).init(key, images, key)["params"]
+    params = AutoencoderKL(config).init(key, images, key)["params"]
+    last = params["quant_conv"] if config.use_quant_conv else params["encoder"]["conv_out"]
+    last["bias"] = last["bias"].at[config.latent_channels :].set(-8.0)  # the log-variance
+    return params
 
 
 def save_pipeline(

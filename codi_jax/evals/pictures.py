@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -78,8 +79,8 @@ def _write(
     def write(text: str, x: float, y: float, room: float) -> None:
         # A character is about 0.6 of the font size wide: shrink what would run into a neighbour.
         size = min(10.0, room * 72 / (_DPI * 0.6 * max(1, len(text))))
-        where = {"ha": "center", "va": "center", "fontsize": size, "parse_math": False}
-        figure.text(x / width, 1 - y / height, text, **where)
+        where: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size}
+        figure.text(x / width, 1 - y / height, text, parse_math=False, **where)
 
     for label, x in labels:
         write(label, x, y, room)

@@ -10,6 +10,7 @@ import jax
 
 from codi_jax.checkpoint.store import Store
 from codi_jax.parallel.mesh import put_batch
+from codi_jax.train.flops import step_flops, utilisation
 from codi_jax.train.metrics import MetricsWriter, Progress
 from codi_jax.train.state import TrainState
 from codi_jax.typing import Params, UserError
@@ -62,6 +63,7 @@ class Loop:
         progress = Progress(self.steps, start)
         since, begin = start, time.monotonic()
         metrics: Mapping[str, Any] = {}
+        step_fn, flops = self.step, None
         try:
             for n in range(start, self.steps + 1):
                 last = n == self.steps
@@ -75,14 +77,18 @@ class Loop:
                     break
                 batch = next(self.data)
                 arrays = put_batch(self.mesh, {name: batch[name] for name in self.keep})
-                state, metrics = self.step(state, self.frozen, arrays, self.key)
+                if n == start:
+                    step_fn = self.step.lower(state, self.frozen, arrays, self.key).compile()
+                    flops = step_flops(step_fn)
+                state, metrics = step_fn(state, self.frozen, arrays, self.key)
                 done = n + 1
                 if done % self.log_every == 0 or done == self.steps:
                     values = {name: float(value) for name, value in metrics.items()}
                     _check_finite(done, values)
-                    # max: an evaluation just before leaves no time to divide by.
-                    rate = (done - since) * self.batch_size / max(time.monotonic() - begin, 1e-9)
-                    self.writer.write_scalars(done, {**values, "images_per_s": rate})
+                    seconds = (time.monotonic() - begin) / (done - since)
+                    rate = self.batch_size / seconds
+                    use = utilisation(flops, seconds, self.mesh.devices.flat[0])
+                    self.writer.write_scalars(done, {**values, "images_per_s": rate, **use})
                     progress.update(done, values, rate)
                     since, begin = done, time.monotonic()
                 else:

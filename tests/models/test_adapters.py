@@ -22,6 +22,14 @@ TEXT = UNetConfig(
     norm_num_groups=2,
 )
 NO_TEXT = dataclasses.replace(TEXT, cross_attention_dim=None)
+#: One level without attention, for what must be compiled as a whole.
+PLAIN = dataclasses.replace(
+    NO_TEXT,
+    block_out_channels=(4,),
+    down_block_types=("DownBlock2D",),
+    mid_block_type="UNetMidBlock2D",
+    up_block_types=("UpBlock2D",),
+)
 HINT = ControlNetConfig(conditioning_embedding_out_channels=(2, 4))
 ENCODER = {"conv_in", "time_embedding", "mid_block", "down_blocks_0", "down_blocks_1"}
 
@@ -69,16 +77,9 @@ def without_residual(tree):
     return {**tree, "adapter": zero}
 
 
-@pytest.fixture(scope="module")
-def predict(quick_jit):
-    compiled = {}
-
-    def run(model, *args):
-        if model not in compiled:
-            compiled[model] = quick_jit(model.predict)
-        return np.asarray(compiled[model](*args))
-
-    return run
+def predict(model, *args):
+    """Not compiled as a whole: the tests share one set of small compiled operations."""
+    return np.asarray(model.predict(*args))
 
 
 @pytest.mark.parametrize("config", [TEXT, NO_TEXT], ids=["text", "no text"])
@@ -86,7 +87,7 @@ def predict(quick_jit):
     ("adapter", "silence"),
     [("mix", lambda tree: with_mu(tree, 0)), ("controlnet", without_residual)],
 )
-def test_a_silent_adapter_is_the_prior_bit_for_bit(params, predict, adapter, silence, config):
+def test_a_silent_adapter_is_the_prior_bit_for_bit(params, adapter, silence, config):
     tree = params[adapter, config.cross_attention_dim]
     cond = cond_for(config)
     prior = predict(network("none", config), {"unet": tree["unet"]}, Z, T, cond)
@@ -99,10 +100,15 @@ def test_a_silent_adapter_is_the_prior_bit_for_bit(params, predict, adapter, sil
 
 
 @pytest.mark.parametrize("mu", [1.0, 0.3])
-def test_equation_10_by_hand(params, predict, quick_jit, mu):
+def test_equation_10_by_hand(params, mu):
     tree = with_mu(params["mix", 6], mu)
-    encode = quick_jit(lambda p, *args: UNetEncoder(TEXT).apply({"params": p}, *args))
-    decode = quick_jit(lambda p, *args: UNetDecoder(TEXT).apply({"params": p}, *args))
+
+    def encode(p, *args):
+        return UNetEncoder(TEXT).apply({"params": p}, *args)
+
+    def decode(p, *args):
+        return UNetDecoder(TEXT).apply({"params": p}, *args)
+
     adapter = {k: v for k, v in tree["adapter"].items() if k != "mu"}
     h_eta, _ = encode(adapter, COND["latents"], np.zeros_like(T), COND["text"])
     assert len(h_eta.skips) == 4  # conv_in, one layer, the downsampler, one layer
@@ -116,7 +122,7 @@ def test_equation_10_by_hand(params, predict, quick_jit, mu):
         np.testing.assert_allclose(ours, expected, atol=2e-6)
 
 
-def test_at_mu_1_only_the_condition_is_seen(params, predict):
+def test_at_mu_1_only_the_condition_is_seen(params):
     tree = with_mu(params["mix", 6], 1)
     ours = predict(network("mix"), tree, Z, T, COND)
     np.testing.assert_array_equal(predict(network("mix"), tree, 3 - Z, T, COND), ours)
@@ -125,9 +131,9 @@ def test_at_mu_1_only_the_condition_is_seen(params, predict):
 
 
 @pytest.mark.parametrize("adapter", ["mix", "controlnet"])
-def test_kept_features_equal_recomputed_ones(params, predict, quick_jit, adapter):
+def test_kept_features_equal_recomputed_ones(params, adapter):
     model, tree = network(adapter), params[adapter, 6]
-    features = quick_jit(model.condition)(tree, COND)
+    features = model.condition(tree, COND)
     kept = predict(model, tree, Z, T, {"text": COND["text"], "features": features})
     np.testing.assert_allclose(kept, predict(model, tree, Z, T, COND), atol=2e-6)
     other = jax.tree.map(lambda x: x + 1, features)
@@ -135,7 +141,7 @@ def test_kept_features_equal_recomputed_ones(params, predict, quick_jit, adapter
     assert np.abs(changed - kept).max() > 1e-3  # they are read, not computed again
 
 
-def test_the_controlnet_reads_z_t_text_and_hint(params, predict):
+def test_the_controlnet_reads_z_t_text_and_hint(params):
     model, tree = network("controlnet"), params["controlnet", 6]
     prior_free = {**tree, "unet": jax.tree.map(np.copy, tree["unet"])}
     for name in ENCODER - {"time_embedding"}:  # a prior whose encoder is silent
@@ -150,35 +156,36 @@ def test_the_controlnet_reads_z_t_text_and_hint(params, predict):
 
 
 @pytest.mark.parametrize("adapter", ["mix", "controlnet"])
-def test_init_and_adapt_copy_the_encoder(quick_jit, params, adapter):
-    model = network(adapter, NO_TEXT)
+def test_init_and_adapt_copy_the_encoder(quick_jit, random_params, adapter):
+    model = network(adapter, PLAIN)
+    names = ENCODER - {"down_blocks_1"}
     fresh = quick_jit(model.init)(jax.random.key(0))
-    assert set(model.encoder_names) == ENCODER
-    for name in ENCODER:
+    assert set(model.encoder_names) == names
+    for name in names:
         jax.tree.map(np.testing.assert_array_equal, fresh["adapter"][name], fresh["unet"][name])
-    own = {k: v for k, v in fresh["adapter"].items() if k not in ENCODER}
+    own = {k: v for k, v in fresh["adapter"].items() if k not in names}
     if adapter == "mix":
         assert own == {"mu": 0.0}
     else:
         zeros = {k: v for k, v in own.items() if k != "controlnet_cond_embedding"}
-        assert len(zeros) == 5
+        assert len(zeros) == 3
         zeros["hint"] = own["controlnet_cond_embedding"]["conv_out"]
         assert not any(np.any(x) for x in jax.tree.leaves(zeros))
         assert np.any(own["controlnet_cond_embedding"]["conv_in"]["kernel"])
 
-    loaded = model.adapt({"unet": params[adapter, None]["unet"], "adapter": fresh["adapter"]})
-    for name in ENCODER:
+    loaded = model.adapt({"unet": random_params(model.init)["unet"], "adapter": fresh["adapter"]})
+    for name in names:
         jax.tree.map(np.testing.assert_array_equal, loaded["adapter"][name], loaded["unet"][name])
-    assert {k: v for k, v in loaded["adapter"].items() if k not in ENCODER} == own
+    assert {k: v for k, v in loaded["adapter"].items() if k not in names} == own
 
 
-def test_remat_changes_memory_only(params, quick_jit):
-    tree = with_mu(params["mix", 6], 0)
+def test_remat_changes_memory_only(random_params, quick_jit):
+    tree = with_mu(random_params(network("mix", PLAIN).init), 0)
 
     def loss(model):
-        return lambda p: (model.predict(p, Z, T, COND) ** 2).mean()
+        return lambda p: (model.predict(p, Z, T, cond_for(PLAIN)) ** 2).mean()
 
-    plain, remat = (loss(network("mix", remat=flag)) for flag in (False, True))
+    plain, remat = (loss(network("mix", PLAIN, remat=flag)) for flag in (False, True))
     value, gradients = quick_jit(jax.value_and_grad(plain))(tree)
     value_remat, gradients_remat = quick_jit(jax.value_and_grad(remat))(tree)
     np.testing.assert_allclose(value_remat, value, rtol=1e-6)
@@ -189,20 +196,24 @@ def test_remat_changes_memory_only(params, quick_jit):
     )
     assert abs(float(gradients["adapter"]["mu"])) > 1e-5  # mu can leave 0
     equations = [str(e.primitive) for e in jax.make_jaxpr(remat)(tree).eqns]
-    # Down blocks and mid of both encoders, and two up blocks.
-    assert sum(name in ("checkpoint", "remat2", "remat") for name in equations) == 8
+    # The down block and the mid block of both encoders, and the up block.
+    assert sum(name in ("checkpoint", "remat2", "remat") for name in equations) == 5
 
 
 @pytest.mark.parametrize("adapter", ["mix", "controlnet"])
-def test_bf16_computes_in_bf16_and_returns_float32(params, quick_jit, predict, adapter):
-    model, tree = network(adapter, dtype=jnp.bfloat16), params[adapter, 6]
+def test_bf16_computes_in_bf16_and_returns_float32(params, random_params, quick_jit, adapter):
     # flax's own GroupNorm relies on implicit promotion of bfloat16.
     with jax.numpy_dtype_promotion("standard"):
-        features = jax.eval_shape(model.condition, tree, COND)
+        model = network(adapter, dtype=jnp.bfloat16)
+        features = jax.eval_shape(model.condition, params[adapter, 6], COND)
         assert {x.dtype for x in jax.tree.leaves(features)} == {jnp.dtype(jnp.bfloat16)}
-        ours = quick_jit(model.predict)(tree, Z, T, COND)
-    exact = predict(network(adapter), tree, Z, T, COND)
-    assert ours.dtype == jnp.float32
+        output = jax.eval_shape(model.predict, params[adapter, 6], Z, T, COND)
+        assert output.dtype == jnp.float32
+
+        model, cond = network(adapter, PLAIN, dtype=jnp.bfloat16), cond_for(PLAIN)
+        tree = random_params(model.init)
+        ours = quick_jit(model.predict)(tree, Z, T, cond)
+    exact = predict(network(adapter, PLAIN), tree, Z, T, cond)
     assert 0 < np.abs(ours - exact).max() < 0.1 * np.abs(exact).max()
 
 

@@ -23,15 +23,12 @@ def variables(random_params, images):
     return random_params(AutoencoderKL(CONFIG).init, images, KEY)
 
 
-@pytest.fixture(scope="module")
-def apply(quick_jit):
-    def run(model, variables, method, *args):
-        return quick_jit(lambda v, *a: model.apply(v, *a, method=method))(variables, *args)
-
-    return run
+def apply(model, variables, method, *args):
+    """Not compiled as a whole: the tests share one set of small compiled operations."""
+    return model.apply(variables, *args, method=method)
 
 
-def test_shapes_and_bounds(apply, variables, images):
+def test_shapes_and_bounds(variables, images):
     model = AutoencoderKL(CONFIG)
     mean, logvar = apply(model, variables, "moments", images)
     assert mean.shape == logvar.shape == (2, 4, 6, 4)
@@ -44,7 +41,7 @@ def test_shapes_and_bounds(apply, variables, images):
 
 
 @pytest.mark.parametrize("shift", [None, 0.5])
-def test_latents_are_scaled_moments_and_decode_undoes_it(apply, variables, images, shift):
+def test_latents_are_scaled_moments_and_decode_undoes_it(variables, images, shift):
     config = AutoencoderConfig.from_config(CONFIG.to_config() | {"shift_factor": shift})
     model = AutoencoderKL(config)
     mean, logvar = apply(model, variables, "moments", images)
@@ -61,7 +58,7 @@ def test_latents_are_scaled_moments_and_decode_undoes_it(apply, variables, image
     )
 
 
-def test_call_reconstructs_from_one_sample(apply, variables, images):
+def test_call_reconstructs_from_one_sample(variables, images):
     model = AutoencoderKL(CONFIG)
     reconstruction, mean, logvar = apply(model, variables, None, images, KEY)
     sample = mean + jnp.exp(logvar / 2) * jax.random.normal(KEY, mean.shape)
@@ -69,7 +66,7 @@ def test_call_reconstructs_from_one_sample(apply, variables, images):
     np.testing.assert_allclose(reconstruction, expected, atol=1e-5)
 
 
-def test_bf16_keeps_float32_at_its_borders(apply, variables, images):
+def test_bf16_keeps_float32_at_its_borders(variables, images):
     half = AutoencoderKL(CONFIG, jnp.bfloat16)
     # flax's own GroupNorm relies on implicit promotion of bfloat16.
     with jax.numpy_dtype_promotion("standard"):
