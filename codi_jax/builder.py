@@ -188,10 +188,10 @@ def split_params(params: Any, regex: str) -> tuple[Any, Any]:
     return trainable, frozen
 
 
-def transforms(config: ConfigDict) -> list:
-    """Crop, and for super-resolution degrade."""
+def transforms(config: ConfigDict, size: int) -> list:
+    """Crop to ``size`` pixels, and for super-resolution degrade."""
     data = config.data
-    crop = RandomCropFlip(data.size)
+    crop = RandomCropFlip(size)
     if config.task != "sr":
         return [crop]
     return [crop, Degrade(make_degradation(data.degradation), data.scale)]
@@ -206,11 +206,14 @@ def build_data(config: ConfigDict) -> tuple[Any, dict[str, Any]]:
     check_source(held_out)
     iterator = train_iterator(
         source,
-        transforms(config),
+        transforms(config, data.size),
         batch_size=config.batch_size // jax.process_count(),
         seed=config.seed,
         num_workers=data.num_workers,
         shard_index=jax.process_index(),
         shard_count=jax.process_count(),
     )
-    return iterator, eval_batch(held_out, transforms(config), config.eval.count, config.seed)
+    shown = eval_batch(
+        held_out, transforms(config, config.eval.size), config.eval.count, config.seed
+    )
+    return iterator, shown

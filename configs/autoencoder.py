@@ -17,7 +17,6 @@ def get_config(variant: str = "default") -> ConfigDict:
     config = base()
     config.task = "autoencoder"
     config.steps, config.batch_size = 1600, 8
-    config.data.size = 64
     config.model.trainable = "vae/.*"
     config.model.vae = ConfigDict(
         {
@@ -38,6 +37,7 @@ def get_config(variant: str = "default") -> ConfigDict:
     config.eval.every, config.checkpoint.every = 500, 500
     if variant == "tiny":
         config.steps, config.batch_size, config.data.size = 4, 2, 32
+        config.eval.size = 32
         config.model.vae.block_out_channels = (8, 8, 16)
         config.model.vae.latent_channels = 4
         config.eval.count, config.log_every = 2, 2

@@ -38,13 +38,13 @@ def base() -> ConfigDict:
             "data": {
                 "source": "skimage",  # skimage | folder | *.array_record | tfds:NAME
                 "eval_source": "",  # the same kinds; empty: the source's own held-out part
-                "size": 128,  # side of the crops, in pixels
+                "size": 64,  # side of the training crops, in pixels
                 "scale": 4,
                 "degradation": "realesrgan",  # realesrgan | bicubic
                 "num_workers": 0,
             },
             "mesh": {"data": -1, "fsdp": 1},
-            "eval": {"every": 500, "count": 8, "steps": (1, 2, 4)},
+            "eval": {"every": 500, "count": 8, "size": 128, "steps": (1, 2, 4)},
             "checkpoint": {"every": 500, "keep": 2},
             "log_every": 20,
             "tensorboard": True,

@@ -20,7 +20,6 @@ def get_config(variant: str = "default") -> ConfigDict:
     config = base()
     config.task = "prior"
     config.steps, config.batch_size = 900, 16
-    config.data.size = 64
     config.model.trainable = "unet/.*"
     config.model.unet = ConfigDict(
         {
@@ -50,6 +49,7 @@ def get_config(variant: str = "default") -> ConfigDict:
     config.eval.steps = (20,)
     if variant == "tiny":
         config.steps, config.batch_size, config.data.size = 4, 2, 32
+        config.eval.size = 32
         config.model.unet.block_out_channels = (32, 32)
         config.eval.count, config.eval.steps, config.log_every = 2, (2,), 2
         config.eval.every = config.checkpoint.every = 4

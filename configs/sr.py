@@ -47,7 +47,7 @@ def get_config(variant: str = "default") -> ConfigDict:
 
 def _make_tiny(config: ConfigDict) -> None:
     config.steps, config.batch_size, config.data.size = 8, 8, 32
-    config.eval.count, config.log_every = 2, 2
+    config.eval.count, config.eval.size, config.log_every = 2, 32, 2
     config.eval.every = config.checkpoint.every = 4
     config.model.pretrained = ""
     config.model.vae = ConfigDict(
