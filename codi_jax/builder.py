@@ -141,6 +141,8 @@ def build_run(config: ConfigDict) -> Run:
     dtype = compute_dtype(config.dtype)
     pipeline = build_pipeline(config, dtype)
     trainable, frozen = split_params(pipeline.params, config.model.trainable)
+    if config.loss.get("predictor") == "ddim":  # the only one that asks the prior itself
+        frozen = {**frozen, "teacher": jax.tree.map(jnp.copy, pipeline.params["unet"])}
     optimizer = make_optimizer(OptimConfig(**config.optim), config.steps)
     averages = dict(config.ema)
     if "eval" not in averages:

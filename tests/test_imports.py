@@ -35,7 +35,7 @@ OWNERS = {
     "tensorflow": "train/metrics.py",
     "tensorflow_datasets": "data/",
     "safetensors": "checkpoint/diffusers_format.py",
-    "ml_collections": "builder.py",
+    "ml_collections": ("builder.py", "main.py"),
 }
 #: Too heavy, or too often absent, to be imported before they are used.
 LAZY = {"clu", "tensorflow", "tensorflow_datasets"}

@@ -1,5 +1,7 @@
 """A batch of pictures to the losses: what each task trains on."""
 
+import dataclasses
+
 from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.distill.autoencoding import AutoencoderLoss
 from codi_jax.distill.codi import CoDiLoss
@@ -25,9 +27,14 @@ def autoencoder_objective(vae: AutoencoderKL, loss: AutoencoderLoss) -> Objectiv
 def diffusion_objective(
     pipeline: Pipeline, vae: AutoencoderKL, loss: CoDiLoss | DiffusionLoss
 ) -> Objective:
-    """``loss`` on the latents of ``batch["image"]``, given ``batch["lr"]`` if there is one."""
+    """``loss`` on the latents of ``batch["image"]``, given ``batch["lr"]`` if there is one.
+
+    Predictor "ddim" reads the frozen prior's U-Net from ``params["teacher"]``.
+    """
     assert pipeline.unet is not None
     unet = pipeline.unet
+    prior = dataclasses.replace(unet, adapter="none")
+    needs_teacher = isinstance(loss, CoDiLoss) and loss.predictor == "ddim"
 
     def objective(
         params: Params, target_params: Params, batch: Params, key: Array, part: Array | None
@@ -37,7 +44,18 @@ def diffusion_objective(
         cond = {}
         if pipeline.task == "sr":
             cond = sr_condition(vae, params["vae"], batch["lr"], pipeline.scale)
-        data = {"latents": latents, "cond": cond}
-        return loss(unet.predict, params, target_params, data, key, part=part)
+
+        def teacher(z_t: Array, t: Array) -> Array:
+            return prior.predict({"unet": params["teacher"]}, z_t, t, {})
+
+        return loss(
+            unet.predict,
+            params,
+            target_params,
+            {"latents": latents, "cond": cond},
+            key,
+            teacher=teacher if needs_teacher else None,
+            part=part,
+        )
 
     return objective

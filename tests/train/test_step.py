@@ -10,6 +10,8 @@ import pytest
 
 from codi_jax import trees
 from codi_jax.builder import Run, build_run, split_params
+from codi_jax.distill.codi import CoDiLoss
+from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.parallel.mesh import put_batch
 from codi_jax.train.objectives import diffusion_objective
 from codi_jax.train.optim import OptimConfig, make_optimizer
@@ -77,8 +79,6 @@ def flops(regex: str) -> float:
     config.model.trainable = regex
     run = build_run(config)
     pipeline = run.pipeline
-    from codi_jax.distill.codi import CoDiLoss
-
     loss = CoDiLoss(schedule=pipeline.schedule, prediction_type=pipeline.prediction_type)
     model = pipeline.unet
 
@@ -135,11 +135,8 @@ def test_accumulation_averages_the_parts_and_shares_t() -> None:
     assert seen[0] is None
     np.testing.assert_allclose(outs[0][0].trainable["w"], outs[1][0].trainable["w"], rtol=1e-6)
     np.testing.assert_allclose(outs[0][1]["loss"], outs[1][1]["loss"], rtol=1e-6)
-    objective = diffusion_objective(
-        run.pipeline,
-        __import__("codi_jax.models.autoencoder", fromlist=["x"]).AutoencoderKL(run.pipeline.vae),
-        _Spy(seen),
-    )
+    vae = AutoencoderKL(run.pipeline.vae)
+    objective = diffusion_objective(run.pipeline, vae, _Spy(seen))
     objective(run.pipeline.params, run.pipeline.params, batch(2), jax.random.key(0), None)
     assert seen[-1] == "latents"
 
@@ -148,11 +145,22 @@ class _Spy:
     def __init__(self, seen: list) -> None:
         self.seen = seen
 
-    def __call__(self, predict: Any, params: Any, target: Any, data: Any, key: Any, *, part: Any):
+    def __call__(self, predict: Any, *args: Any, teacher: Any, part: Any) -> dict:
+        data = args[2]
+        assert teacher is None
         assert data["latents"].shape == (2, 16, 16, 4)
         assert data["cond"]["latents"].shape == (2, 16, 16, 4)
         self.seen.append("latents")
         return {}
+
+
+def test_predictor_ddim_asks_the_frozen_prior() -> None:
+    config = tiny()
+    config.loss.predictor = "ddim"
+    run = build_run(config)
+    assert set(run.frozen) == {"vae", "teacher"}
+    _, metrics = one_step(run)
+    assert np.isfinite(metrics["loss"])
 
 
 def test_errors_name_what_does_not_fit() -> None:
