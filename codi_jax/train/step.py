@@ -84,7 +84,7 @@ def make_step(
         averages = {
             name: trees.ema(state.ema[name], trainable, decay) for name, decay in ema_decays.items()
         }
-        metrics["grad_norm"] = optax.global_norm(grads)
+        metrics["grad_norm"] = optax.tree.norm(grads)
         return TrainState(state.step + 1, trainable, averages, opt), metrics
 
     return step
