@@ -37,7 +37,7 @@ def get_config(variant: str = "default") -> ConfigDict:
     if variant == "pe":
         config.model.trainable = "adapter/.*"
     if variant == "demo":
-        config.steps, config.batch_size = 6000, 16
+        config.steps, config.batch_size = 480, 16
         config.optim.learning_rate = 1e-3
         config.ema = ConfigDict({"target": 0.95, "eval": 0.995})
     if variant == "tiny":

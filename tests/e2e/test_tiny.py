@@ -7,15 +7,22 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from codi_jax import main
+from codi_jax.checkpoint.diffusers_format import load_json
+from codi_jax.checkpoint.pipeline import load_pipeline
 from codi_jax.checkpoint.store import Store
 from codi_jax.sample import Sampler
 from codi_jax.typing import UserError
+from configs import autoencoder, prior, sr
 
 ROOT = Path(__file__).parents[2]
+#: A learning rate that does not depend on the number of steps.
+CONSTANT = ("--config.optim.decay=constant", "--config.optim.warmup_steps=2")
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -51,10 +58,10 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, made in this process (optax needs jax's standard dtype promotion)."""
     path = tmp_path_factory.mktemp("run") / "w"
-    done = train(path)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "codi" in done.stdout
+    with jax.numpy_dtype_promotion("standard"):
+        main.train(sr.get_config("tiny"), path)
     return path
 
 
@@ -74,16 +81,37 @@ def test_writes_everything_it_promises(workdir: Path) -> None:
     assert (workdir / "config.json").is_file()
 
 
+def test_autoencoder_then_prior_then_distillation(tmp_path: Path) -> None:
+    """The road by which the embedded prior was made, each model loaded from the one before."""
+    with jax.numpy_dtype_promotion("standard"):
+        for name, module in (("vae", autoencoder), ("prior", prior)):
+            config = module.get_config("tiny")
+            config.batch_size = 8
+            config.tensorboard = False
+            if name == "prior":
+                config.model.pretrained = str(tmp_path / "vae" / "model")
+                config.model.unet.in_channels = config.model.unet.out_channels = 4
+            results = main.train(config, tmp_path / name)
+            assert results["task"] == config.task
+    config = load_json(tmp_path / "vae" / "model" / "vae" / "config.json")
+    assert config["scaling_factor"] != 1.0
+    pipeline = load_pipeline(tmp_path / "prior" / "model")
+    assert pipeline.task is None and pipeline.prediction_type == "v_prediction"
+    assert pipeline.vae.scaling_factor == config["scaling_factor"]
+    with pytest.raises(UserError, match="is a prior"):
+        Sampler(pipeline)
+
+
 def test_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
     workdir: Path, tmp_path: Path
 ) -> None:
     half = tmp_path / "half"
-    assert train(half, "--config.steps=4", "--config.optim.decay=constant").returncode == 0
-    again = train(half, "--config.steps=8", "--config.optim.decay=constant")
+    assert train(half, "--config.steps=4", *CONSTANT).returncode == 0
+    again = train(half, "--config.steps=8", *CONSTANT)
     assert again.returncode == 0, again.stderr[-2000:]
     assert "resuming from step 4" in again.stderr
     whole = tmp_path / "whole"
-    assert train(whole, "--config.optim.decay=constant").returncode == 0
+    assert train(whole, *CONSTANT).returncode == 0
     file = "model/unet/diffusion_pytorch_model.safetensors"
     assert (half / file).read_bytes() == (whole / file).read_bytes()
     steps = [json.loads(x)["step"] for x in (half / "metrics.jsonl").read_text().splitlines()]
