@@ -26,19 +26,18 @@ def get_config(variant: str = "default") -> ConfigDict:
         raise ValueError(f"unknown variant {variant!r}: choose one of {', '.join(VARIANTS)}")
     config = base()
     config.task = "sr"
-    config.steps, config.batch_size = 700, 16
+    config.steps, config.batch_size = 300, 16
     config.model.pretrained, config.model.adapter = "prior", "mix"
     config.loss = ConfigDict({"predictor": "prev", "data_weight": 1.0, "dt": 20})
-    config.optim.learning_rate = 5e-4
+    config.optim.learning_rate = 1e-3
     config.optim.decay = "cosine"
     config.optim.mu_multiplier = 20.0
     config.ema = ConfigDict({"target": 0.95, "eval": 0.98})
-    config.eval.every = config.checkpoint.every = 350
+    config.eval.every = config.checkpoint.every = 150
     if variant == "pe":
         config.model.trainable = "adapter/.*"
     if variant == "demo":
         config.steps, config.batch_size = 480, 16
-        config.optim.learning_rate = 1e-3
         config.ema = ConfigDict({"target": 0.95, "eval": 0.995})
     if variant == "tiny":
         _make_tiny(config)

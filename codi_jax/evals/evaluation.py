@@ -62,7 +62,8 @@ class Evaluator:
             f"{n} step{'s' * (n > 1)}": columns[str(n)] for n in self.steps if str(n) in columns
         }
         rest = {name: value for name, value in columns.items() if not name.isdigit()}
-        shown = {**self._inputs(), **rest, **labels, "ground truth": truth}
+        last = "ground truth" if self.pipeline.task or not labels else "photos"
+        shown = {**self._inputs(), **rest, **labels, last: truth}
         rows = {name: list(pictures) for name, pictures in shown.items()}
         if jax.process_index() == 0:
             self.directory.mkdir(parents=True, exist_ok=True)
