@@ -26,14 +26,14 @@ def get_config(variant: str = "default") -> ConfigDict:
         raise ValueError(f"unknown variant {variant!r}: choose one of {', '.join(VARIANTS)}")
     config = base()
     config.task = "sr"
-    config.steps, config.batch_size = 300, 16
+    config.steps, config.batch_size = 240, 16
     config.model.pretrained, config.model.adapter = "prior", "mix"
     config.loss = ConfigDict({"predictor": "prev", "data_weight": 1.0, "dt": 20})
     config.optim.learning_rate = 1e-3
     config.optim.decay = "cosine"
     config.optim.mu_multiplier = 20.0
     config.ema = ConfigDict({"target": 0.95, "eval": 0.98})
-    config.eval.every = config.checkpoint.every = 150
+    config.eval.every = config.checkpoint.every = 120
     if variant == "pe":
         config.model.trainable = "adapter/.*"
     if variant == "demo":
