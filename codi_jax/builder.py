@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,12 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from codi_jax import trees
-from codi_jax.checkpoint.pipeline import Pipeline, init_vae, load_pipeline
+from codi_jax.checkpoint.diffusers_format import load_json
+from codi_jax.checkpoint.directory import INDEX, load_pipeline, read_pipeline, with_adapter
+from codi_jax.checkpoint.hub import resolve
+from codi_jax.checkpoint.pipeline import Pipeline, with_params
+from codi_jax.checkpoint.prompts import PromptEncoder
+from codi_jax.checkpoint.store import Store
 from codi_jax.data.degradation import make_degradation
 from codi_jax.data.pipeline import eval_batch, train_iterator
 from codi_jax.data.sources import check_source, make_source
@@ -21,7 +27,8 @@ from codi_jax.distill.codi import CoDiLoss
 from codi_jax.distill.finetune import DiffusionLoss
 from codi_jax.models.adapters import AdaptedUNet
 from codi_jax.models.autoencoder import AutoencoderKL
-from codi_jax.models.configs import AutoencoderConfig, UNetConfig
+from codi_jax.models.configs import AutoencoderConfig, ControlNetConfig, UNetConfig
+from codi_jax.models.t2i_adapter import T2IAdapterConfig
 from codi_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
 from codi_jax.parallel.sharding import param_shardings, state_shardings
 from codi_jax.train.objectives import autoencoder_objective, diffusion_objective
@@ -34,9 +41,22 @@ TASKS = ("sr", "prior", "autoencoder")
 ASSETS = Path(__file__).parent / "assets"
 
 
-def pretrained_path(name: str) -> Path:
-    """``"prior"`` and ``"demo"`` are shipped with the package; all else is a path."""
-    return ASSETS / name if name in ("prior", "demo") else Path(name)
+def checkpoint_path(name: str) -> Path:
+    """The directory of a checkpoint: "prior" or "demo" (shipped with the package), a directory,
+    or a Hugging Face id, which is fetched.
+
+    Raises:
+        UserError: no such directory or repository, or a single file.
+    """
+    if name in ("prior", "demo"):
+        return ASSETS / name
+    path = resolve(name)
+    if path.is_file():
+        raise UserError(
+            f"{path} is a single file: make a directory of it first with "
+            f"`python -m codi_jax.convert import {path} DIRECTORY`."
+        )
+    return path
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -44,9 +64,10 @@ class Run:
     """The objects of one training run.
 
     Attributes:
-        pipeline: architecture (its ``params`` are the start's, before any step).
+        pipeline: architecture, without parameters: these are in ``state`` and ``frozen``.
         state, frozen: on the mesh.
         step: jitted; donates the state.
+        text: condition entries [1, ...] of ``config.model.prompt``, where the U-Net takes text.
     """
 
     pipeline: Pipeline
@@ -54,6 +75,7 @@ class Run:
     dtype: Any
     state: TrainState
     frozen: Any
+    text: dict[str, Any]
     step: Any
     key: jax.Array
 
@@ -72,41 +94,71 @@ def compute_dtype(name: str) -> Any:
 
 
 def build_pipeline(config: ConfigDict, dtype: Any) -> Pipeline:
-    """Networks and their first parameters: pretrained where given, the rest random."""
+    """The networks of a run, without parameters: pretrained where given, else of the config."""
     model = config.model
-    key = jax.random.key(config.seed)
-    base = load_pipeline(pretrained_path(model.pretrained)) if model.pretrained else None
-    if base is None:
-        vae = AutoencoderConfig.from_config(model.vae.to_dict())
-        base = Pipeline(vae=vae, params={"vae": init_vae(vae, key)})
+    if model.pretrained:
+        base = read_pipeline(checkpoint_path(model.pretrained))
+    else:
+        base = Pipeline(vae=AutoencoderConfig.from_config(model.vae.to_dict()))
     if config.task == "autoencoder":
         return base
-    params = dict(base.params)
-    network = base.unet
-    if network is None:
-        network = AdaptedUNet(unet=UNetConfig.from_config(model.unet.to_dict()))
-        params |= network.init(key)
+    network = base.unet or AdaptedUNet(unet=UNetConfig.from_config(model.unet.to_dict()))
     schedule, kind = base.schedule, base.prediction_type
     if schedule is None:
         schedule, kind = schedule_from_config(model.scheduler.to_dict()), model.prediction_type
-    new = network.adapter == "none" and model.adapter != "none"
-    adapter = model.adapter if new else network.adapter
-    network = dataclasses.replace(network, adapter=adapter, dtype=dtype, remat=model.remat)
-    if new:
-        params = network.adapt({**network.init(key), **params})
-    task = config.task if config.task != "prior" else None
-    return Pipeline(
-        vae=base.vae,
+    if network.adapter == "none":
+        network = new_adapter(network, model.adapter, base.vae.downsampling)
+    network = dataclasses.replace(network, dtype=dtype, remat=model.remat)
+    pipeline = dataclasses.replace(
+        base,
         unet=network,
         schedule=schedule,
         prediction_type=kind,
-        task=task,
+        task=config.task if config.task != "prior" else None,
         scale=config.data.scale,
-        params=params,
+    )
+    if model.pretrained_adapter:
+        return with_adapter(pipeline, checkpoint_path(model.pretrained_adapter))
+    return pipeline
+
+
+def new_adapter(network: AdaptedUNet, kind: str, downsampling: int) -> AdaptedUNet:
+    """``network`` with an adapter for it; ``downsampling`` is the autoencoder's."""
+    widths = network.unet.block_out_channels
+    levels = downsampling.bit_length()  # of ControlNet's pyramid: one more than it halves
+    hint = ControlNetConfig().conditioning_embedding_out_channels[-levels:]
+    sdxl = network.unet.addition_embed_type is not None
+    return dataclasses.replace(
+        network,
+        adapter=kind,
+        controlnet=ControlNetConfig(conditioning_embedding_out_channels=hint),
+        t2i=T2IAdapterConfig(
+            channels=widths,
+            downscale_factor=2 * downsampling if sdxl else downsampling,
+            adapter_type="full_adapter_xl" if sdxl else "full_adapter",
+        ),
     )
 
 
-def build_objective(config: ConfigDict, pipeline: Pipeline, dtype: Any) -> Objective:
+def encode_prompt(config: ConfigDict, pipeline: Pipeline) -> dict[str, Any]:
+    """What the U-Net reads of ``config.model.prompt``; the text encoder is not kept."""
+    if not pipeline.takes_text:
+        return {}
+    if pipeline.directory is None:
+        raise UserError(
+            "config.model.unet has a cross_attention_dim, but without config.model.pretrained "
+            "there is no text encoder: set cross_attention_dim to None."
+        )
+    text: dict[str, Any] = dict(PromptEncoder(pipeline.directory)([config.model.prompt]))
+    if "text_embeds" in text:
+        side = config.data.size
+        text["time_ids"] = jnp.asarray([[side, side, 0, 0, side, side]], jnp.float32)
+    return text
+
+
+def build_objective(
+    config: ConfigDict, pipeline: Pipeline, dtype: Any, text: dict[str, Any]
+) -> Objective:
     """The loss of the task, on batches of pictures."""
     vae = AutoencoderKL(pipeline.vae, dtype)
     options = config.loss.to_dict()
@@ -118,7 +170,7 @@ def build_objective(config: ConfigDict, pipeline: Pipeline, dtype: Any) -> Objec
             "prediction_type": pipeline.prediction_type,
         }
         kind: Any = DiffusionLoss if config.task == "prior" else CoDiLoss
-        return diffusion_objective(pipeline, vae, kind(**common, **options))
+        return diffusion_objective(pipeline, vae, kind(**common, **options), text)
     except TypeError as error:
         raise UserError(f"config.loss={options}: {error}.") from error
 
@@ -139,45 +191,49 @@ def build_run(config: ConfigDict) -> Run:
             f"{config.accumulation} times {mesh.size} devices."
         )
     dtype = compute_dtype(config.dtype)
-    pipeline = build_pipeline(config, dtype)
-    trainable, frozen = split_params(pipeline.params, config.model.trainable)
-    if config.loss.get("predictor") == "ddim":  # the only one that asks the prior itself
-        frozen = {**frozen, "teacher": jax.tree.map(jnp.copy, pipeline.params["unet"])}
+    key = jax.random.key(config.seed)
+    pipeline = with_params(build_pipeline(config, dtype), key, partial(param_shardings, mesh))
+    trainable, frozen = split_params(config, pipeline.params)
+    text = encode_prompt(config, pipeline)
     optimizer = make_optimizer(OptimConfig(**config.optim), config.steps)
     averages = dict(config.ema)
     if "eval" not in averages:
         raise UserError("config.ema has no 'eval': the average that is sampled and exported.")
-    placed = jax.device_put(trainable, param_shardings(mesh, trainable))
 
     def create(p: Any) -> TrainState:
         return create_state(p, optimizer, tuple(averages))
 
-    shardings = state_shardings(mesh, jax.eval_shape(create, placed))
+    shardings = state_shardings(mesh, jax.eval_shape(create, trainable))
     frozen_shardings = param_shardings(mesh, frozen)
     step = make_step(
-        build_objective(config, pipeline, dtype),
+        build_objective(config, pipeline, dtype, text),
         optimizer,
         averages,
         accumulation=config.accumulation,
     )
     return Run(
-        pipeline=pipeline,
+        pipeline=dataclasses.replace(pipeline, params={}),
         mesh=mesh,
         dtype=dtype,
-        state=jax.jit(create, out_shardings=shardings)(placed),
-        frozen=jax.device_put(frozen, frozen_shardings),
+        # The parameters become the state's: there is no second copy of them.
+        state=jax.jit(create, out_shardings=shardings, donate_argnums=0)(trainable),
+        frozen=frozen,
+        text=text,
         step=jax.jit(
             step,
             in_shardings=(shardings, frozen_shardings, batch_sharding(mesh), replicated(mesh)),
             out_shardings=(shardings, replicated(mesh)),
             donate_argnums=0,
         ),
-        key=jax.random.key(config.seed),
+        key=key,
     )
 
 
-def split_params(params: Any, regex: str) -> tuple[Any, Any]:
-    """(trainable, frozen) by a regex over whole paths such as ``unet/conv_in/kernel``."""
+def split_params(config: ConfigDict, params: Any) -> tuple[Any, Any]:
+    """(trainable, frozen) by ``config.model.trainable``, a regex over whole paths such as
+    ``unet/conv_in/kernel``; the predictor "ddim" also keeps the prior itself, as "teacher".
+    """
+    regex = config.model.trainable
     try:
         trainable, frozen = trees.split(params, regex)
     except re.error as error:
@@ -187,7 +243,38 @@ def split_params(params: Any, regex: str) -> tuple[Any, Any]:
             f"config.model.trainable={regex!r} matches no parameter; the parts are "
             f"{sorted(params)}, for example 'adapter/.*'."
         )
+    if config.loss.get("predictor") == "ddim":
+        frozen = {**frozen, "teacher": jax.tree.map(jnp.copy, params["unet"])}
     return trainable, frozen
+
+
+def load_model(name: str | Path) -> Pipeline:
+    """The model of a run's workdir, or of a checkpoint (see :func:`checkpoint_path`).
+
+    Of a run that has not finished, the last checkpoint is taken.
+
+    Raises:
+        UserError: nothing there, or nothing saved yet.
+    """
+    workdir = checkpoint_path(str(name))
+    if (workdir / INDEX).is_file() or not (workdir / "config.json").is_file():
+        return load_pipeline(workdir)
+    if (workdir / "model" / INDEX).is_file():
+        return load_pipeline(workdir / "model")
+    config = ConfigDict(load_json(workdir / "config.json"))
+    pipeline = with_params(
+        build_pipeline(config, compute_dtype(config.dtype)), jax.random.key(config.seed)
+    )
+    trainable, frozen = split_params(config, pipeline.params)
+    with Store(workdir / "checkpoints", read_only=True) as store:
+        step = store.latest_step()
+        if step is None:
+            raise UserError(
+                f"the run in {workdir} has saved no checkpoint yet: wait for the first."
+            )
+        averages = store.restore(step, {"ema": dict.fromkeys(config.ema, trainable)})["ema"]
+    frozen.pop("teacher", None)
+    return dataclasses.replace(pipeline, params=trees.merge(averages["eval"], frozen))
 
 
 def transforms(config: ConfigDict, size: int) -> list:

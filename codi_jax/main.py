@@ -20,7 +20,8 @@ from ml_collections import ConfigDict, config_flags
 from codi_jax import __version__, trees
 from codi_jax.builder import Run, build_data, build_run
 from codi_jax.checkpoint.diffusers_format import load_json, save_json
-from codi_jax.checkpoint.pipeline import Pipeline, save_pipeline
+from codi_jax.checkpoint.directory import save_pipeline
+from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.checkpoint.store import Store
 from codi_jax.evals.evaluation import Evaluator, sr_results, table
 from codi_jax.evals.image_metrics import score
@@ -87,7 +88,9 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     data, held_out = build_data(config)
     run = build_run(config)
     pipeline, params0 = run.pipeline, run.params(run.state)
-    evaluator = Evaluator(pipeline, held_out, config.eval.steps, workdir / "samples", run.dtype)
+    evaluator = Evaluator(
+        pipeline, held_out, config.eval.steps, workdir / "samples", run.text, run.dtype
+    )
     frozen_hash = trees.tree_hash(run.frozen) if run.frozen else ""
     with Store(
         workdir / "checkpoints",

@@ -5,8 +5,11 @@ sampler = Sampler.load("demo")
 picture = sampler(Image.open("small.jpg"), steps=4)
 
 python -m codi_jax.sample --checkpoint demo --input small.jpg --output out/ --steps 4
+python -m codi_jax.sample --checkpoint SD --prompt "a cat" --output out/     (text to image)
 """
 
+import dataclasses
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +22,12 @@ from absl import app, flags
 from PIL import Image
 from tqdm import tqdm
 
-from codi_jax.builder import compute_dtype, pretrained_path
-from codi_jax.checkpoint.pipeline import INDEX, Pipeline, load_pipeline
+from codi_jax.builder import compute_dtype, load_model
+from codi_jax.checkpoint.pipeline import Pipeline
+from codi_jax.checkpoint.prompts import PromptEncoder
 from codi_jax.data.images import load_image, save_image
 from codi_jax.data.sources import FolderSource
+from codi_jax.diffusion.sampler import initial_noise
 from codi_jax.evals.sampling import PictureSampler
 from codi_jax.typing import UserError
 
@@ -30,39 +35,36 @@ Picture = Image.Image | np.ndarray
 
 
 class Sampler:
-    """Super-resolution with a distilled model.
+    """A model ready to make pictures: super-resolution, or text to image with a prior.
 
     Args:
-        pipeline: a model with a task.
+        pipeline: networks, schedule and parameters.
         dtype: "auto", "float32" or "bfloat16", of the computation.
     """
 
     def __init__(self, pipeline: Pipeline, dtype: str = "auto"):
-        if pipeline.task != "sr" or pipeline.unet is None:
+        if pipeline.unet is None:
             raise UserError(
-                "this checkpoint is a prior, not a distilled model: it takes no picture. "
-                "Distil it with configs/sr.py, or use --checkpoint demo."
+                "this checkpoint is an autoencoder alone: train a prior on it (configs/prior.py), "
+                "or use --checkpoint demo."
             )
-        self.pipeline = pipeline
-        self._sampler = PictureSampler(pipeline, compute_dtype(dtype))
-        self._params = jax.device_put(pipeline.params)
+        self.pipeline, self.dtype = pipeline, compute_dtype(dtype)
+        network = dataclasses.replace(pipeline.unet, dtype=self.dtype)
+        self.pictures = PictureSampler(
+            dataclasses.replace(pipeline, unet=network, params={}), self.dtype
+        )
+        self.params = jax.device_put(pipeline.params)
 
     @classmethod
     def load(cls, path: str | Path) -> "Sampler":
-        """From a run's workdir, a diffusers-format directory, or the name ``"demo"``.
+        """From a run's workdir, a diffusers-format directory or its Hugging Face id, or ``"demo"``.
+
+        Of a run that has not finished, the last checkpoint is taken.
 
         Raises:
-            UserError: there is no model, or the run has not finished.
+            UserError: there is no model, or the run has saved nothing yet.
         """
-        root = pretrained_path(str(path))
-        if not (root / INDEX).is_file() and (root / "config.json").is_file():
-            if not (root / "model" / INDEX).is_file():
-                raise UserError(
-                    f"the run in {root} has not finished: no {root / 'model'}. Run its training "
-                    "command again to let it finish."
-                )
-            root = root / "model"
-        return cls(load_pipeline(root))
+        return cls(load_model(path))
 
     def __call__(
         self,
@@ -71,6 +73,7 @@ class Sampler:
         seed: int = 0,
         guidance_scale: float = 1.0,
         prompt: str | None = None,
+        negative_prompt: str | None = None,
     ) -> Any:
         """Enlarge one picture or several.
 
@@ -79,39 +82,110 @@ class Sampler:
                 of any size.
             steps: sampling steps, at least 1; 1 to 4 are what the model was distilled for.
             seed: of the initial noise; the same seed gives the same picture.
-            guidance_scale: classifier-free guidance, for models with text.
-            prompt: for models with text.
+            guidance_scale: classifier-free guidance, for models with text; 1.0 is none.
+            prompt: for models with text; the empty prompt by default.
+            negative_prompt: for models with text, what guidance leads away from.
 
         Returns:
             The same kind: a PIL image, an array [h * scale, w * scale, 3], or a list of them.
 
         Raises:
-            UserError: a prompt or guidance for a model without text, no steps, a wrong array.
+            UserError: a prior; a prompt or guidance for a model without text; no steps; a wrong
+                array.
         """
-        if prompt is not None or guidance_scale != 1.0:
+        if self.pipeline.task != "sr":
             raise UserError(
-                f"prompt={prompt!r}, guidance_scale={guidance_scale}: this model has no text "
-                "encoder; leave both out."
+                "this checkpoint is a prior, not a distilled model: it takes no picture. "
+                "Distil it with configs/sr.py, or use --checkpoint demo."
             )
-        if steps < 1:
-            raise UserError(f"steps={steps}: give at least 1.")
-        if isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim == 3):
-            return self._one(images, steps, seed)
-        return [self._one(image, steps, seed) for image in images]
+        text, negative = self._texts(prompt, negative_prompt, guidance_scale)
+        _check_steps(steps)
 
-    def _one(self, picture: Picture, steps: int, seed: int) -> Picture:
-        is_pil = isinstance(picture, Image.Image)
-        lr = np.asarray(picture.convert("RGB")) if isinstance(picture, Image.Image) else picture
-        if lr.dtype != np.uint8 or lr.ndim != 3 or lr.shape[-1] != 3:
-            raise UserError(
-                f"an image is {lr.dtype}{list(lr.shape)}; give uint8 [height, width, 3]."
+        def one(picture: Picture) -> Picture:
+            lr = _as_array(picture)
+            scale = self.pipeline.scale
+            padded = np.pad(lr, [*self._padding(lr.shape), (0, 0)], mode="edge")
+            result = self.pictures.super_resolve(
+                self.params,
+                jnp.asarray(padded[None]),
+                jax.random.key(seed),
+                steps,
+                text,
+                negative,
+                guidance_scale,
             )
-        scale = self.pipeline.scale
-        padded = np.pad(lr, [*self._padding(lr.shape), (0, 0)], mode="edge")
-        key = jax.random.key(seed)
-        result = self._sampler.super_resolve(self._params, jnp.asarray(padded[None]), key, steps)
-        picture = np.asarray(result[0, : lr.shape[0] * scale, : lr.shape[1] * scale])
-        return Image.fromarray(picture) if is_pil else picture
+            large = np.asarray(result[0, : lr.shape[0] * scale, : lr.shape[1] * scale])
+            return Image.fromarray(large) if isinstance(picture, Image.Image) else large
+
+        if isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim == 3):
+            return one(images)
+        return [one(image) for image in images]
+
+    def generate(
+        self,
+        prompt: str | None = None,
+        *,
+        size: tuple[int, int] | None = None,
+        steps: int = 50,
+        seed: int = 0,
+        guidance_scale: float = 7.5,
+        negative_prompt: str | None = None,
+        noise: np.ndarray | None = None,
+    ) -> Image.Image:
+        """A picture from noise with a prior, sampled as its own scheduler config says.
+
+        Args:
+            prompt: for models with text.
+            size: height and width in pixels; by default 64 latents a side.
+            steps: sampling steps.
+            seed: of the initial noise.
+            guidance_scale: classifier-free guidance; not used without text.
+            negative_prompt: what guidance leads away from; the empty prompt by default.
+            noise: the initial noise itself, float32 [h, w, C], in place of ``seed``.
+
+        Raises:
+            UserError: a distilled model; a prompt for a model without text; a wrong size.
+        """
+        p = self.pipeline
+        if p.task is not None:
+            raise UserError(f"this checkpoint is a model for {p.task}: give it a picture.")
+        guidance_scale = guidance_scale if p.takes_text else 1.0
+        text, negative = self._texts(prompt, negative_prompt, guidance_scale)
+        _check_steps(steps)
+        f = p.vae.downsampling
+        height, width = size or (64 * f, 64 * f)
+        shape = (height // f, width // f, p.vae.latent_channels)
+        if height % f or width % f or (noise is not None and noise.shape != shape):
+            raise UserError(
+                f"size={height}x{width} must be a multiple of {f}, and noise be {list(shape)}."
+            )
+        z = initial_noise(jax.random.key(seed), shape) if noise is None else jnp.asarray(noise)
+        pictures = self.pictures.generate(
+            self.params, z[None], steps, text, negative, guidance_scale, p.sampler
+        )
+        return Image.fromarray(np.asarray(pictures[0]))
+
+    def _texts(
+        self, prompt: str | None, negative_prompt: str | None, guidance_scale: float
+    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """Condition entries of the prompt, and of the negative one if there is guidance."""
+        if not self.pipeline.takes_text:
+            if prompt is not None or negative_prompt is not None or guidance_scale != 1.0:
+                raise UserError(
+                    f"prompt={prompt!r}, guidance_scale={guidance_scale}: this model has no text "
+                    "encoder; leave both out."
+                )
+            return {}, None
+        text = self.encode_prompt([prompt or ""])
+        if guidance_scale == 1.0:
+            return text, None
+        return text, self.encode_prompt([negative_prompt or ""])
+
+    @functools.cached_property
+    def encode_prompt(self) -> PromptEncoder:
+        """The model's text encoder, loaded when it is first needed."""
+        assert self.pipeline.directory is not None
+        return PromptEncoder(self.pipeline.directory, self.dtype)
 
     def _padding(self, shape: tuple[int, ...]) -> list[tuple[int, int]]:
         """To latents that the U-Net can halve; edges repeat, and are cropped off the result."""
@@ -123,6 +197,20 @@ class Sampler:
         return [(0, -size % multiple) for size in shape[:2]]
 
 
+def _as_array(picture: Picture) -> np.ndarray:
+    array = np.asarray(picture.convert("RGB")) if isinstance(picture, Image.Image) else picture
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
+        raise UserError(
+            f"an image is {array.dtype}{list(array.shape)}; give uint8 [height, width, 3]."
+        )
+    return array
+
+
+def _check_steps(steps: int) -> None:
+    if steps < 1:
+        raise UserError(f"steps={steps}: give at least 1.")
+
+
 def _inputs(path: Path) -> list[tuple[Path, Path]]:
     """(file, its name below the output folder) of a file or of all images in a folder."""
     if path.is_dir():
@@ -132,11 +220,33 @@ def _inputs(path: Path) -> list[tuple[Path, Path]]:
     return [(path, Path(path.name))]
 
 
-def _main(checkpoint: str, source: Path, output: Path, steps: int, seed: int) -> None:
-    files = _inputs(source)
-    sampler = Sampler.load(checkpoint)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "demo", "Workdir, model directory, or 'demo'")
+_INPUT = flags.DEFINE_string("input", None, "An image, or a folder of images, to enlarge")
+_PROMPT = flags.DEFINE_string("prompt", None, "Text; without --input, what to draw (priors)")
+_NEGATIVE = flags.DEFINE_string("negative_prompt", None, "What guidance leads away from")
+_GUIDANCE = flags.DEFINE_float("guidance_scale", None, "Classifier-free guidance: 1 is none")
+_OUTPUT = flags.DEFINE_string("output", "out", "Folder for the results (PNG)")
+_STEPS = flags.DEFINE_integer("steps", None, "Sampling steps: 4; without --input 50")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise")
+
+
+def _main() -> None:
+    output = Path(_OUTPUT.value)
+    given: dict[str, Any] = {"steps": _STEPS.value, "guidance_scale": _GUIDANCE.value}
+    given = {name: value for name, value in given.items() if value is not None}
+    given |= {"seed": _SEED.value, "negative_prompt": _NEGATIVE.value}
+    if _INPUT.value is None:
+        sampler = Sampler.load(_CHECKPOINT.value)
+        picture = sampler.generate(_PROMPT.value, **given)
+        target = output / f"seed_{_SEED.value}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_image(target, np.asarray(picture))
+        print(f"written: {target}")
+        return
+    files = _inputs(Path(_INPUT.value))
+    sampler = Sampler.load(_CHECKPOINT.value)
     for file, name in tqdm(files, unit="image", disable=len(files) == 1):
-        result = sampler(load_image(file), steps=steps, seed=seed)
+        result = sampler(load_image(file), prompt=_PROMPT.value, **given)
         target = (output / name).with_suffix(".png")
         target.parent.mkdir(parents=True, exist_ok=True)
         save_image(target, result)
@@ -144,16 +254,11 @@ def _main(checkpoint: str, source: Path, output: Path, steps: int, seed: int) ->
 
 
 def run_main() -> None:
-    """The command line."""
-    checkpoint = flags.DEFINE_string("checkpoint", "demo", "Workdir, model directory, or 'demo'")
-    source = flags.DEFINE_string("input", None, "An image, or a folder of images", required=True)
-    output = flags.DEFINE_string("output", "out", "Folder for the results (PNG)")
-    steps = flags.DEFINE_integer("steps", 4, "Sampling steps: 1 to 4")
-    seed = flags.DEFINE_integer("seed", 0, "Seed of the noise")
+    """The command line: a UserError is one line and exit status 2."""
 
     def guarded(_: list[str]) -> None:
         try:
-            _main(checkpoint.value, Path(source.value), Path(output.value), steps.value, seed.value)
+            _main()
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)

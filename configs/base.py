@@ -15,12 +15,14 @@ def base() -> ConfigDict:
             "dtype": "auto",  # of the computation: bfloat16 on accelerators, float32 on CPU
             "model": {
                 "pretrained": "",  # "demo", "prior", or a diffusers-format directory
-                "adapter": "none",  # none | mix | controlnet
+                "adapter": "none",  # none | mix | controlnet | t2i
+                "pretrained_adapter": "",  # directory of a ControlNet or a T2I-Adapter
                 "trainable": "(unet|adapter)/.*",  # regex over parameter paths; the rest is frozen
                 "vae": {},  # architectures, where nothing pretrained is given
                 "unet": {},
                 "scheduler": {},
                 "prediction_type": "v_prediction",
+                "prompt": "",  # for U-Nets that take text: the same for all pictures
                 "remat": False,
             },
             "loss": {},

@@ -36,10 +36,14 @@ OWNERS = {
     "tensorflow_datasets": "data/",
     "safetensors": "checkpoint/diffusers_format.py",
     "ml_collections": ("builder.py", "main.py"),
+    "transformers": "checkpoint/tokenizer.py",
+    "huggingface_hub": "checkpoint/hub.py",
 }
 #: Too heavy, or too often absent, to be imported before they are used.
-LAZY = {"clu", "tensorflow", "tensorflow_datasets"}
-NEVER = {"torch", "torchvision", "diffusers", "transformers"}
+LAZY = {"clu", "tensorflow", "tensorflow_datasets", "transformers", "huggingface_hub"}
+NEVER = {"torch", "torchvision", "diffusers"}
+#: Sources that travel with exported weights and run in PyTorch; nothing here imports them.
+EXPORTED = "assets/community/"
 
 
 class Import(NamedTuple):
@@ -76,6 +80,7 @@ def sources() -> dict[str, str]:
     return {
         path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
         for path in sorted(ROOT.rglob("*.py"))
+        if not path.relative_to(ROOT).as_posix().startswith(EXPORTED)
     }
 
 

@@ -1,37 +1,23 @@
-"""A whole model as one diffusers-format directory.
-
-```
-model_index.json                     what the parts are, the task, the scale
-vae/  unet/  adapter/                config.json, diffusion_pytorch_model.safetensors
-scheduler/scheduler_config.json
-```
-A prior has no ``adapter``; an autoencoder alone is a directory with ``vae`` only.
-"""
+"""A whole model: networks, noise schedule and parameters."""
 
 import dataclasses
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from codi_jax.checkpoint.diffusers_format import (
-    check_class,
-    load_config,
-    load_json,
-    load_params,
-    save_json,
-    save_model,
-)
-from codi_jax.diffusion.schedules import Schedule, schedule_from_config
+from codi_jax.checkpoint.diffusers_format import load_params
+from codi_jax.diffusion.sampler_config import SamplerConfig
+from codi_jax.diffusion.schedules import Schedule
 from codi_jax.models.adapters import AdaptedUNet
 from codi_jax.models.autoencoder import AutoencoderKL
-from codi_jax.models.configs import AutoencoderConfig, ControlNetConfig, UNetConfig
-from codi_jax.typing import Params, UserError
+from codi_jax.models.configs import AutoencoderConfig
+from codi_jax.typing import Params, PyTree
 
-INDEX = "model_index.json"
-CLASSES = {"mix": "CoDiMixAdapter", "controlnet": "ControlNetModel"}
+#: Shapes -> shardings, like ``parallel.sharding.param_shardings`` of one mesh.
+Placement = Callable[[PyTree], PyTree]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +31,9 @@ class Pipeline:
         prediction_type: what the U-Net predicts, in diffusers' words.
         task: "sr", or None for an unconditional prior.
         scale: for "sr", how many times larger the result is.
+        sampler: how the checkpoint's own scheduler samples; few-step DDIM for our models.
+        directory: where it was read from; the text encoder and tokenizer are there.
+        adapter_directory: where the adapter's weights are, if it has any yet.
         params: float32 nested dicts under "vae", "unet", "adapter".
     """
 
@@ -54,12 +43,63 @@ class Pipeline:
     prediction_type: str = "v_prediction"
     task: str | None = None
     scale: int = 1
+    sampler: SamplerConfig = SamplerConfig()
+    directory: Path | None = None
+    adapter_directory: Path | None = None
     params: Params = dataclasses.field(default_factory=dict)
 
+    def init(self, key: jax.Array) -> dict[str, Any]:
+        """Random parameters of every part; to be jitted by the caller."""
+        params = {"vae": init_vae(self.vae, key)}
+        return params if self.unet is None else {**params, **self.unet.init(key)}
 
-def vae_shapes(config: AutoencoderConfig) -> Any:
-    """Shapes and dtypes of the autoencoder's parameters."""
-    return jax.eval_shape(lambda: init_vae(config, jax.random.key(0)))
+    @property
+    def takes_text(self) -> bool:
+        """Whether the U-Net reads text embeddings."""
+        return self.unet is not None and self.unet.unet.cross_attention_dim is not None
+
+
+def with_params(
+    pipeline: Pipeline, key: jax.Array, place: Placement | None = None, *, new: bool = True
+) -> Pipeline:
+    """``pipeline`` with parameters, each tensor read or drawn straight into its sharding.
+
+    The parts that are on disk are read; with ``new`` the others are drawn at random (an adapter's
+    copied encoder from the U-Net that was read).
+
+    Args:
+        pipeline: the architecture.
+        key: of the random parameters.
+        place: gives the shardings; by default all is on the first local device.
+        new: whether parts may be absent.
+
+    Raises:
+        UserError: weights that are absent or do not fit.
+    """
+    shapes = jax.eval_shape(pipeline.init, key)
+    places = place(shapes) if place else dict.fromkeys(shapes)
+    root = pipeline.directory
+    folders = {} if root is None else {"vae": root / "vae", "unet": root / "unet"}
+    if pipeline.adapter_directory is not None:
+        folders["adapter"] = pipeline.adapter_directory
+    loaded = {
+        part: load_params(folders[part], shapes[part], sharding=places[part])
+        for part in shapes
+        if part in folders and (folders[part].is_dir() or not new)
+    }
+    missing = [part for part in shapes if part not in loaded]
+    if not missing:
+        return dataclasses.replace(pipeline, params=loaded)
+
+    def create(key: jax.Array, loaded: Params) -> dict[str, Any]:
+        params = {**pipeline.init(key), **loaded}
+        if pipeline.unet is not None and "adapter" in missing:
+            params = pipeline.unet.adapt(params)
+        return {part: params[part] for part in missing}
+
+    out = {part: places[part] for part in missing} if place else None
+    created = jax.jit(create, out_shardings=out)(key, loaded)
+    return dataclasses.replace(pipeline, params={**loaded, **created})
 
 
 def init_vae(config: AutoencoderConfig, key: jax.Array) -> Any:
@@ -74,77 +114,3 @@ def init_vae(config: AutoencoderConfig, key: jax.Array) -> Any:
     last = params["quant_conv"] if config.use_quant_conv else params["encoder"]["conv_out"]
     last["bias"] = last["bias"].at[config.latent_channels :].set(-8.0)  # the log-variance
     return params
-
-
-def save_pipeline(
-    directory: str | os.PathLike[str], pipeline: Pipeline, *, dtype: str = "float32"
-) -> None:
-    """Write every part, the index last: a directory without it is not a model."""
-    root = Path(directory)
-    params = pipeline.params
-    index: dict[str, Any] = {"_class_name": "CoDiPipeline" if pipeline.task else "LatentPrior"}
-    vae_config = {"_class_name": "AutoencoderKL", **pipeline.vae.to_config()}
-    save_model(root / "vae", vae_config, params["vae"], dtype=dtype)
-    index["vae"] = ["diffusers", "AutoencoderKL"]
-    if pipeline.unet is not None:
-        unet = pipeline.unet
-        config = {"_class_name": "UNet2DConditionModel", **unet.unet.to_config()}
-        save_model(root / "unet", config, params["unet"], dtype=dtype)
-        index["unet"] = ["diffusers", "UNet2DConditionModel"]
-        if unet.adapter != "none":
-            config = {"_class_name": CLASSES[unet.adapter], **unet.controlnet.to_config()}
-            save_model(root / "adapter", config, params["adapter"], dtype=dtype)
-            index["adapter"] = ["codi_jax", CLASSES[unet.adapter]]
-    if pipeline.schedule is not None:
-        config = pipeline.schedule.to_config(pipeline.prediction_type)
-        (root / "scheduler").mkdir(parents=True, exist_ok=True)
-        save_json(root / "scheduler" / "scheduler_config.json", config)
-        index["scheduler"] = ["diffusers", "DDIMScheduler"]
-    if pipeline.task:
-        index |= {"task": pipeline.task, "scale": pipeline.scale}
-    if jax.process_index() == 0:
-        save_json(root / INDEX, index)
-
-
-def load_pipeline(directory: str | os.PathLike[str]) -> Pipeline:
-    """Read a directory of :func:`save_pipeline`, or a diffusers prior without text.
-
-    Raises:
-        UserError: no such directory, no model in it, or parts that do not fit.
-    """
-    root = Path(directory)
-    if not (root / INDEX).is_file():
-        raise UserError(
-            f"{root} holds no model: {INDEX} is missing. Give a diffusers-format directory, or "
-            "the workdir of a finished run."
-        )
-    index = load_json(root / INDEX)
-    config = load_config(root / "vae")
-    check_class(config, "AutoencoderKL", root / "vae")
-    vae = AutoencoderConfig.from_config(config)
-    params = {"vae": load_params(root / "vae", vae_shapes(vae))}
-    if "unet" not in index:
-        return Pipeline(vae=vae, params=params)
-    config = load_config(root / "unet")
-    check_class(config, "UNet2DConditionModel", root / "unet")
-    unet = AdaptedUNet(unet=UNetConfig.from_config(config))
-    if "adapter" in index:
-        config = load_config(root / "adapter")
-        kinds = {name: kind for kind, name in CLASSES.items()}
-        kind = kinds.get(config.get("_class_name", ""))
-        if kind is None:
-            raise UserError(f"{root}/adapter: unknown _class_name {config.get('_class_name')!r}.")
-        control = ControlNetConfig.from_config(config)
-        unet = dataclasses.replace(unet, adapter=kind, controlnet=control)
-    for name, shapes in jax.eval_shape(unet.init, jax.random.key(0)).items():
-        params[name] = load_params(root / name, shapes)
-    scheduler = load_json(root / "scheduler" / "scheduler_config.json")
-    return Pipeline(
-        vae=vae,
-        unet=unet,
-        schedule=schedule_from_config(scheduler),
-        prediction_type=scheduler.get("prediction_type", "epsilon"),
-        task=index.get("task"),
-        scale=index.get("scale", 1),
-        params=params,
-    )

@@ -10,11 +10,12 @@ import numpy as np
 
 from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.data.images import resize
+from codi_jax.diffusion.sampler import initial_noise
 from codi_jax.evals.image_metrics import score
 from codi_jax.evals.pictures import grid
 from codi_jax.evals.sampling import PictureSampler
 from codi_jax.models.conditioning import to_signed, to_uint8
-from codi_jax.typing import Params
+from codi_jax.typing import Cond, Params
 
 Scores = dict[str, float]
 
@@ -27,6 +28,7 @@ class Evaluator:
         batch: "image" uint8 [N, H, W, 3]; for "sr" also "lr".
         steps: numbers of sampling steps.
         directory: where ``step_N.png`` go.
+        text: condition entries of the prompt, for U-Nets that take text.
         dtype: of the computation.
     """
 
@@ -36,10 +38,11 @@ class Evaluator:
         batch: Mapping[str, np.ndarray],
         steps: Sequence[int],
         directory: Path,
+        text: Cond | None = None,
         dtype: Any = jnp.float32,
     ):
         self.pipeline, self.batch, self.steps = pipeline, batch, tuple(steps)
-        self.directory = directory
+        self.directory, self.text = directory, text
         self._sampler = PictureSampler(pipeline, dtype)
         vae = self._sampler.vae
 
@@ -88,13 +91,15 @@ class Evaluator:
         if p.task == "sr":
             lr = jnp.asarray(self.batch["lr"])
             return {
-                str(n): np.asarray(self._sampler.super_resolve(params, lr, key, n))
+                str(n): np.asarray(self._sampler.super_resolve(params, lr, key, n, self.text))
                 for n in self.steps
             }
         f = p.vae.downsampling
         shape = (len(images), images.shape[1] // f, images.shape[2] // f, p.vae.latent_channels)
+        noise = initial_noise(key, shape)
         return {
-            str(n): np.asarray(self._sampler.generate(params, key, shape, n)) for n in self.steps
+            str(n): np.asarray(self._sampler.generate(params, noise, n, self.text))
+            for n in self.steps
         }
 
 

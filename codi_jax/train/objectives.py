@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax.numpy as jnp
+
 from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.distill.autoencoding import AutoencoderLoss
 from codi_jax.distill.codi import CoDiLoss
@@ -9,7 +11,7 @@ from codi_jax.distill.finetune import DiffusionLoss
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.conditioning import sr_condition, to_signed
 from codi_jax.train.step import Objective
-from codi_jax.typing import Array, Params
+from codi_jax.typing import Array, Cond, Params
 
 
 def autoencoder_objective(vae: AutoencoderKL, loss: AutoencoderLoss) -> Objective:
@@ -25,10 +27,14 @@ def autoencoder_objective(vae: AutoencoderKL, loss: AutoencoderLoss) -> Objectiv
 
 
 def diffusion_objective(
-    pipeline: Pipeline, vae: AutoencoderKL, loss: CoDiLoss | DiffusionLoss
+    pipeline: Pipeline,
+    vae: AutoencoderKL,
+    loss: CoDiLoss | DiffusionLoss,
+    text: Cond | None = None,
 ) -> Objective:
     """``loss`` on the latents of ``batch["image"]``, given ``batch["lr"]`` if there is one.
 
+    ``text`` holds condition entries [1, ...] that all pictures share: those of the prompt.
     Predictor "ddim" reads the frozen prior's U-Net from ``params["teacher"]``.
     """
     assert pipeline.unet is not None
@@ -41,12 +47,15 @@ def diffusion_objective(
     ) -> dict[str, Array]:
         images = to_signed(batch["image"])
         latents = vae.apply({"params": params["vae"]}, images, method="encode")
-        cond = {}
+        cond = {
+            name: jnp.broadcast_to(value, (len(images), *value.shape[1:]))
+            for name, value in (text or {}).items()
+        }
         if pipeline.task == "sr":
-            cond = sr_condition(vae, params["vae"], batch["lr"], pipeline.scale)
+            cond |= sr_condition(vae, params["vae"], batch["lr"], pipeline.scale)
 
         def teacher(z_t: Array, t: Array) -> Array:
-            return prior.predict({"unet": params["teacher"]}, z_t, t, {})
+            return prior.predict({"unet": params["teacher"]}, z_t, t, cond)
 
         return loss(
             unet.predict,

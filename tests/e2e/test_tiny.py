@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -14,37 +16,44 @@ from PIL import Image
 
 from codi_jax import main
 from codi_jax.checkpoint.diffusers_format import load_json
-from codi_jax.checkpoint.pipeline import load_pipeline
+from codi_jax.checkpoint.directory import load_pipeline
 from codi_jax.checkpoint.store import Store
 from codi_jax.sample import Sampler
 from codi_jax.typing import UserError
 from configs import autoencoder, prior, sr
 
 ROOT = Path(__file__).parents[2]
-#: A learning rate that does not depend on the number of steps.
-CONSTANT = ("--config.optim.decay=constant", "--config.optim.warmup_steps=2")
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
-    return subprocess.run(
+def start(arguments: Sequence[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [sys.executable, "-m", *arguments],
         cwd=ROOT,
-        env=environment,
-        capture_output=True,
+        env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=400,
     )
 
 
-def train(workdir: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return command(
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    process = start(arguments)
+    out, err = process.communicate(timeout=400)
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def train_command(workdir: Path, *overrides: str) -> list[str]:
+    return [
         "codi_jax.main",
         "--config=configs/sr.py:tiny",
         f"--workdir={workdir}",
         "--config.tensorboard=False",
         *overrides,
-    )
+    ]
+
+
+def train(workdir: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return command(*train_command(workdir, *overrides))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -102,22 +111,42 @@ def test_autoencoder_then_prior_then_distillation(tmp_path: Path) -> None:
         Sampler(pipeline)
 
 
-def test_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
+def test_killed_run_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path: Path) -> None:
+    every = ("--config.steps=24", "--config.checkpoint.every=4", "--config.eval.every=24")
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    first = start(train_command(killed, *every))
+    try:
+        deadline = time.monotonic() + 300
+        while not list(killed.glob("checkpoints/[0-9]*")) and time.monotonic() < deadline:
+            assert first.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.01)
+    finally:
+        first.kill()
+        first.wait()
+    assert not (killed / "results.json").exists()
+    again = command(*train_command(killed, *every))
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert "resuming from step" in again.stderr
+    assert command(*train_command(whole, *every)).returncode == 0
+    file = "model/unet/diffusion_pytorch_model.safetensors"
+    assert (killed / file).read_bytes() == (whole / file).read_bytes()
+    with Store(killed / "checkpoints", read_only=True) as store:
+        assert store.latest_step() == 24
+
+
+def test_sampler_takes_the_last_checkpoint_of_an_unfinished_run(
     workdir: Path, tmp_path: Path
 ) -> None:
-    half = tmp_path / "half"
-    assert train(half, "--config.steps=4", *CONSTANT).returncode == 0
-    again = train(half, "--config.steps=8", *CONSTANT)
-    assert again.returncode == 0, again.stderr[-2000:]
-    assert "resuming from step 4" in again.stderr
-    whole = tmp_path / "whole"
-    assert train(whole, *CONSTANT).returncode == 0
-    file = "model/unet/diffusion_pytorch_model.safetensors"
-    assert (half / file).read_bytes() == (whole / file).read_bytes()
-    steps = [json.loads(x)["step"] for x in (half / "metrics.jsonl").read_text().splitlines()]
-    assert steps == sorted(steps) and steps[-1] == 8
-    with Store(half / "checkpoints", read_only=True) as store:
-        assert store.latest_step() == 8
+    unfinished = tmp_path / "w"
+    shutil.copytree(workdir, unfinished, ignore=shutil.ignore_patterns("model", "results.json"))
+    lr = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    with jax.numpy_dtype_promotion("standard"):
+        expected, found = (Sampler.load(path)(lr, steps=2) for path in (workdir, unfinished))
+    np.testing.assert_array_equal(found, expected)
+    shutil.rmtree(unfinished / "checkpoints")
+    (unfinished / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="no checkpoint"):
+        Sampler.load(unfinished)
 
 
 def test_messages(workdir: Path, tmp_path: Path) -> None:

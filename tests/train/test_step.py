@@ -89,8 +89,8 @@ def flops(regex: str) -> float:
     def objective(params: Any, target: Any, data: Any, key: Any, part: Any) -> Any:
         return loss(model.predict, params, target, data, key, part=part)
 
-    parts = {name: value for name, value in pipeline.params.items() if name != "vae"}
-    trainable, frozen = split_params(parts, regex)
+    params = run.params(run.state)
+    trainable, frozen = split_params(config, {part: params[part] for part in ("unet", "adapter")})
     optimizer = make_optimizer(OptimConfig(), 10)
     step = make_step(objective, optimizer, {"target": 0.9})
     latents = jnp.ones((8, 16, 16, 4))
@@ -141,7 +141,8 @@ def test_accumulation_averages_the_parts_and_shares_t() -> None:
     np.testing.assert_allclose(outs[0][1]["loss"], outs[1][1]["loss"], rtol=1e-6)
     vae = AutoencoderKL(run.pipeline.vae)
     objective = diffusion_objective(run.pipeline, vae, _Spy(seen))
-    objective(run.pipeline.params, run.pipeline.params, batch(2), jax.random.key(0), None)
+    params = run.params(run.state)
+    objective(params, params, batch(2), jax.random.key(0), None)
     assert seen[-1] == "latents"
 
 
