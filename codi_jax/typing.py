@@ -4,7 +4,7 @@ Shapes in docstrings use ``B`` batch, ``H W`` pixel height and width, ``h w`` la
 and width, ``C`` channels. Images inside the networks are float in [-1, 1], channels last.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 # The data workers import UserError from here and must not pay for importing jax.
@@ -27,3 +27,9 @@ class UserError(ValueError):
 
     The entry points print the message alone, without a traceback, and exit with status 2.
     """
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raises a UserError that lists the choices when ``value`` is none of them."""
+    if value not in choices:
+        raise UserError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}.")

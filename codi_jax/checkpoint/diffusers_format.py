@@ -1,23 +1,14 @@
 """Directories in diffusers' format: ``config.json`` and safetensors weights.
 
-The one reader and writer of that format. Between a path of our parameter trees and a PyTorch
-tensor's name the rule is mechanical:
-
-* ``/`` becomes ``.``; a component that ends in ``_<digits>`` is an item of a list:
-  ``down_blocks_0`` -> ``down_blocks.0``. Only ``linear_1`` and ``linear_2`` are names as such.
-* the leaf ``kernel`` is ``weight`` with the axes reversed in meaning: [*window, in, out] ->
-  [out, in, *window]; ``scale`` and ``embedding`` are ``weight`` as they are; other leaves
-  (``bias``, ``mu``) keep name and layout.
-
-The rule is applied to *our* template, so a name never has to be parsed back.
+The one reader and writer of that format; ``checkpoint.names`` says how a path of our parameter
+trees becomes a tensor's name and layout, and which file of a folder holds the weights.
 """
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -26,39 +17,27 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from codi_jax import trees
+from codi_jax.checkpoint.names import (
+    IGNORED_TENSORS,
+    NOT_READ,
+    STEMS,
+    canonical_name,
+    canonical_shape,
+    choose_weights,
+    from_torch,
+    to_torch,
+    torch_name,
+)
 from codi_jax.typing import Array, UserError
 
 CONFIG = "config.json"
-WEIGHTS = "diffusion_pytorch_model"
-#: Weights of diffusers' models, then of transformers' (text encoders).
-_STEMS = (WEIGHTS, "model")
-_PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".msgpack")
-_WEIGHT_LEAVES = ("kernel", "scale", "embedding")
-_NOT_LISTS = ("linear_1", "linear_2")
-# Old transformers stored this constant (0, 1, 2, ...) beside CLIP's parameters.
-_IGNORED = re.compile(r"(.*\.)?position_ids")
+WEIGHTS = STEMS[0]
 
 
-def torch_name(path: str) -> str:
-    """``down_blocks_0/attn1/to_out_0/kernel`` -> ``down_blocks.0.attn1.to_out.0.weight``."""
-    *modules, leaf = path.split("/")
-    names = [m if m in _NOT_LISTS else re.sub(r"_(\d+)$", r".\1", m) for m in modules]
-    return ".".join([*names, "weight" if leaf in _WEIGHT_LEAVES else leaf])
-
-
-def to_torch(path: str, array: np.ndarray) -> np.ndarray:
-    """Our layout -> PyTorch's: kernels [*window, in, out] -> [out, in, *window]."""
-    if path.rsplit("/", 1)[-1] == "kernel":
-        n = array.ndim
-        return array.transpose(n - 1, n - 2, *range(n - 2))
-    return array
-
-
-def from_torch(path: str, tensor: np.ndarray) -> np.ndarray:
-    """PyTorch's layout -> ours: kernels [out, in, *window] -> [*window, in, out]."""
-    if path.rsplit("/", 1)[-1] == "kernel":
-        return tensor.transpose(*range(2, tensor.ndim), 1, 0)
-    return tensor
+class _Stored(NamedTuple):
+    file: Path
+    name: str
+    shape: tuple[int, ...]  # in PyTorch's layout
 
 
 def save_json(path: str | os.PathLike[str], obj: Any) -> None:
@@ -141,14 +120,19 @@ def save_model(
         tensors[torch_name(path)] = np.asarray(to_torch(path, stored), order="C")
     if jax.process_index() != 0:
         return
-    directory.mkdir(parents=True, exist_ok=True)
-    temporary = directory / f".{WEIGHTS}.{os.getpid()}.tmp"
+    save_tensors(directory / f"{WEIGHTS}.safetensors", tensors)
+    save_json(directory / CONFIG, dict(config))
+
+
+def save_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    """Writes a safetensors file, whole or not at all, as PyTorch's tools expect it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
     try:
         save_file(tensors, temporary, metadata={"format": "pt"})
-        os.replace(temporary, directory / f"{WEIGHTS}.safetensors")
+        os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    save_json(directory / CONFIG, dict(config))
 
 
 def load_params(
@@ -159,12 +143,14 @@ def load_params(
 ) -> dict[str, Array]:
     """The weights in ``directory`` as nested dicts like ``template``.
 
-    All names and shapes are checked before the first tensor is read; then one tensor at a
-    time is in host memory. Values stored as bfloat16 or float16 are exact in float32.
+    All names and shapes are checked before the first tensor is read. Then each tensor goes to
+    its dtype, layout and devices before the next is read: beside the result, the host holds one
+    tensor as stored and one copy of it. Values stored as bfloat16 or float16 are exact in float32.
 
     Args:
       directory: with ``diffusion_pytorch_model`` (or ``model``) as ``.safetensors``, as
-        ``.safetensors.index.json`` with its shards, or as ``.fp16.safetensors``, in this order.
+        ``.safetensors.index.json`` with its shards, or as the variant ``fp16`` of either, in this
+        order. Names of old diffusers and transformers are accepted, see ``canonical_name``.
       template: nested dicts of arrays or ShapeDtypeStructs: names, shapes and dtypes wanted.
       sharding: one for all, or a tree like ``template``; by default the first local device.
 
@@ -174,26 +160,29 @@ def load_params(
     """
     directory = Path(directory)
     flat = trees.flatten(template)
-    tensors = {
-        name: found
-        for file in _weight_files(directory)
-        for name, found in _read_header(file).items()
-        if not _IGNORED.fullmatch(name)
-    }
-    _check_tensors(directory, flat, {name: shape for name, (_, shape) in tensors.items()})
+    wanted = {path: canonical_name(torch_name(path)) for path in flat}
+    stored = _read_headers(weight_files(directory))
+    _check_tensors(directory, flat, wanted, stored)
     shardings = trees.flatten(sharding) if isinstance(sharding, Mapping) else None
     by_file: dict[Path, list[str]] = {}
-    for path in flat:
-        by_file.setdefault(tensors[torch_name(path)][0], []).append(path)
+    for path, name in wanted.items():
+        by_file.setdefault(stored[name].file, []).append(path)
     loaded = {}
     for file, paths in by_file.items():
-        with safe_open(file, framework="np") as opened:
+        with open_tensors(file) as opened:
             for path in paths:
-                array = from_torch(path, opened.get_tensor(torch_name(path)))
-                array = np.asarray(array.astype(flat[path].dtype), order="C")
                 place = shardings[path] if shardings is not None else sharding
-                loaded[path] = _put(array, place)
+                array = _read(opened, stored[wanted[path]], path, flat[path].dtype)
+                # Transfers that are under way keep their arrays on the host: wait for each.
+                loaded[path] = _put(array, place).block_until_ready()
+                del array
     return trees.unflatten({path: loaded[path] for path in flat})
+
+
+def _read(opened: Any, found: _Stored, path: str, dtype: Any) -> np.ndarray:
+    tensor = from_torch(path, opened.get_tensor(found.name).reshape(found.shape))
+    # In one pass: converting first would copy a transposed tensor twice.
+    return tensor.astype(dtype, order="C", copy=False)
 
 
 def _put(array: np.ndarray, sharding: Any) -> Array:
@@ -203,29 +192,20 @@ def _put(array: np.ndarray, sharding: Any) -> Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
-def _weight_files(directory: Path) -> list[Path]:
-    """The safetensors files that together hold the model."""
-    for stem in _STEMS:
-        single = directory / f"{stem}.safetensors"
-        index = directory / f"{stem}.safetensors.index.json"
-        half = directory / f"{stem}.fp16.safetensors"
-        if single.is_file():
-            return [single]
-        if index.is_file():
-            content = load_json(index)
-            if not isinstance(content, dict) or not isinstance(content.get("weight_map"), dict):
-                raise UserError(f"{index} has no weight_map: get the file again.")
-            files = [directory / name for name in sorted(set(content["weight_map"].values()))]
-            for file in files:
-                if not file.is_file():
-                    raise UserError(f"{index} names {file.name}, which is absent: get that file.")
-            return files
-        if half.is_file():
-            return [half]
-    pickles = [p.name for p in sorted(directory.glob("*")) if p.suffix in _PICKLES]
-    if pickles:
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors files that together hold the model in ``directory``.
+
+    Raises UserError if there are none, or if an index names a file that is absent or elsewhere.
+    """
+    names = [p.name for p in sorted(directory.glob("*")) if p.is_file()]
+    chosen = choose_weights(names)
+    if chosen:
+        first = directory / chosen[0]
+        return _shards(first) if first.suffix == ".json" else [first]
+    refused = [name for name in names if name.endswith(NOT_READ)]
+    if refused:
         raise UserError(
-            f"{directory} holds only {', '.join(pickles)}: such files can run code when they are "
+            f"{directory} holds only {', '.join(refused)}: such files can run code when they are "
             "loaded and are not read. Save the model as safetensors "
             "(diffusers: save_pretrained(..., safe_serialization=True))."
         )
@@ -235,36 +215,75 @@ def _weight_files(directory: Path) -> list[Path]:
     )
 
 
-def _read_header(file: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
-    """``{tensor name: (file, shape)}``; opening also checks that the file is complete."""
+def _shards(index: Path) -> list[Path]:
+    content = load_json(index)
+    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(f"{index} has no weight_map: get the file again.")
+    files = []
+    for name in sorted({str(name) for name in weight_map.values()}):
+        if Path(name).name != name:
+            raise UserError(
+                f"{index} names {name!r}, which is not a file beside it: a checkpoint is read from "
+                "its own folder only. Get it from a source that you trust."
+            )
+        if not (index.parent / name).is_file():
+            raise UserError(f"{index} names {name}, which is absent: get that file.")
+        files.append(index.parent / name)
+    return files
+
+
+def open_tensors(file: Path) -> Any:
+    """A safetensors file as a context that gives numpy arrays (ml_dtypes' bfloat16 among them).
+
+    Raises UserError if the file is truncated or not safetensors.
+    """
     try:
-        with safe_open(file, framework="np") as opened:
-            names = opened.keys()
-            return {name: (file, tuple(opened.get_slice(name).get_shape())) for name in names}
+        # Not mapped: pages of a mapped file count as this process's memory once they are read.
+        return safe_open(file, framework="np", backend="pread")
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"{file} is truncated or not a safetensors file ({error}): get it again."
         ) from error
 
 
+def _read_headers(files: list[Path]) -> dict[str, _Stored]:
+    """``{canonical name: where and what}`` of all tensors."""
+    stored: dict[str, _Stored] = {}
+    for file in files:
+        with open_tensors(file) as opened:
+            for name in opened.keys():  # noqa: SIM118 (not a dict)
+                if IGNORED_TENSORS.fullmatch(name):
+                    continue
+                canonical = canonical_name(name)
+                if canonical in stored:
+                    raise UserError(
+                        f"{file} holds {name}, and {stored[canonical].file} the same tensor as "
+                        f"{stored[canonical].name}: get the checkpoint again."
+                    )
+                shape = tuple(opened.get_slice(name).get_shape())
+                stored[canonical] = _Stored(file, name, canonical_shape(canonical, shape))
+    return stored
+
+
 def _check_tensors(
-    directory: Path, wanted: Mapping[str, Any], found: Mapping[str, tuple[int, ...]]
+    directory: Path, flat: Mapping[str, Any], wanted: dict[str, str], stored: dict[str, _Stored]
 ) -> None:
     """Raises one UserError that names the missing, superfluous and wrongly shaped tensors."""
     # Shapes are compared in PyTorch's layout: that is what other tools show for the file.
     shapes = {
-        torch_name(path): to_torch(path, np.broadcast_to(0, leaf.shape)).shape
-        for path, leaf in wanted.items()
+        wanted[path]: to_torch(path, np.broadcast_to(0, leaf.shape)).shape
+        for path, leaf in flat.items()
     }
-    if len(shapes) != len(wanted):
+    if len(shapes) != len(flat):
         raise ValueError("Two parameters of the template have the same PyTorch name.")
     problems = {
-        "missing": [name for name in shapes if name not in found],
-        "not in the model": [name for name in found if name not in shapes],
+        "missing": [torch_name(path) for path, name in wanted.items() if name not in stored],
+        "not in the model": [found.name for name, found in stored.items() if name not in shapes],
         "of another shape": [
-            f"{name} {list(found[name])} instead of {list(shape)}"
+            f"{stored[name].name} {list(stored[name].shape)} instead of {list(shape)}"
             for name, shape in shapes.items()
-            if name in found and found[name] != shape
+            if name in stored and stored[name].shape != shape
         ],
     }
     parts = [

@@ -51,16 +51,3 @@ def cfg_predict(
     output = predict(params, jnp.concatenate([z_t, z_t]), jnp.concatenate([t, t]), both)
     out_uncond, out_cond = jnp.split(output.astype(jnp.float32), 2)
     return out_uncond + expand(guidance_scale, out_cond) * (out_cond - out_uncond)
-
-
-def guided(predict: PredictFn, guidance_scale: Array | float) -> PredictFn:
-    """A `PredictFn` with guidance inside, whose ``cond`` also holds ``cond["uncond"]``.
-
-    So the condition is ``{**cond, "uncond": uncond}``; at scale 1 "uncond" may be absent.
-    """
-
-    def predict_guided(params: Params, z_t: Array, t: Array, cond: Cond) -> Array:
-        conditional = {name: value for name, value in cond.items() if name != "uncond"}
-        return cfg_predict(predict, params, z_t, t, conditional, cond.get("uncond"), guidance_scale)
-
-    return predict_guided

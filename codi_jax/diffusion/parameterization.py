@@ -12,8 +12,8 @@ All three satisfy ``z_t = alpha_t x_hat + sigma_t eps_hat``. ``alpha`` and ``sig
 scalars, [B], or already expanded to the rank of ``z_t``. Arrays are float32.
 """
 
-from codi_jax.diffusion.schedules import Schedule, check_choice, expand
-from codi_jax.typing import Array, UserError
+from codi_jax.diffusion.schedules import Schedule, expand
+from codi_jax.typing import Array, UserError, check_choice
 
 PREDICTION_TYPES = ("v_prediction", "epsilon", "sample")
 

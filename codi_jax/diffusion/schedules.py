@@ -17,10 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from codi_jax.typing import Array, UserError
+from codi_jax.typing import Array, UserError, check_choice
 
 BETA_SCHEDULES = ("scaled_linear", "linear", "squaredcos_cap_v2")
-TIMESTEP_SPACINGS = ("trailing", "leading", "linspace")
 
 
 class Schedule(Protocol):
@@ -37,11 +36,6 @@ class Schedule(Protocol):
     def alpha_sigma(self, t: Array) -> tuple[Array, Array]:
         """``(alpha_t, sigma_t)``, float32 with the shape of ``t``; ``t`` in [-1, N - 1]."""
 
-    def timesteps(
-        self, num_inference_steps: int, spacing: str = "trailing", steps_offset: int = 0
-    ) -> np.ndarray:
-        """Descending int32 [num_inference_steps], see `inference_timesteps`."""
-
     def sample_t(self, key: Array, shape: tuple[int, ...], dt: int) -> Array:
         """Training times uniform on [dt, N - 1], so that ``s = t - dt`` stays in [0, N - 1]."""
 
@@ -57,7 +51,7 @@ class Schedule(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _TrainingGrid:
-    """What both schedules share: the number of timesteps and the sampler's choice of them."""
+    """What both schedules share: the number of timesteps."""
 
     num_train_timesteps: int = 1000
 
@@ -67,13 +61,6 @@ class _TrainingGrid:
                 f"num_train_timesteps={self.num_train_timesteps} must be at least 2 "
                 "(1000 is the usual value)."
             )
-
-    def timesteps(
-        self, num_inference_steps: int, spacing: str = "trailing", steps_offset: int = 0
-    ) -> np.ndarray:
-        return inference_timesteps(
-            self.num_train_timesteps, num_inference_steps, spacing, steps_offset
-        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -203,8 +190,8 @@ def schedule_from_config(config: Mapping[str, Any]) -> Schedule:
     """The schedule of a ``scheduler_config.json``, ours or that of a diffusers checkpoint.
 
     Only what defines the noise levels is read. Which diffusers scheduler wrote the file does
-    not matter (Stable Diffusion 1.5 names PNDM, 2.1 DDIM: the betas mean the same), and
-    neither does ``set_alpha_to_one``: our last step always ends at clean data.
+    not matter: Stable Diffusion 1.5 names PNDM, 2.1 DDIM, XL Euler, and their betas mean the
+    same. How that scheduler samples is read by `SamplerConfig.from_config`.
 
     Raises:
         UserError: a key is missing or has an unknown value, or the betas are an explicit list.
@@ -230,47 +217,6 @@ def schedule_from_config(config: Mapping[str, Any]) -> Schedule:
     )
 
 
-def inference_timesteps(
-    num_train_timesteps: int, num_inference_steps: int, spacing: str, steps_offset: int
-) -> np.ndarray:
-    """The times at which the sampler calls the network, as diffusers defines them.
-
-    * "trailing": ``round(N - i N / n) - 1``. The only one that starts at the noisiest level
-      whatever the number of steps, which few-step sampling needs.
-    * "leading": ``i (N // n) + steps_offset``, Stable Diffusion's setting with offset 1.
-    * "linspace": n points from 0 to N - 1.
-
-    Args:
-        num_train_timesteps: N.
-        num_inference_steps: n, in [1, N].
-        spacing: one of `TIMESTEP_SPACINGS`.
-        steps_offset: added to the times of "leading"; not used by the other two.
-
-    Returns:
-        Descending int32 [n], in [0, N - 1].
-
-    Raises:
-        UserError: unknown spacing, or a number of steps or an offset out of range.
-    """
-    check_choice("timestep_spacing", spacing, TIMESTEP_SPACINGS)
-    n_train, n_steps = num_train_timesteps, num_inference_steps
-    if not 1 <= n_steps <= n_train:
-        raise UserError(f"num_inference_steps={n_steps} must be between 1 and {n_train}.")
-    index = np.arange(n_steps)
-    if spacing == "trailing":
-        times = np.round(n_train - index * (n_train / n_steps)) - 1
-    elif spacing == "leading":
-        times = (index * (n_train // n_steps))[::-1] + steps_offset
-    else:
-        times = np.linspace(0, n_train - 1, n_steps).round()[::-1]
-    if times.min() < 0 or times.max() >= n_train:
-        raise UserError(
-            f"steps_offset={steps_offset} with {n_steps} {spacing} steps gives timesteps outside "
-            f"0..{n_train - 1}: set steps_offset=0 or use timestep_spacing='trailing'."
-        )
-    return times.astype(np.int32)
-
-
 def expand(a: Array | float, like: Array) -> Array:
     """``a`` with unit axes appended until it has as many axes as ``like`` ([B] -> [B, 1, ...])."""
     a = jnp.asarray(a)
@@ -288,12 +234,6 @@ def add_noise(schedule: Schedule, x: Array, eps: Array, t: Array) -> Array:
     """
     alpha_t, sigma_t = schedule.alpha_sigma(t)
     return expand(alpha_t, x) * x + expand(sigma_t, x) * eps
-
-
-def check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    """Raises a UserError that lists the choices when ``value`` is none of them."""
-    if value not in choices:
-        raise UserError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}.")
 
 
 @functools.lru_cache(maxsize=16)

@@ -1,12 +1,14 @@
 """Architectures, in diffusers' config keys (the content of ``config.json``)."""
 
 import dataclasses
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from codi_jax.typing import UserError
 
-#: Keys of diffusers' files that say nothing about the computation.
-IGNORED = {"_class_name", "_diffusers_version", "_name_or_path", "sample_size"}
+#: Implemented block types: without attention, and with it.
+DOWN_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D")
+MID_BLOCKS = ("UNetMidBlock2D", "UNetMidBlock2DCrossAttn")
+UP_BLOCKS = ("UpBlock2D", "CrossAttnUpBlock2D")
 
 
 class FromConfig:
@@ -27,12 +29,14 @@ class FromConfig:
         for key, value in config.items():
             if key in names:
                 kept[key] = tuple(value) if isinstance(value, list) else value
-            elif key in IGNORED or (key in cls.FIXED and value == cls.FIXED[key]):
+            elif key.startswith("_") or key == "sample_size":
+                continue  # These say nothing about the computation.
+            elif key in cls.FIXED and value == cls.FIXED[key]:
                 continue
             elif key in cls.FIXED:
                 raise UserError(
                     f"{cls.__name__}: {key}={value!r} is not supported (only {cls.FIXED[key]!r}); "
-                    "use a checkpoint of the Stable Diffusion 1.x or 2.x family."
+                    "use a checkpoint of the Stable Diffusion 1.x, 2.x or XL family."
                 )
             else:
                 raise UserError(
@@ -48,27 +52,32 @@ class FromConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class UNetConfig(FromConfig):
-    """diffusers' ``UNet2DConditionModel``; the defaults are Stable Diffusion 1.5's.
+class EncoderConfig(FromConfig):
+    """What the encoders of U-Nets and of ControlNets share; the defaults are SD 1.5's.
 
     ``attention_head_dim`` is, by a historical slip of diffusers that is kept, the *number* of
     heads, per level or for all. ``cross_attention_dim=None`` leaves cross-attention out: the
-    transformers then attend to the image alone and the network takes no text.
+    transformers then attend to the image alone and the network takes no text (PyTorch diffusers
+    loads it if it has no transformers).
+    ``addition_embed_type="text_time"`` is SDXL: a pooled text embedding and sizes ("time ids",
+    each as ``addition_time_embed_dim`` features), together
+    ``projection_class_embeddings_input_dim`` numbers, are added to the time embedding.
     ``upcast_attention`` changes nothing here, where attention's logits and softmax are always
     float32; it is kept because diffusers needs it to run SD 2.1 in float16.
     """
 
     in_channels: int = 4
-    out_channels: int = 4
     down_block_types: tuple[str, ...] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
     mid_block_type: str = "UNetMidBlock2DCrossAttn"
-    up_block_types: tuple[str, ...] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
     layers_per_block: int = 2
     attention_head_dim: int | tuple[int, ...] = 8
     transformer_layers_per_block: int | tuple[int, ...] = 1
     cross_attention_dim: int | None = 768
     use_linear_projection: bool = False
+    addition_embed_type: str | None = None
+    addition_time_embed_dim: int | None = None
+    projection_class_embeddings_input_dim: int | None = None
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
     flip_sin_to_cos: bool = True
@@ -86,7 +95,6 @@ class UNetConfig(FromConfig):
         "num_attention_heads": None,
         "class_embed_type": None,
         "num_class_embeds": None,
-        "addition_embed_type": None,
         "resnet_time_scale_shift": "default",
         "time_embedding_type": "positional",
         "conv_in_kernel": 3,
@@ -101,8 +109,6 @@ class UNetConfig(FromConfig):
         "reverse_transformer_layers_per_block": None,
         "mid_block_only_cross_attention": None,
         "class_embeddings_concat": False,
-        "projection_class_embeddings_input_dim": None,
-        "addition_time_embed_dim": None,
         "addition_embed_type_num_heads": 64,
         "time_embedding_dim": None,
         "time_embedding_act_fn": None,
@@ -110,27 +116,57 @@ class UNetConfig(FromConfig):
     }
 
     def __post_init__(self) -> None:
-        levels = len(self.block_out_channels)
-        if not len(self.down_block_types) == len(self.up_block_types) == levels:
-            raise UserError(
-                f"UNetConfig: {len(self.down_block_types)} down_block_types and "
-                f"{len(self.up_block_types)} up_block_types for {levels} block_out_channels; "
-                "give one of each per level."
-            )
-        known = {"DownBlock2D", "CrossAttnDownBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"}
-        known |= {"UNetMidBlock2D", "UNetMidBlock2DCrossAttn"}
-        used = {*self.down_block_types, *self.up_block_types, self.mid_block_type}
-        if used - known:
-            raise UserError(
-                f"UNetConfig: block types {sorted(used - known)} are not implemented; "
-                f"choose from {sorted(known)}."
-            )
+        self._check_levels("down_block_types")
+        self._check_levels("attention_head_dim")
+        self._check_levels("transformer_layers_per_block")
+        for key in ("layers_per_block", "cross_attention_dim"):
+            value = getattr(self, key)
+            if isinstance(value, tuple):
+                if len({*value}) != 1:
+                    self._refuse(f"{key}={value}: only one number for all levels is implemented.")
+                object.__setattr__(self, key, value[0])
         bad = [c for c in self.block_out_channels if c % self.norm_num_groups]
         if bad:
-            raise UserError(
-                f"UNetConfig: block_out_channels {bad} are no multiples of "
-                f"norm_num_groups={self.norm_num_groups}."
+            self._refuse(f"norm_num_groups={self.norm_num_groups} does not divide {bad} channels.")
+        self._check_blocks(DOWN_BLOCKS, dict(enumerate(self.down_block_types)))
+        self._check_blocks(MID_BLOCKS, {len(self.block_out_channels) - 1: self.mid_block_type})
+        kind, dims = self.addition_embed_type, (self.addition_time_embed_dim or 0, self.added_dim)
+        if kind not in (None, "text_time") or (kind and not 0 < dims[0] < dims[1]):
+            self._refuse(
+                f"addition_embed_type={kind!r} with addition_time_embed_dim={dims[0]} and "
+                f"projection_class_embeddings_input_dim={dims[1]}; only None, or 'text_time' with "
+                "both dimensions, the second larger, is implemented."
             )
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise UserError(f"{type(self).__name__}: {what}")
+
+    def _check_levels(self, key: str) -> None:
+        """One item per level, or one number for all."""
+        value, levels = getattr(self, key), len(self.block_out_channels)
+        if isinstance(value, int):
+            return
+        if len(value) != levels:
+            self._refuse(f"{len(value)} {key} for {levels} block_out_channels; give {levels}.")
+        if not key.endswith("types") and not all(isinstance(item, int) for item in value):
+            self._refuse(f"{key}={value}; give whole numbers.")
+
+    def _check_blocks(self, known: tuple[str, ...], kinds: dict[int, str]) -> None:
+        """Types of blocks, by level, are known, and their heads divide their width."""
+        for level, kind in kinds.items():
+            if kind not in known:
+                self._refuse(f"block type {kind!r} is not implemented; choose from {known}.")
+            width, heads = self.block_out_channels[level], self.heads(level)
+            if kind == known[1] and (heads < 1 or width % heads):
+                self._refuse(
+                    f"attention_head_dim={self.attention_head_dim} (a number of heads) does not "
+                    f"divide the {width} channels of level {level}."
+                )
+
+    @property
+    def added_dim(self) -> int:
+        """Width of what SDXL adds to the time embedding, before its projection; else 0."""
+        return self.projection_class_embeddings_input_dim or 0
 
     @property
     def downsampling(self) -> int:
@@ -139,11 +175,39 @@ class UNetConfig(FromConfig):
 
     def heads(self, level: int) -> int:
         """Attention heads at a level (0 is the finest)."""
-        return _per_level(self.attention_head_dim, level)
+        heads = self.attention_head_dim
+        return heads if isinstance(heads, int) else heads[level]
 
     def transformer_layers(self, level: int) -> int:
-        """Transformer blocks per attention layer at a level."""
-        return _per_level(self.transformer_layers_per_block, level)
+        """Transformer blocks per attention layer at a level; the mid block has the last's."""
+        layers = self.transformer_layers_per_block
+        return layers if isinstance(layers, int) else layers[level]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UNetConfig(EncoderConfig):
+    """diffusers' ``UNet2DConditionModel``; the defaults are Stable Diffusion 1.5's."""
+
+    out_channels: int = 4
+    up_block_types: tuple[str, ...] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_levels("up_block_types")
+        self._check_blocks(UP_BLOCKS, dict(enumerate(reversed(self.up_block_types))))
+
+    def to_config(self) -> dict[str, Any]:
+        """As diffusers has it, which takes "no text" per level only."""
+        config = super().to_config()
+        if self.cross_attention_dim is None:
+            config["cross_attention_dim"] = [None] * len(self.block_out_channels)
+        return config
+
+    @property
+    def encoder(self) -> EncoderConfig:
+        """The encoder alone: what an adapter copies."""
+        names = [field.name for field in dataclasses.fields(EncoderConfig)]
+        return EncoderConfig(**{name: getattr(self, name) for name in names})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,6 +215,8 @@ class AutoencoderConfig(FromConfig):
     """diffusers' ``AutoencoderKL``; the defaults are Stable Diffusion's.
 
     ``latents = (z - shift_factor) * scaling_factor`` are what the diffusion model sees.
+    ``force_upcast`` changes nothing here; it is kept because it tells diffusers whether these
+    weights overflow in float16.
     """
 
     in_channels: int = 3
@@ -166,10 +232,10 @@ class AutoencoderConfig(FromConfig):
     use_post_quant_conv: bool = True
     down_block_types: tuple[str, ...] | None = None
     up_block_types: tuple[str, ...] | None = None
+    force_upcast: bool = True
 
     FIXED = {
         "act_fn": "silu",
-        "force_upcast": True,
         "latents_mean": None,
         "latents_std": None,
     }
@@ -193,11 +259,41 @@ class AutoencoderConfig(FromConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ControlNetConfig(FromConfig):
-    """What diffusers' ``ControlNetModel`` adds to the encoder that it copies."""
+    """diffusers' ``ControlNetModel``: an encoder, and what embeds the condition image.
+
+    ``encoder=None`` means the encoder of the U-Net that it is used with.
+    """
 
     conditioning_channels: int = 3
     conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256)
+    controlnet_conditioning_channel_order: str = "rgb"
+    global_pool_conditions: bool = False
+    encoder: EncoderConfig | None = None
 
+    def __post_init__(self) -> None:
+        if self.controlnet_conditioning_channel_order not in ("rgb", "bgr"):
+            raise UserError(
+                "ControlNetConfig: controlnet_conditioning_channel_order="
+                f"{self.controlnet_conditioning_channel_order!r}; choose 'rgb' or 'bgr'."
+            )
 
-def _per_level(value: int | tuple[int, ...], level: int) -> int:
-    return value if isinstance(value, int) else value[level]
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """As the base class; the encoder's keys may be left out together."""
+        own = {field.name for field in dataclasses.fields(cls)} - {"encoder"}
+        encoder = EncoderConfig.from_config({k: v for k, v in config.items() if k not in own})
+        values = super().from_config({k: v for k, v in config.items() if k in own})
+        return dataclasses.replace(
+            values, encoder=encoder if "block_out_channels" in config else None
+        )
+
+    def to_config(self) -> dict[str, Any]:
+        """As diffusers has it: the keys of the encoder beside the others."""
+        own = super().to_config()
+        del own["encoder"]
+        return {**(self.encoder.to_config() if self.encoder else {}), **own}
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels of the condition image per latent, along each side."""
+        return 2 ** (len(self.conditioning_embedding_out_channels) - 1)

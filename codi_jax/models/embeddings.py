@@ -1,17 +1,41 @@
-"""Time embeddings, as diffusers' ``Timesteps`` and ``TimestepEmbedding``."""
+"""Embeddings of the time, and of what SDXL adds to it."""
 
 import math
+from functools import partial
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from codi_jax.typing import Array
+from codi_jax.models.configs import EncoderConfig
+from codi_jax.typing import Array, Cond, UserError
+
+
+class Prompt(NamedTuple):
+    """What a U-Net reads of the prompt: entries of the condition dict, None where absent.
+
+    ``text`` [B, S, cross_attention_dim]: text embeddings. For SDXL also ``text_embeds`` [B, P],
+    the pooled embedding, and ``time_ids`` [B, 6]: original height and width, top and left of the
+    crop, target height and width, in pixels.
+    """
+
+    text: Array | None = None
+    text_embeds: Array | None = None
+    time_ids: Array | None = None
+
+    @classmethod
+    def of(cls, cond: Cond) -> "Prompt":
+        """The prompt in a condition dict."""
+        return cls(*(cond.get(name) for name in cls._fields))
+
+
+NO_PROMPT = Prompt()
 
 
 def sinusoidal_embedding(
     timesteps: Array, dim: int, *, flip_sin_to_cos: bool, freq_shift: float
 ) -> Array:
-    """Sinusoidal features of the time (Vaswani et al. 2017; DDPM).
+    """diffusers' ``Timesteps``: sinusoidal features (Vaswani et al. 2017; DDPM).
 
     Args:
         timesteps: [B], any real dtype, in grid steps (0 to 999 for Stable Diffusion).
@@ -30,7 +54,7 @@ def sinusoidal_embedding(
 
 
 class TimestepEmbedding(nn.Module):
-    """Two dense layers on the sinusoidal features: [B, dim] -> [B, time_embed_dim]."""
+    """Two dense layers, as diffusers' class of this name: [B, dim] -> [B, time_embed_dim]."""
 
     time_embed_dim: int
     dtype: jnp.dtype = jnp.float32
@@ -39,3 +63,37 @@ class TimestepEmbedding(nn.Module):
     def __call__(self, features: Array) -> Array:
         h = nn.Dense(self.time_embed_dim, dtype=self.dtype, name="linear_1")(features)
         return nn.Dense(self.time_embed_dim, dtype=self.dtype, name="linear_2")(nn.silu(h))
+
+
+def time_embedding(config: EncoderConfig, t: Array, prompt: Prompt, dtype: jnp.dtype) -> Array:
+    """The embedding [B, 4 C0] of ``t`` [B], for SDXL also of the prompt's vectors.
+
+    Called inside a compact module, where it makes ``time_embedding`` and ``add_embedding``.
+    """
+    width = config.block_out_channels[0]
+    sinusoids = partial(
+        sinusoidal_embedding, flip_sin_to_cos=config.flip_sin_to_cos, freq_shift=config.freq_shift
+    )
+    embed = partial(TimestepEmbedding, 4 * width, dtype=dtype)
+    temb = embed(name="time_embedding")(sinusoids(t, width).astype(dtype))
+    if config.addition_embed_type is None:
+        return temb
+    pooled, ids = prompt.text_embeds, prompt.time_ids
+    if pooled is None or ids is None:
+        raise UserError(
+            "this U-Net (SDXL) needs cond['text_embeds'] [B, P], the pooled text embedding, and "
+            "cond['time_ids'] [B, 6], sizes in pixels."
+        )
+    assert config.addition_time_embed_dim is not None
+    given = pooled.shape[-1] + ids.shape[-1] * config.addition_time_embed_dim
+    if given != config.added_dim:
+        raise UserError(
+            f"text_embeds {list(pooled.shape)} and time_ids {list(ids.shape)} make {given} "
+            f"features but this U-Net reads {config.added_dim} "
+            f"({config.addition_time_embed_dim} for each time id)."
+        )
+    sizes = sinusoids(ids.reshape(-1), config.addition_time_embed_dim)
+    added = jnp.concatenate(
+        [pooled.astype(dtype), sizes.reshape(ids.shape[0], -1).astype(dtype)], axis=-1
+    )
+    return temb + embed(name="add_embedding")(added)

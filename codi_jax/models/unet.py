@@ -4,14 +4,15 @@ The halves are two modules over *one* flat parameter dict (their names are disjo
 checkpoint is one file, and a copy of the encoder is the same module with other parameters.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from codi_jax.models.attention import Transformer2D
-from codi_jax.models.configs import UNetConfig
-from codi_jax.models.embeddings import TimestepEmbedding, sinusoidal_embedding
+from codi_jax.models.configs import EncoderConfig, UNetConfig
+from codi_jax.models.embeddings import NO_PROMPT, Prompt, time_embedding
 from codi_jax.models.resnet import Downsample, ResnetBlock, Upsample, conv3x3
 from codi_jax.typing import Array, UserError
 
@@ -30,7 +31,7 @@ class Features(NamedTuple):
 class Block(nn.Module):
     """One level of the U-Net on the way down, on the way up (with skips), or the mid block."""
 
-    config: UNetConfig
+    config: EncoderConfig
     level: int
     layers: int
     attention: bool
@@ -56,11 +57,16 @@ class Block(nn.Module):
 
 
 class DownBlock(Block):
-    """Layers, then the downsampler; returns every intermediate as a skip."""
+    """Layers, then the downsampler; returns every intermediate as a skip.
+
+    ``residual`` is a T2I-Adapter's feature. It is added where diffusers adds it: with attention
+    to the last layer's output, before the downsampler; without attention after the downsampler.
+    Either way the skip sees it.
+    """
 
     @nn.compact
     def __call__(
-        self, x: Array, temb: Array, text: Array | None
+        self, x: Array, temb: Array, text: Array | None, residual: Array | None = None
     ) -> tuple[Array, tuple[Array, ...]]:
         skips = []
         for i in range(self.layers):
@@ -68,9 +74,13 @@ class DownBlock(Block):
             if self.attention:
                 x = self._attend(i, x, text)
             skips.append(x)
+        if self.attention:
+            x = skips[-1] = add_residual(x, residual)
         if self.resample:
             x = Downsample(dtype=self.dtype, name="downsamplers_0")(x)
             skips.append(x)
+        if not self.attention:
+            x = skips[-1] = add_residual(x, residual)
         return x, tuple(skips)
 
 
@@ -101,13 +111,17 @@ class MidBlock(Block):
         return x
 
 
-def time_embedding(config: UNetConfig, t: Array, dtype: jnp.dtype) -> Array:
-    """The embedding of ``t`` [B]; called inside a compact module, named ``time_embedding``."""
-    width = config.block_out_channels[0]
-    features = sinusoidal_embedding(
-        t, width, flip_sin_to_cos=config.flip_sin_to_cos, freq_shift=config.freq_shift
-    )
-    return TimestepEmbedding(4 * width, dtype=dtype, name="time_embedding")(features.astype(dtype))
+def add_residual(x: Array, residual: Array | None) -> Array:
+    """``x`` with an adapter's feature. Raises UserError if the shapes differ."""
+    if residual is None:
+        return x
+    if residual.shape != x.shape:
+        raise UserError(
+            f"the adapter's feature is {list(residual.shape)} where the U-Net's is "
+            f"{list(x.shape)}: the condition image has another size than the latents, or the "
+            "adapter's downscale_factor or adapter_type belongs to another model."
+        )
+    return x + residual.astype(x.dtype)
 
 
 class UNetEncoder(nn.Module):
@@ -116,34 +130,41 @@ class UNetEncoder(nn.Module):
     Args of the call:
         x: [B, h, w, in_channels], h and w multiples of ``config.downsampling``.
         t: [B], time in grid steps.
-        text: [B, S, cross_attention_dim] or None where the config has none.
+        prompt: empty where the config has no text.
         hint: added to ``conv_in``'s output (ControlNet's condition), [B, h, w, C0].
+        residuals: added inside the down blocks (a T2I-Adapter's features), one per level and
+            perhaps one more for the mid block; shapes as the U-Net's features there.
 
     Returns:
         The features, and the time embedding [B, 4 C0] which the decoder also reads.
     """
 
-    config: UNetConfig
+    config: EncoderConfig
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
 
     @nn.compact
     def __call__(
-        self, x: Array, t: Array, text: Array | None = None, hint: Array | None = None
+        self,
+        x: Array,
+        t: Array,
+        prompt: Prompt = NO_PROMPT,
+        hint: Array | None = None,
+        residuals: Sequence[Array] = (),
     ) -> tuple[Features, Array]:
         c = self.config
-        self._check(x, text)
+        self._check(x, prompt.text)
         down, mid = (
             (nn.remat(DownBlock), nn.remat(MidBlock)) if self.remat else (DownBlock, MidBlock)
         )
-        temb = time_embedding(c, t, self.dtype)
+        temb = time_embedding(c, t, prompt, self.dtype)
         x = conv3x3(c.block_out_channels[0], dtype=self.dtype, name="conv_in")(x.astype(self.dtype))
         if hint is not None:
             x = x + hint
-        if text is not None:
-            text = text.astype(self.dtype)
+        text = None if prompt.text is None else prompt.text.astype(self.dtype)
         skips: tuple[Array, ...] = (x,)
         last = len(c.block_out_channels) - 1
+        added = dict(enumerate(residuals))
         for level, kind in enumerate(c.down_block_types):
             x, new = down(
                 config=c,
@@ -153,7 +174,7 @@ class UNetEncoder(nn.Module):
                 resample="down" if level < last else None,
                 dtype=self.dtype,
                 name=f"down_blocks_{level}",
-            )(x, temb, text)
+            )(x, temb, text, added.get(level))
             skips += new
         x = mid(
             config=c,
@@ -163,7 +184,7 @@ class UNetEncoder(nn.Module):
             dtype=self.dtype,
             name="mid_block",
         )(x, temb, text)
-        return Features(skips, x), temb
+        return Features(skips, add_residual(x, added.get(last + 1))), temb
 
     def _check(self, x: Array, text: Array | None) -> None:
         c = self.config
@@ -180,6 +201,11 @@ class UNetEncoder(nn.Module):
         if (text is None) != (c.cross_attention_dim is None):
             wants = "needs" if c.cross_attention_dim else "takes no"
             raise UserError(f"this U-Net {wants} text embeddings.")
+        if text is not None and text.shape[-1] != c.cross_attention_dim:
+            raise UserError(
+                f"text embeddings of {text.shape[-1]} features, but this U-Net reads "
+                f"{c.cross_attention_dim}: the text encoder belongs to another model."
+            )
 
 
 class UNetDecoder(nn.Module):

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -34,56 +35,6 @@ def params():
 
 def template():
     return jax.eval_shape(lambda: jax.tree.map(jnp.asarray, params()))
-
-
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [
-        (
-            "down_blocks_0/attentions_0/transformer_blocks_0/attn1/to_out_0/kernel",
-            "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0.weight",
-        ),
-        ("time_embedding/linear_1/kernel", "time_embedding.linear_1.weight"),
-        ("time_embedding/linear_2/bias", "time_embedding.linear_2.bias"),
-        ("mid_block/resnets_1/conv1/bias", "mid_block.resnets.1.conv1.bias"),
-        ("mid_block/resnets_0/time_emb_proj/kernel", "mid_block.resnets.0.time_emb_proj.weight"),
-        (
-            "up_blocks_3/attentions_2/transformer_blocks_0/ff/net_0/proj/kernel",
-            "up_blocks.3.attentions.2.transformer_blocks.0.ff.net.0.proj.weight",
-        ),
-        (
-            "up_blocks_3/attentions_2/transformer_blocks_0/ff/net_2/bias",
-            "up_blocks.3.attentions.2.transformer_blocks.0.ff.net.2.bias",
-        ),
-        ("down_blocks_0/downsamplers_0/conv/kernel", "down_blocks.0.downsamplers.0.conv.weight"),
-        ("up_blocks_1/resnets_2/conv_shortcut/bias", "up_blocks.1.resnets.2.conv_shortcut.bias"),
-        ("conv_norm_out/scale", "conv_norm_out.weight"),
-        ("encoder/mid_block/attentions_0/group_norm/scale",
-         "encoder.mid_block.attentions.0.group_norm.weight"),
-        ("quant_conv/kernel", "quant_conv.weight"),
-        ("controlnet_down_blocks_11/kernel", "controlnet_down_blocks.11.weight"),
-        ("controlnet_cond_embedding/blocks_3/bias", "controlnet_cond_embedding.blocks.3.bias"),
-        ("text_model/embeddings/token_embedding/embedding",
-         "text_model.embeddings.token_embedding.weight"),
-        ("text_model/encoder/layers_22/self_attn/q_proj/kernel",
-         "text_model.encoder.layers.22.self_attn.q_proj.weight"),
-        ("mu", "mu"),
-    ],
-)  # fmt: skip
-def test_names_that_diffusers_uses(path, name):
-    assert df.torch_name(path) == name
-
-
-def test_layouts_element_by_element():
-    conv = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)  # H, W, in, out
-    torch = df.to_torch("a/kernel", conv)
-    assert torch.shape == (5, 4, 2, 3)
-    assert torch[4, 1, 0, 2] == conv[0, 2, 1, 4]
-    dense = np.arange(6, dtype=np.float32).reshape(2, 3)
-    assert df.to_torch("a/kernel", dense)[2, 1] == dense[1, 2]
-    for path, array in (("a/kernel", conv), ("a/kernel", dense), ("a/embedding", dense)):
-        np.testing.assert_array_equal(df.from_torch(path, df.to_torch(path, array)), array)
-    assert df.to_torch("a/embedding", dense) is dense
 
 
 def test_round_trip_is_bit_for_bit(tmp_path):
@@ -168,6 +119,107 @@ def test_sharded_fp16_and_transformers_file_names(tmp_path):
     (shards / "p-2.safetensors").unlink()
     with pytest.raises(UserError, match="p-2.safetensors, which is absent"):
         df.load_params(shards, template())
+
+
+def write_shards(directory, tensors, index, pattern):
+    """Two shards and their index, named as diffusers and transformers name them."""
+    directory.mkdir()
+    names = sorted(tensors)
+    weight_map = {name: pattern.format(1 + (i > 2)) for i, name in enumerate(names)}
+    for file in set(weight_map.values()):
+        part = {name: tensors[name] for name in names if weight_map[name] == file}
+        save_file(part, directory / file)
+    df.save_json(directory / index, {"metadata": {}, "weight_map": weight_map})
+
+
+def as_float16(tree):
+    return jax.tree.map(lambda x: x.astype(np.float16).astype(np.float32), tree)
+
+
+@pytest.mark.parametrize(
+    ("index", "pattern"),
+    [
+        (
+            "diffusion_pytorch_model.safetensors.index.fp16.json",
+            "diffusion_pytorch_model.fp16-0000{}-of-00002.safetensors",
+        ),
+        (
+            "diffusion_pytorch_model.safetensors.fp16.index.json",
+            "diffusion_pytorch_model-0000{}-of-00002.fp16.safetensors",
+        ),
+        ("model.fp16.safetensors.index.json", "model.fp16-0000{}-of-00002.safetensors"),
+    ],
+)
+def test_sharded_variants(index, pattern, tmp_path):
+    df.save_model(tmp_path, CONFIG, params(), dtype="float16")
+    write_shards(tmp_path / "shards", load_file(tmp_path / WEIGHTS), index, pattern)
+    got = df.load_params(tmp_path / "shards", template())
+    assert trees.tree_hash(got) == trees.tree_hash(as_float16(params()))
+
+
+def test_the_plain_file_goes_before_its_variants(tmp_path):
+    def add(name, value):
+        save_file({"mu": np.array(value, np.float32)}, tmp_path / name)
+
+    def load():
+        return float(df.load_params(tmp_path, {"mu": jax.ShapeDtypeStruct((), jnp.float32)})["mu"])
+
+    add("diffusion_pytorch_model.non_ema.safetensors", 5)
+    with pytest.raises(UserError, match="holds no diffusion_pytorch_model.safetensors"):
+        load()
+    for value, name in enumerate(("model.fp16.safetensors", "model.safetensors"), 1):
+        add(name, value)
+        assert load() == value
+    add("diffusion_pytorch_model.fp16.safetensors", 3)
+    assert load() == 3
+    add("diffusion_pytorch_model-00001-of-00001.safetensors", 4)
+    assert load() == 3  # without an index nothing says that the shards are all there
+    weight_map = {"mu": "diffusion_pytorch_model-00001-of-00001.safetensors"}
+    df.save_json(tmp_path / f"{WEIGHTS}.index.json", {"weight_map": weight_map})
+    assert load() == 4
+    add(WEIGHTS, 6)
+    assert load() == 6
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.safetensors", "/secret.safetensors", "a/b.safetensors"]
+)
+def test_an_index_cannot_lead_out_of_its_directory(name, tmp_path):
+    save_file({"mu": np.array(1, np.float32)}, tmp_path / "secret.safetensors")
+    (tmp_path / "model").mkdir()
+    df.save_json(tmp_path / "model" / f"{WEIGHTS}.index.json", {"weight_map": {"mu": name}})
+    with pytest.raises(UserError, match=f"names '{name}', which is not a file beside it"):
+        df.load_params(tmp_path / "model", {"mu": jax.ShapeDtypeStruct((), jnp.float32)})
+
+
+@pytest.mark.parametrize("stored", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("wanted", ["float32", "float16", "bfloat16"])
+def test_any_stored_dtype_becomes_the_templates(stored, wanted, tmp_path):
+    kernel = (
+        np.random.default_rng(0).normal(size=(5, 4, 3, 3)).astype(ml_dtypes.finfo(stored).dtype)
+    )
+    save_file({"conv.weight": kernel}, tmp_path / WEIGHTS)
+    shape = jax.ShapeDtypeStruct((3, 3, 4, 5), wanted)
+    got = df.load_params(tmp_path, {"conv": {"kernel": shape}})["conv"]["kernel"]
+    assert got.dtype == wanted
+    want = np.einsum("oihw->hwio", kernel.astype(np.float32)).astype(ml_dtypes.finfo(wanted).dtype)
+    np.testing.assert_array_equal(np.asarray(got), want)
+
+
+def test_little_memory_beside_the_result(tmp_path, monkeypatch):
+    """While a tensor is made, the host holds it as stored and one copy, and no earlier one."""
+    tensors = {f"l_{i}": {"kernel": np.ones((1024, 1024), np.float32)} for i in range(8)}
+    size = 4 * 1024 * 1024
+    df.save_model(tmp_path, CONFIG, tensors)
+    shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, tensors))
+    # The result may share numpy's memory on a CPU: one number stands for each of its arrays.
+    zero = jnp.zeros(())
+    monkeypatch.setattr(df, "_put", lambda array, place: zero)
+    tracemalloc.start()
+    df.load_params(tmp_path, shapes)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert size < peak < 2.5 * size
 
 
 @pytest.mark.parametrize("kept", [0, 5, 200, 0.9])

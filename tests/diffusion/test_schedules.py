@@ -1,4 +1,4 @@
-"""Noise schedules against formulas coded here in float64, and the sampler's timesteps."""
+"""Noise schedules against formulas coded here in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -109,43 +109,6 @@ def test_shapes_follow_t_and_times_off_the_grid_are_nan():
     assert schedule.alpha_sigma(jnp.int32(3))[0].shape == ()
     assert schedule.alpha_sigma(jnp.zeros((2, 3), jnp.int32))[1].shape == (2, 3)
     assert np.isnan(schedule.alpha_sigma(jnp.array([-2, N]))[0]).all()
-
-
-@pytest.mark.parametrize("schedule", [DiscreteSchedule(), ContinuousSchedule()], ids=str)
-@pytest.mark.parametrize(
-    ("steps", "expected"), [(1, [999]), (2, [999, 499]), (4, [999, 749, 499, 249])]
-)
-def test_trailing_timesteps(schedule, steps, expected):
-    times = schedule.timesteps(steps)
-    assert times.dtype == np.int32 and times.tolist() == expected
-
-
-def test_other_spacings():
-    schedule = DiscreteSchedule()
-    assert schedule.timesteps(3, "trailing").tolist() == [999, 666, 332]
-    assert schedule.timesteps(4, "leading").tolist() == [750, 500, 250, 0]
-    assert schedule.timesteps(4, "leading", 1).tolist() == [751, 501, 251, 1]
-    assert schedule.timesteps(4, "linspace").tolist() == [999, 666, 333, 0]
-
-
-@pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
-def test_every_number_of_steps_gives_that_many_descending_times(spacing):
-    for steps in range(1, N + 1):
-        times = DiscreteSchedule().timesteps(steps, spacing)
-        assert times.shape == (steps,) and np.all(np.diff(times) < 0)
-        assert times[-1] >= 0 and times[0] <= N - 1
-
-
-def test_bad_timesteps_are_refused():
-    schedule = DiscreteSchedule()
-    with pytest.raises(UserError, match="num_inference_steps=0"):
-        schedule.timesteps(0)
-    with pytest.raises(UserError, match="num_inference_steps=1001"):
-        schedule.timesteps(1001)
-    with pytest.raises(UserError, match="trailing, leading, linspace"):
-        schedule.timesteps(4, "sgm_uniform")
-    with pytest.raises(UserError, match="steps_offset=1"):
-        schedule.timesteps(1000, "leading", 1)
 
 
 def test_sample_t_covers_dt_to_the_last_timestep():

@@ -9,6 +9,7 @@ import pytest
 
 from codi_jax.models.adapters import AdaptedUNet
 from codi_jax.models.configs import ControlNetConfig, UNetConfig
+from codi_jax.models.embeddings import Prompt
 from codi_jax.models.unet import UNetDecoder, UNetEncoder
 from codi_jax.typing import UserError
 
@@ -104,7 +105,7 @@ def test_equation_10_by_hand(params, mu):
     tree = with_mu(params["mix", 6], mu)
 
     def encode(p, *args):
-        return UNetEncoder(TEXT).apply({"params": p}, *args)
+        return UNetEncoder(TEXT).apply({"params": p}, *args[:2], Prompt(args[2]))
 
     def decode(p, *args):
         return UNetDecoder(TEXT).apply({"params": p}, *args)
