@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from codi_jax.checkpoint.diffusers_format import save_json
+from codi_jax.checkpoint.files import save_json
 from codi_jax.data.degradation import bicubic_degrade
 from codi_jax.data.images import resize
 from codi_jax.data.sources import make_source

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from codi_jax import trees
-from codi_jax.checkpoint.diffusers_format import load_json
 from codi_jax.checkpoint.directory import INDEX, load_pipeline, read_pipeline, with_adapter
+from codi_jax.checkpoint.files import load_json
 from codi_jax.checkpoint.hub import resolve
 from codi_jax.checkpoint.pipeline import Pipeline, with_params
 from codi_jax.checkpoint.prompts import PromptEncoder

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from codi_jax.builder import checkpoint_path, load_model
-from codi_jax.checkpoint.diffusers_format import CONFIG, load_config, load_json, stored_tensors
+from codi_jax.checkpoint.diffusers_format import CONFIG, load_config
 from codi_jax.checkpoint.directory import (
     ADAPTER_CLASSES,
     INDEX,
@@ -20,7 +20,9 @@ from codi_jax.checkpoint.directory import (
     read_pipeline,
     save_pipeline,
 )
+from codi_jax.checkpoint.files import load_json, stored_tensors
 from codi_jax.checkpoint.hub import resolve
+from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.checkpoint.single_file import convert_single_file, open_single_file
 from codi_jax.typing import UserError
 
@@ -83,7 +85,7 @@ def inspect(source: str) -> str:
             for name, part in found.parts.items()
         ]
         fits = f"python -m codi_jax.convert import {path} DIRECTORY"
-        return "\n".join([f"{path}: {found.family.name}, a single file", *rows, f"use: {fits}"])
+        return "\n".join([f"{path}: {found.family.title}, a single file", *rows, f"use: {fits}"])
     if not (path / INDEX).is_file():
         kind = load_config(path).get("_class_name") or "/".join(load_config(path)["architectures"])
         fits = "a part of a pipeline"
@@ -105,7 +107,7 @@ def inspect(source: str) -> str:
     return "\n".join([*lines, f"use: {fits}"])
 
 
-def _kind(pipeline) -> str:
+def _kind(pipeline: Pipeline) -> str:
     if pipeline.unet is None:
         return "an autoencoder"
     text = "text-to-image prior" if pipeline.takes_text else "unconditional prior"
@@ -135,20 +137,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     source = "a directory in diffusers' format, a Hugging Face id owner/name"
-    dtypes = {"choices": ("float32", "float16"), "default": "float32"}
     one = commands.add_parser("import", help="fetch, convert and check a pipeline")
     one.add_argument("source", help=f"{source}, or a single .safetensors file")
     one.add_argument("target", type=Path, help="a new directory")
-    one.add_argument("--dtype", **dtypes, help="on disk; a single file keeps its own")
+    _add_dtype(one, "on disk; a single file keeps its own")
     one.add_argument("--prediction_type", choices=("epsilon", "v_prediction"))
     one.add_argument("--tokenizer", help="a tokenizer folder, for a single file, which has none")
     two = commands.add_parser("export", help="write a model for PyTorch diffusers")
     two.add_argument("source", help="a run's workdir, or " + source)
     two.add_argument("target", type=Path, help="a new directory")
-    two.add_argument("--dtype", **dtypes, help="on disk")
+    _add_dtype(two, "on disk")
     three = commands.add_parser("inspect", help="say what a checkpoint is and what fits it")
     three.add_argument("source", help=f"{source}, or a single .safetensors file")
     return parser
+
+
+def _add_dtype(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument(
+        "--dtype", choices=("float32", "float16"), default="float32", help=f"{text}; %(default)s"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,8 +19,8 @@ from ml_collections import ConfigDict, config_flags
 
 from codi_jax import __version__, trees
 from codi_jax.builder import Run, build_data, build_run
-from codi_jax.checkpoint.diffusers_format import load_json, save_json
 from codi_jax.checkpoint.directory import save_pipeline
+from codi_jax.checkpoint.files import load_json, save_json
 from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.checkpoint.store import Store
 from codi_jax.evals.evaluation import Evaluator, sr_results, table

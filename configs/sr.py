@@ -17,7 +17,8 @@ Your own photos: --config.data.source=DIR (folders are searched recursively).
 Stable Diffusion, 128 -> 512 px:
 
     python -m codi_jax.main --config=configs/sr.py:sd21 --workdir=runs/sd21 \
-        --config.data.source='photos/*.array_record' --config.mesh.fsdp=8 --config.data.num_workers=16
+        --config.data.source='photos/*.array_record' --config.data.num_workers=16 \\
+        --config.mesh.fsdp=8
 
 The checkpoint is fetched from Hugging Face; --config.model.pretrained=DIR takes a directory in
 diffusers' format. Memory: float32 parameters, two averages and two Adam moments of 1.22 B numbers

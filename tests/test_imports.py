@@ -34,7 +34,7 @@ OWNERS = {
     "clu": "train/metrics.py",
     "tensorflow": "train/metrics.py",
     "tensorflow_datasets": "data/",
-    "safetensors": "checkpoint/diffusers_format.py",
+    "safetensors": "checkpoint/files.py",
     "ml_collections": ("builder.py", "main.py"),
     "transformers": "checkpoint/tokenizer.py",
     "huggingface_hub": "checkpoint/hub.py",

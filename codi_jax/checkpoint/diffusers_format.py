@@ -4,7 +4,6 @@ The one reader and writer of that format; ``checkpoint.names`` says how a path o
 trees becomes a tensor's name and layout, and which file of a folder holds the weights.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,17 +12,20 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Sharding
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from codi_jax import trees
+from codi_jax.checkpoint.files import (
+    WEIGHTS,
+    load_json,
+    open_tensors,
+    save_json,
+    save_tensors,
+    weight_files,
+)
 from codi_jax.checkpoint.names import (
     IGNORED_TENSORS,
-    NOT_READ,
-    STEMS,
     canonical_name,
     canonical_shape,
-    choose_weights,
     from_torch,
     to_torch,
     torch_name,
@@ -31,35 +33,12 @@ from codi_jax.checkpoint.names import (
 from codi_jax.typing import Array, UserError
 
 CONFIG = "config.json"
-WEIGHTS = STEMS[0]
 
 
 class _Stored(NamedTuple):
     file: Path
     name: str
     shape: tuple[int, ...]  # in PyTorch's layout
-
-
-def save_json(path: str | os.PathLike[str], obj: Any) -> None:
-    """Writes ``obj`` as indented JSON; the file is replaced whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(obj, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def load_json(path: str | os.PathLike[str]) -> Any:
-    """Reads a JSON file. Raises UserError if it is absent or not JSON."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist. Give a directory in diffusers' format.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}): get the file again.") from error
 
 
 def load_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -124,17 +103,6 @@ def save_model(
     save_json(directory / CONFIG, dict(config))
 
 
-def save_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    """Writes a safetensors file, whole or not at all, as PyTorch's tools expect it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, temporary, metadata={"format": "pt"})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def load_params(
     directory: str | os.PathLike[str],
     template: Mapping[str, Any],
@@ -190,61 +158,6 @@ def _put(array: np.ndarray, sharding: Any) -> Array:
         return jax.device_put(array)
     # Unlike device_put, this needs no agreement between processes: each reads the file itself.
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
-
-
-def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files that together hold the model in ``directory``.
-
-    Raises UserError if there are none, or if an index names a file that is absent or elsewhere.
-    """
-    names = [p.name for p in sorted(directory.glob("*")) if p.is_file()]
-    chosen = choose_weights(names)
-    if chosen:
-        first = directory / chosen[0]
-        return _shards(first) if first.suffix == ".json" else [first]
-    refused = [name for name in names if name.endswith(NOT_READ)]
-    if refused:
-        raise UserError(
-            f"{directory} holds only {', '.join(refused)}: such files can run code when they are "
-            "loaded and are not read. Save the model as safetensors "
-            "(diffusers: save_pretrained(..., safe_serialization=True))."
-        )
-    raise UserError(
-        f"{directory} holds no {WEIGHTS}.safetensors. Give a model's directory in diffusers' "
-        "format, e.g. the folder unet/ of a pipeline."
-    )
-
-
-def _shards(index: Path) -> list[Path]:
-    content = load_json(index)
-    weight_map = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise UserError(f"{index} has no weight_map: get the file again.")
-    files = []
-    for name in sorted({str(name) for name in weight_map.values()}):
-        if Path(name).name != name:
-            raise UserError(
-                f"{index} names {name!r}, which is not a file beside it: a checkpoint is read from "
-                "its own folder only. Get it from a source that you trust."
-            )
-        if not (index.parent / name).is_file():
-            raise UserError(f"{index} names {name}, which is absent: get that file.")
-        files.append(index.parent / name)
-    return files
-
-
-def open_tensors(file: Path) -> Any:
-    """A safetensors file as a context that gives numpy arrays (ml_dtypes' bfloat16 among them).
-
-    Raises UserError if the file is truncated or not safetensors.
-    """
-    try:
-        # Not mapped: pages of a mapped file count as this process's memory once they are read.
-        return safe_open(file, framework="np", backend="pread")
-    except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{file} is truncated or not a safetensors file ({error}): get it again."
-        ) from error
 
 
 def _read_headers(files: list[Path]) -> dict[str, _Stored]:

@@ -19,13 +19,8 @@ from typing import Any
 
 import jax
 
-from codi_jax.checkpoint.diffusers_format import (
-    check_class,
-    load_config,
-    load_json,
-    save_json,
-    save_model,
-)
+from codi_jax.checkpoint.diffusers_format import check_class, load_config, save_model
+from codi_jax.checkpoint.files import load_json, save_json
 from codi_jax.checkpoint.pipeline import Pipeline, Placement, with_params
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import schedule_from_config

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from codi_jax.checkpoint.diffusers_format import CONFIG, load_json, weight_files
+from codi_jax.checkpoint.diffusers_format import CONFIG
+from codi_jax.checkpoint.files import load_json, weight_files
 from codi_jax.checkpoint.names import NOT_READ, choose_weights, refuse_pickle
 from codi_jax.typing import UserError
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from codi_jax.checkpoint.diffusers_format import CONFIG, open_tensors, save_json, save_tensors
+from codi_jax.checkpoint.diffusers_format import CONFIG
+from codi_jax.checkpoint.files import open_tensors, save_json, save_tensors
 from codi_jax.checkpoint.ldm_families import (
     SD2,
     SDXL,

@@ -100,15 +100,15 @@ class PictureSampler:
 
         Classifier-free guidance where ``uncond`` is given.
         """
-        p = self.pipeline
-        assert p.unet is not None and p.schedule is not None
+        p, network = self.pipeline, self.pipeline.unet
+        assert network is not None and p.schedule is not None
 
         def prepared(condition: Cond) -> Cond:
             # Once per image, not once per step: h_eta depends on neither z_t nor t.
-            return {**condition, "features": p.unet.condition(params, condition)}
+            return {**condition, "features": network.condition(params, condition)}
 
         return sample(
-            p.unet.predict,
+            network.predict,
             params,
             p.schedule,
             p.prediction_type,

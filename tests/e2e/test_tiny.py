@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from codi_jax import main
-from codi_jax.checkpoint.diffusers_format import load_json
 from codi_jax.checkpoint.directory import load_pipeline
+from codi_jax.checkpoint.files import load_json
 from codi_jax.checkpoint.store import Store
 from codi_jax.sample import Sampler
 from codi_jax.typing import UserError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from codi_jax import trees
-from codi_jax.checkpoint.diffusers_format import to_torch, torch_name
+from codi_jax.checkpoint.names import to_torch, torch_name
 from codi_jax.models.adapters import AdaptedUNet
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.configs import AutoencoderConfig, UNetConfig

@@ -8,7 +8,7 @@ import pytest
 from scipy.special import erf
 
 from codi_jax import trees
-from codi_jax.checkpoint.diffusers_format import torch_name
+from codi_jax.checkpoint.names import torch_name
 from codi_jax.models.text_encoder import CLIPTextEncoder, TextEncoderConfig
 from codi_jax.typing import UserError
 
