@@ -61,6 +61,7 @@ def make_checkpoint(root, prediction_type):
             norm_num_groups=4,
         ),
         unet=diffusers.UNet2DConditionModel(
+            sample_size=SIDE,
             block_out_channels=(16, 32),
             down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
@@ -143,6 +144,8 @@ def config_for(path, adapter, steps):
     # Strong steps, so that a few of them show in the pictures.
     config.optim.learning_rate, config.optim.mu_multiplier = 3e-3, 30.0
     config.ema.eval = 0.1
+    config.eval.steps = (4,)
+    config.batch_size, config.mesh.data = 2, 1
     if adapter != "mix":
         config.model.trainable = "adapter/.*"
     return config

@@ -34,6 +34,9 @@ class CoDiMixAdapter(ModelMixin, ConfigMixin):
         flip_sin_to_cos: bool = True,
         freq_shift: int = 0,
         upcast_attention: bool | None = False,
+        addition_embed_type: str | None = None,
+        addition_time_embed_dim: int | None = None,
+        projection_class_embeddings_input_dim: int | None = None,
     ):
         super().__init__()
         unet = UNet2DConditionModel(**dict(self.config))
