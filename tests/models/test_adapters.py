@@ -1,4 +1,4 @@
-"""The adapted U-Net of equation 10 and the ControlNet, on a network of two tiny levels."""
+"""Equation 10, ControlNet and T2I-Adapter, on a network of two tiny levels."""
 
 import dataclasses
 
@@ -10,6 +10,7 @@ import pytest
 from codi_jax.models.adapters import AdaptedUNet
 from codi_jax.models.configs import ControlNetConfig, UNetConfig
 from codi_jax.models.embeddings import Prompt
+from codi_jax.models.t2i_adapter import T2IAdapterConfig
 from codi_jax.models.unet import UNetDecoder, UNetEncoder
 from codi_jax.typing import UserError
 
@@ -32,11 +33,20 @@ PLAIN = dataclasses.replace(
     up_block_types=("UpBlock2D",),
 )
 HINT = ControlNetConfig(conditioning_embedding_out_channels=(2, 4))
+SD15 = UNetConfig().encoder
+T2I = T2IAdapterConfig(channels=(4, 8), num_res_blocks=1, downscale_factor=2)
+#: SDXL's way to read the prompt.
+POOLED = dataclasses.replace(
+    TEXT,
+    addition_embed_type="text_time",
+    addition_time_embed_dim=2,
+    projection_class_embeddings_input_dim=17,
+)
 ENCODER = {"conv_in", "time_embedding", "mid_block", "down_blocks_0", "down_blocks_1"}
 
 
 def network(adapter, config=TEXT, **kwargs):
-    return AdaptedUNet(unet=config, adapter=adapter, controlnet=HINT, **kwargs)
+    return AdaptedUNet(unet=config, adapter=adapter, **{"controlnet": HINT, "t2i": T2I} | kwargs)
 
 
 def normal(*shape, seed):
@@ -218,8 +228,21 @@ def test_bf16_computes_in_bf16_and_returns_float32(params, random_params, quick_
     assert 0 < np.abs(ours - exact).max() < 0.1 * np.abs(exact).max()
 
 
-def call(adapter="none", config=TEXT, z=Z, **cond):
-    model = network(adapter, config)
+@pytest.mark.parametrize("adapter", ["mix", "controlnet"])
+def test_sdxls_prompt_is_read_by_both_encoders(random_params, adapter):
+    model = network(adapter, POOLED)
+    assert "add_embedding" in model.encoder_names
+    tree = random_params(model.init)
+    cond = {**COND, "text_embeds": normal(2, 5, seed=7), "time_ids": np.ones((2, 6), np.int32)}
+    ours = predict(model, tree, Z, T, cond)
+    for part in ("unet", "adapter"):
+        silent = jax.tree.map(np.zeros_like, tree[part]["add_embedding"])
+        other = {**tree, part: {**tree[part], "add_embedding": silent}}
+        assert np.abs(predict(model, other, Z, T, cond) - ours).max() > 1e-4
+
+
+def call(adapter="none", config=TEXT, z=Z, own=None, **cond):
+    model = network(adapter, config, **own or {})
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     return jax.eval_shape(model.predict, shapes, z, T, cond)
 
@@ -234,6 +257,40 @@ def call(adapter="none", config=TEXT, z=Z, **cond):
         ({"adapter": "mix", "text": COND["text"]}, r"mix adapter needs cond\['latents'\].*text"),
         ({"adapter": "controlnet", "text": COND["text"]}, r"needs cond\['image'\]"),
         ({"adapter": "lora"}, "adapter='lora' is unknown"),
+        ({"text": COND["text"][..., :5]}, "text embeddings of 5 features.*reads 6"),
+        ({"config": POOLED, "text": COND["text"]}, r"needs cond\['text_embeds'\] .*time_ids"),
+        (
+            {
+                "config": POOLED,
+                "text": COND["text"],
+                "text_embeds": normal(2, 4, seed=0),
+                "time_ids": np.ones((2, 6), np.int32),
+            },
+            r"\[2, 4\] and time_ids \[2, 6\] make 16 .*reads 17",
+        ),
+        (
+            {"adapter": "mix", **COND, "latents": COND["latents"][:, :2]},
+            r"latents are \[2, 2, 6\] but z_t is \[2, 4, 6\]",
+        ),
+        (
+            {"adapter": "controlnet", **COND, "image": COND["image"][:, :4]},
+            r"image is \[2, 2, 6\] but z_t is \[2, 4, 6\].*2 times",
+        ),
+        ({"adapter": "controlnet", **COND, "image": COND["image"][..., :1]}, "of 3 .* given 1"),
+        (
+            {"adapter": "t2i", **COND, "image": COND["image"][:, :4]},
+            r"feature is \[2, 2, 6, 4\] where the U-Net's is \[2, 4, 6, 4\]",
+        ),
+        ({"adapter": "t2i", **COND, "image": COND["image"][:, :6]}, "6x12.*multiples of 4"),
+        ({"adapter": "t2i", "text": COND["text"]}, r"t2i adapter needs cond\['image'\]"),
+        (
+            {"adapter": "t2i", "own": {"t2i": T2IAdapterConfig()}},
+            r"has channels=\(320, 640, 1280, 1280\) where its U-Net needs \(4, 8, 8\)",
+        ),
+        (
+            {"adapter": "controlnet", "own": {"controlnet": ControlNetConfig(encoder=SD15)}},
+            r"block_out_channels=\(320, 640, 1280, 1280\) where its U-Net needs \(4, 8\)",
+        ),
     ],
 )
 def test_bad_input_is_named(kwargs, says):

@@ -10,6 +10,7 @@ from codi_jax.checkpoint.names import to_torch, torch_name
 from codi_jax.models.adapters import AdaptedUNet
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.configs import AutoencoderConfig, UNetConfig
+from codi_jax.models.t2i_adapter import T2IAdapter, T2IAdapterConfig
 
 KEY = jax.random.key(0)
 SD21 = UNetConfig(
@@ -57,6 +58,45 @@ def test_count_of_sd15():
     assert len(names) == 686
     assert names["down_blocks.0.attentions.0.proj_in.weight"] == (320, 320, 1, 1)
     assert names["mid_block.attentions.0.transformer_blocks.0.attn2.to_v.weight"] == (1280, 768)
+
+
+def test_count_of_sdxl():
+    config = UNetConfig(
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(320, 640, 1280),
+        attention_head_dim=(5, 10, 20),
+        transformer_layers_per_block=(1, 2, 10),
+        cross_attention_dim=2048,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=2816,
+    )
+    shapes = init_shapes(config, "controlnet")
+    assert count(shapes["unet"]) == 2_567_463_684
+    assert count(shapes["adapter"]) == 1_251_014_160
+    names = torch_shapes(shapes["unet"])
+    assert len(names) == 1680
+    assert names["add_embedding.linear_1.weight"] == (1280, 2816)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "expected"),
+    [
+        ("full_adapter", {}, 77_369_280),
+        ("full_adapter_xl", {"downscale_factor": 16}, 79_028_160),
+        ("light_adapter", {"channels": (320, 640, 1280), "num_res_blocks": 4}, 18_689_200),
+    ],
+)
+def test_counts_of_t2i_adapters(kind, options, expected):
+    config = T2IAdapterConfig(adapter_type=kind, **options)
+    model, side = T2IAdapter(config), config.downsampling
+    shapes = jax.eval_shape(model.init, KEY, jnp.zeros((1, side, side, 3)))["params"]
+    assert count(shapes) == expected
+    names = torch_shapes(shapes)
+    assert names["adapter.body.2.in_conv.weight"][0] == (320 if config.light else 1280)
+    assert "adapter.body.3.resnets.1.block2.bias" in names
 
 
 TRANSFORMER = "down_blocks.0.attentions.1.transformer_blocks.0"

@@ -1,5 +1,7 @@
 """PyTorch models with random weights, saved as diffusers saves them, and their outputs."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -60,10 +62,15 @@ class Parity:
         assert wanted.keys() == found.keys()
         assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
-    def ours(self, f, *args):
-        """Compiled with few optimisations: for small models compiling costs most."""
-        options = {"xla_backend_optimization_level": 0}
+    def ours(self, f, *args, large=False):
+        """Small models are compiled with few optimisations: for them compiling costs most."""
+        options = None if large else {"xla_backend_optimization_level": 0}
         return jax.tree.map(np.asarray, jax.jit(f, compiler_options=options)(*args))
+
+    def forget(self):
+        """Delete what was saved: full-size models fill disks."""
+        shutil.rmtree(self.root)
+        self.root.mkdir()
 
     def torch(self, *arrays):
         """Ours to PyTorch's: NHWC -> NCHW, integers as int64."""
