@@ -102,7 +102,10 @@ def build_pipeline(config: ConfigDict, dtype: Any) -> Pipeline:
         base = Pipeline(vae=AutoencoderConfig.from_config(model.vae.to_dict()))
     if config.task == "autoencoder":
         return base
-    network = base.unet or AdaptedUNet(unet=UNetConfig.from_config(model.unet.to_dict()))
+    trained_at = {"sample_size": config.data.size // base.vae.downsampling}
+    network = base.unet or AdaptedUNet(
+        unet=UNetConfig.from_config(trained_at | model.unet.to_dict())
+    )
     schedule, kind = base.schedule, base.prediction_type
     if schedule is None:
         schedule, kind = schedule_from_config(model.scheduler.to_dict()), model.prediction_type

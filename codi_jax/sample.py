@@ -136,7 +136,7 @@ class Sampler:
 
         Args:
             prompt: for models with text.
-            size: height and width in pixels; by default 64 latents a side.
+            size: height and width in pixels; by default those that the U-Net was trained at.
             steps: sampling steps.
             seed: of the initial noise.
             guidance_scale: classifier-free guidance; not used without text.
@@ -153,7 +153,10 @@ class Sampler:
         text, negative = self._texts(prompt, negative_prompt, guidance_scale)
         _check_steps(steps)
         f = p.vae.downsampling
-        height, width = size or (64 * f, 64 * f)
+        assert p.unet is not None
+        side = p.unet.unet.sample_size or 64
+        latents = (side, side) if isinstance(side, int) else side
+        height, width = size or (latents[0] * f, latents[1] * f)
         shape = (height // f, width // f, p.vae.latent_channels)
         if height % f or width % f or (noise is not None and noise.shape != shape):
             raise UserError(

@@ -186,8 +186,13 @@ class EncoderConfig(FromConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UNetConfig(EncoderConfig):
-    """diffusers' ``UNet2DConditionModel``; the defaults are Stable Diffusion 1.5's."""
+    """diffusers' ``UNet2DConditionModel``; the defaults are Stable Diffusion 1.5's.
 
+    ``sample_size``: latents' side that it was trained at, which diffusers' pipelines and ours make
+    where no size is given. The network itself takes any.
+    """
+
+    sample_size: int | tuple[int, int] | None = None
     out_channels: int = 4
     up_block_types: tuple[str, ...] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
 
