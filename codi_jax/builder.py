@@ -27,8 +27,7 @@ from codi_jax.distill.codi import CoDiLoss
 from codi_jax.distill.finetune import DiffusionLoss
 from codi_jax.models.adapters import AdaptedUNet
 from codi_jax.models.autoencoder import AutoencoderKL
-from codi_jax.models.configs import AutoencoderConfig, ControlNetConfig, UNetConfig
-from codi_jax.models.t2i_adapter import T2IAdapterConfig
+from codi_jax.models.configs import AutoencoderConfig, UNetConfig
 from codi_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
 from codi_jax.parallel.sharding import param_shardings, state_shardings
 from codi_jax.train.objectives import autoencoder_objective, diffusion_objective
@@ -110,7 +109,7 @@ def build_pipeline(config: ConfigDict, dtype: Any) -> Pipeline:
     if schedule is None:
         schedule, kind = schedule_from_config(model.scheduler.to_dict()), model.prediction_type
     if network.adapter == "none":
-        network = new_adapter(network, model.adapter, base.vae.downsampling)
+        network = network.with_adapter(model.adapter, base.vae.downsampling)
     network = dataclasses.replace(network, dtype=dtype, remat=model.remat)
     pipeline = dataclasses.replace(
         base,
@@ -123,24 +122,6 @@ def build_pipeline(config: ConfigDict, dtype: Any) -> Pipeline:
     if model.pretrained_adapter:
         return with_adapter(pipeline, checkpoint_path(model.pretrained_adapter))
     return pipeline
-
-
-def new_adapter(network: AdaptedUNet, kind: str, downsampling: int) -> AdaptedUNet:
-    """``network`` with an adapter for it; ``downsampling`` is the autoencoder's."""
-    widths = network.unet.block_out_channels
-    levels = downsampling.bit_length()  # of ControlNet's pyramid: one more than it halves
-    hint = ControlNetConfig().conditioning_embedding_out_channels[-levels:]
-    sdxl = network.unet.addition_embed_type is not None
-    return dataclasses.replace(
-        network,
-        adapter=kind,
-        controlnet=ControlNetConfig(conditioning_embedding_out_channels=hint),
-        t2i=T2IAdapterConfig(
-            channels=widths,
-            downscale_factor=2 * downsampling if sdxl else downsampling,
-            adapter_type="full_adapter_xl" if sdxl else "full_adapter",
-        ),
-    )
 
 
 def encode_prompt(config: ConfigDict, pipeline: Pipeline) -> dict[str, Any]:

@@ -72,6 +72,22 @@ class AdaptedUNet:
                 "it belongs to another model."
             )
 
+    def with_adapter(self, kind: str, downsampling: int) -> "AdaptedUNet":
+        """This U-Net with a new adapter; ``downsampling`` is the autoencoder's."""
+        levels = downsampling.bit_length()  # of ControlNet's pyramid: one more than it halves
+        hint = ControlNetConfig().conditioning_embedding_out_channels[-levels:]
+        sdxl = self.unet.addition_embed_type is not None
+        return dataclasses.replace(
+            self,
+            adapter=kind,
+            controlnet=ControlNetConfig(conditioning_embedding_out_channels=hint),
+            t2i=T2IAdapterConfig(
+                channels=self.unet.block_out_channels,
+                downscale_factor=2 * downsampling if sdxl else downsampling,
+                adapter_type="full_adapter_xl" if sdxl else "full_adapter",
+            ),
+        )
+
     def init(self, key: Array) -> dict[str, Any]:
         """Random parameters, float32. The adapter's copied encoder *is* the U-Net's."""
         unet_key, adapter_key = jax.random.split(key)
