@@ -73,10 +73,9 @@ def test_count_of_sdxl():
         addition_time_embed_dim=256,
         projection_class_embeddings_input_dim=2816,
     )
-    shapes = init_shapes(config, "controlnet")
-    assert count(shapes["unet"]) == 2_567_463_684
-    assert count(shapes["adapter"]) == 1_251_014_160
-    names = torch_shapes(shapes["unet"])
+    shapes = init_shapes(config)["unet"]
+    assert count(shapes) == 2_567_463_684
+    names = torch_shapes(shapes)
     assert len(names) == 1680
     assert names["add_embedding.linear_1.weight"] == (1280, 2816)
 

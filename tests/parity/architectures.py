@@ -12,16 +12,10 @@ SD15 = {
     "norm_num_groups": 4,
 }
 SD21 = SD15 | {"attention_head_dim": (2, 6), "use_linear_projection": True}
-SDXL = {
-    "block_out_channels": (8, 16, 24),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "layers_per_block": 1,
-    "attention_head_dim": (1, 2, 3),
-    "transformer_layers_per_block": (1, 1, 2),
-    "cross_attention_dim": 12,
-    "norm_num_groups": 4,
-    "use_linear_projection": True,
+SDXL = SD21 | {
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2),
     "addition_embed_type": "text_time",
     "addition_time_embed_dim": 6,
     "projection_class_embeddings_input_dim": 46,  # 6 * 6 + 10

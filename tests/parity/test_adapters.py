@@ -70,6 +70,14 @@ UNETS = {
     "SD 1.5": SD15,
     "SD 1.5, equal widths": SD15 | {"block_out_channels": (16, 16)},
     "SDXL": SDXL,
+    # SDXL's order of levels, on which the sizes of the features depend.
+    "three levels": SD15
+    | {
+        "block_out_channels": (8, 16, 24),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        "mid_block_type": "UNetMidBlock2D",
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    },
 }
 CONTROLNETS = {
     "of SD 1.5": ("SD 1.5", {}),
@@ -103,8 +111,8 @@ def test_controlnet(parity, case_of, name):
 T2I_ADAPTERS = {
     "full_adapter": ("SD 1.5", {"channels": [16, 24], "downscale_factor": 4}),
     "light_adapter": ("SD 1.5, equal widths", {"channels": [16], "downscale_factor": 4}),
-    # SDXL's first level adds the feature after its downsampler; the last goes to the mid block.
-    "full_adapter_xl": ("SDXL", {"channels": [8, 16, 24, 24], "downscale_factor": 8}),
+    # The first level adds its feature after its downsampler; the last goes to the mid block.
+    "full_adapter_xl": ("three levels", {"channels": [8, 16, 24, 24], "downscale_factor": 8}),
 }
 
 
