@@ -76,15 +76,16 @@ class AdaptedUNet:
         """This U-Net with a new adapter; ``downsampling`` is the autoencoder's."""
         levels = downsampling.bit_length()  # of ControlNet's pyramid: one more than it halves
         hint = ControlNetConfig().conditioning_embedding_out_channels[-levels:]
-        sdxl = self.unet.addition_embed_type is not None
+        # Without attention in the first level its feature comes after the downsampler, as in SDXL.
+        late = self.unet.down_block_types[0] == "DownBlock2D"
         return dataclasses.replace(
             self,
             adapter=kind,
             controlnet=ControlNetConfig(conditioning_embedding_out_channels=hint),
             t2i=T2IAdapterConfig(
                 channels=self.unet.block_out_channels,
-                downscale_factor=2 * downsampling if sdxl else downsampling,
-                adapter_type="full_adapter_xl" if sdxl else "full_adapter",
+                downscale_factor=2 * downsampling if late else downsampling,
+                adapter_type="full_adapter_xl" if late else "full_adapter",
             ),
         )
 
