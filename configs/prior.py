@@ -19,7 +19,7 @@ def get_config(variant: str = "default") -> ConfigDict:
     """``default``, or ``tiny``: the same road with small networks, for tests."""
     config = base()
     config.task = "prior"
-    config.steps, config.batch_size = 320, 16
+    config.steps, config.batch_size = 1600, 16
     config.model.trainable = "unet/.*"
     config.model.unet = ConfigDict(
         {

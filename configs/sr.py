@@ -58,8 +58,9 @@ def get_config(variant: str = "default") -> ConfigDict:
     if variant == "pe":
         config.model.trainable = "adapter/.*"
     if variant == "demo":
-        config.steps, config.batch_size = 480, 16
+        config.steps, config.data.degradation = 1900, "bicubic"
         config.ema = ConfigDict({"target": 0.95, "eval": 0.995})
+        config.eval.every, config.checkpoint.every = 1000, 500
     if variant == "tiny":
         _make_tiny(config)
     if variant in CHECKPOINTS:

@@ -44,6 +44,7 @@ def save_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
     try:
         save_file(tensors, temporary, metadata={"format": "pt"})
+        temporary.chmod(0o644)  # safetensors makes files that only their owner may read
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
