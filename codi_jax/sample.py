@@ -182,7 +182,7 @@ class Sampler:
         text = self.encode_prompt([prompt or ""])
         if guidance_scale == 1.0:
             return text, None
-        return text, self.encode_prompt([negative_prompt or ""])
+        return text, self.encode_prompt.negative(negative_prompt)
 
     @functools.cached_property
     def encode_prompt(self) -> PromptEncoder:

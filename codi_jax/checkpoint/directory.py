@@ -20,7 +20,7 @@ from typing import Any
 import jax
 
 from codi_jax.checkpoint.diffusers_format import check_class, load_config, save_model
-from codi_jax.checkpoint.files import load_json, save_json
+from codi_jax.checkpoint.files import INDEX, load_json, save_json
 from codi_jax.checkpoint.pipeline import Pipeline, Placement, with_params
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import schedule_from_config
@@ -29,7 +29,6 @@ from codi_jax.models.configs import AutoencoderConfig, ControlNetConfig, UNetCon
 from codi_jax.models.t2i_adapter import T2IAdapterConfig
 from codi_jax.typing import UserError
 
-INDEX = "model_index.json"
 #: Parts that are carried from the prior to the distilled model as they are.
 TEXT_PARTS = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
 #: Class of an adapter's config.json -> its kind here.
@@ -124,7 +123,8 @@ def _copy_text(pipeline: Pipeline, root: Path) -> dict[str, Any]:
     if jax.process_index() == 0 and source.resolve() != root.resolve():
         for part in parts:
             shutil.copytree(source / part, root / part, dirs_exist_ok=True)
-    return {part: index[part] for part in parts if part in index}
+    kept = (*parts, "force_zeros_for_empty_prompt")
+    return {key: index[key] for key in kept if key in index}
 
 
 def read_pipeline(directory: str | os.PathLike[str]) -> Pipeline:

@@ -14,6 +14,8 @@ from codi_jax.checkpoint.names import NOT_READ, STEMS, choose_weights
 from codi_jax.typing import UserError
 
 WEIGHTS = STEMS[0]
+#: At the top of a pipeline: which parts it has.
+INDEX = "model_index.json"
 
 
 def save_json(path: str | os.PathLike[str], obj: Any) -> None:

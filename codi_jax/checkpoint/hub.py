@@ -11,11 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from codi_jax.checkpoint.diffusers_format import CONFIG
-from codi_jax.checkpoint.files import load_json, weight_files
+from codi_jax.checkpoint.files import INDEX, load_json, weight_files
 from codi_jax.checkpoint.names import NOT_READ, choose_weights, refuse_pickle
 from codi_jax.typing import UserError
 
-INDEX = "model_index.json"
 _MODELS = ("unet", "vae", "adapter", "text_encoder", "text_encoder_2")
 _OTHERS = ("tokenizer", "tokenizer_2", "scheduler")
 _ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")

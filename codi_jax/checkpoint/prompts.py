@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from codi_jax.checkpoint.diffusers_format import load_config, load_params
-from codi_jax.checkpoint.tokenizer import load_tokenizer
+from codi_jax.checkpoint.files import INDEX, load_json
+from codi_jax.checkpoint.tokenizer import Tokenizer, load_tokenizer
 from codi_jax.models.text_encoder import CLIPTextEncoder, CLIPTextOutput, TextEncoderConfig
 from codi_jax.typing import Array, UserError
 
@@ -37,13 +38,18 @@ class PromptEncoder:
                 f"{root} has no text_encoder, which its U-Net needs: get that folder (and "
                 "tokenizer) of the checkpoint too."
             )
+        index = load_json(root / INDEX)
+        self._zeros_for_empty = len(pairs) > 1 and index.get("force_zeros_for_empty_prompt", True)
         self._parts = []
-        for tokenizer, part in pairs:
-            model = CLIPTextEncoder(TextEncoderConfig.from_config(load_config(root / part)), dtype)
+        for folder, part in pairs:
+            config = TextEncoderConfig.from_config(load_config(root / part))
+            tokenizer = load_tokenizer(root / folder)
+            _check_fit(root, folder, tokenizer, part, config)
+            model = CLIPTextEncoder(config, dtype)
             example = jnp.zeros((1, 2), jnp.int32)
             shapes = jax.eval_shape(model.init, jax.random.key(0), example)["params"]
             params = load_params(root / part, shapes)
-            self._parts.append((load_tokenizer(root / tokenizer), jax.jit(model.apply), params))
+            self._parts.append((tokenizer, jax.jit(model.apply), params))
 
     def __call__(self, prompts: Sequence[str]) -> dict[str, Array]:
         """Condition entries of ``prompts``: "text" [B, S, D] float32, and with two encoders
@@ -59,3 +65,25 @@ class PromptEncoder:
             "text": text.astype(jnp.float32),
             "text_embeds": outputs[1].pooled.astype(jnp.float32),
         }
+
+    def negative(self, prompt: str | None) -> dict[str, Array]:
+        """The other side of classifier-free guidance: ``prompt``, by default the empty one, for
+        which Stable Diffusion XL was trained with zeros (``force_zeros_for_empty_prompt``)."""
+        text = self([prompt or ""])
+        if prompt is None and self._zeros_for_empty:
+            return jax.tree.map(jnp.zeros_like, text)
+        return text
+
+
+def _check_fit(
+    root: Path, folder: str, tokenizer: Tokenizer, part: str, config: TextEncoderConfig
+) -> None:
+    if (
+        tokenizer.vocab_size > config.vocab_size
+        or tokenizer.max_length > config.max_position_embeddings
+    ):
+        raise UserError(
+            f"{root}: the {folder} has {tokenizer.vocab_size} tokens and texts of "
+            f"{tokenizer.max_length}, but the {part} knows {config.vocab_size} and "
+            f"{config.max_position_embeddings}: take both from one checkpoint."
+        )

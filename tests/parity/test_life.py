@@ -38,44 +38,53 @@ def write_tokenizer(directory):
     return tokenizer, len(vocabulary)
 
 
-def make_checkpoint(root, prediction_type):
-    """A small Stable Diffusion with random weights, saved by PyTorch diffusers."""
-    torch.manual_seed(0)
-    tokenizer, size = write_tokenizer(root / "vocabulary")
-    text_config = transformers.CLIPTextConfig(
-        vocab_size=size,
-        hidden_size=24,
+VAE = {
+    "block_out_channels": (8, 8, 16),
+    "down_block_types": ("DownEncoderBlock2D",) * 3,
+    "up_block_types": ("UpDecoderBlock2D",) * 3,
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+}
+UNET = {
+    "sample_size": SIDE,
+    "block_out_channels": (16, 32),
+    "layers_per_block": 1,
+    "attention_head_dim": 2,
+    "norm_num_groups": 8,
+}
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+def text_config(vocabulary, width):
+    return transformers.CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
         intermediate_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=16,
-        eos_token_id=size - 1,
-        bos_token_id=size - 2,
+        eos_token_id=vocabulary - 1,
+        bos_token_id=vocabulary - 2,
+        projection_dim=10,
     )
+
+
+def make_checkpoint(root, prediction_type):
+    """A small Stable Diffusion with random weights, saved by PyTorch diffusers."""
+    torch.manual_seed(0)
+    tokenizer, size = write_tokenizer(root / "vocabulary")
     pipeline = diffusers.StableDiffusionPipeline(
-        vae=diffusers.AutoencoderKL(
-            block_out_channels=(8, 8, 16),
-            down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3,
-            layers_per_block=1,
-            norm_num_groups=4,
-        ),
+        vae=diffusers.AutoencoderKL(**VAE),
         unet=diffusers.UNet2DConditionModel(
-            sample_size=SIDE,
-            block_out_channels=(16, 32),
+            **UNET,
             down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            layers_per_block=1,
-            attention_head_dim=2,
             cross_attention_dim=24,
-            norm_num_groups=8,
         ),
-        text_encoder=transformers.CLIPTextModel(text_config),
+        text_encoder=transformers.CLIPTextModel(text_config(size, 24)),
         tokenizer=tokenizer,
         scheduler=diffusers.DDIMScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
+            **BETAS,
             clip_sample=False,
             set_alpha_to_one=False,
             steps_offset=1,
@@ -87,6 +96,35 @@ def make_checkpoint(root, prediction_type):
     )
     pipeline.save_pretrained(root / "sd", safe_serialization=True)
     return root / "sd"
+
+
+def make_xl(root):
+    """A small Stable Diffusion XL."""
+    torch.manual_seed(0)
+    tokenizer, size = write_tokenizer(root / "vocabulary")
+    pipeline = diffusers.StableDiffusionXLPipeline(
+        vae=diffusers.AutoencoderKL(**VAE, scaling_factor=0.13025),
+        unet=diffusers.UNet2DConditionModel(
+            **UNET,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 2),
+            cross_attention_dim=24 + 16,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + 10,
+        ),
+        text_encoder=transformers.CLIPTextModel(text_config(size, 24)),
+        text_encoder_2=transformers.CLIPTextModelWithProjection(text_config(size, 16)),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        scheduler=diffusers.EulerDiscreteScheduler(
+            **BETAS, timestep_spacing="leading", steps_offset=1
+        ),
+    )
+    pipeline.save_pretrained(root / "xl", safe_serialization=True)
+    return root / "xl"
 
 
 @pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
@@ -113,27 +151,39 @@ def decoded(sampler, latents):
     return np.clip(sampler.pictures.vae.apply(params, latents, method="decode"), -1, 1)
 
 
-def test_text_to_image_trajectory(checkpoint):
-    pipe = diffusers.StableDiffusionPipeline.from_pretrained(checkpoint)
+def trajectory(checkpoint, negative):
+    """Ours and diffusers' picture [32, 32, 3] in [-1, 1] of 10 guided steps from one noise."""
+    pipe = diffusers.DiffusionPipeline.from_pretrained(checkpoint)
     options = {"num_inference_steps": 10, "guidance_scale": 5.0, "output_type": "pt"}
-    theirs = pipe(PROMPT, negative_prompt=NEGATIVE, latents=as_torch(noise()), **options).images
+    theirs = pipe(PROMPT, negative_prompt=negative, latents=as_torch(noise()), **options).images
     sampler = Sampler.load(checkpoint)
-    latents = sampler.pictures.sample_latents(
+    pictures, shape = sampler.pictures, (1, SIDE, SIDE, 4)
+    latents = pictures.sample_latents(
         sampler.params,
         jnp.asarray(noise()[None]),
-        sampler.pictures.text_condition(sampler.encode_prompt([PROMPT]), (1, SIDE, SIDE, 4)),
-        sampler.pictures.text_condition(sampler.encode_prompt([NEGATIVE]), (1, SIDE, SIDE, 4)),
+        pictures.text_condition(sampler.encode_prompt([PROMPT]), shape),
+        pictures.text_condition(sampler.encode_prompt.negative(negative), shape),
         5.0,
         steps=10,
         sampler=sampler.pipeline.sampler,
     )
-    expected = theirs.numpy().transpose(0, 2, 3, 1) * 2 - 1
-    assert expected.std() > 0.05
-    np.testing.assert_allclose(decoded(sampler, latents), expected, atol=TOLERANCE)
+    return decoded(sampler, latents)[0], theirs[0].permute(1, 2, 0).numpy() * 2 - 1, sampler
+
+
+def test_text_to_image_trajectory(checkpoint):
+    ours, theirs, sampler = trajectory(checkpoint, NEGATIVE)
+    assert theirs.std() > 0.05
+    np.testing.assert_allclose(ours, theirs, atol=TOLERANCE)
     picture = sampler.generate(
-        PROMPT, negative_prompt=NEGATIVE, steps=10, guidance_scale=5.0, size=(32, 32), noise=noise()
+        PROMPT, negative_prompt=NEGATIVE, steps=10, guidance_scale=5.0, noise=noise()
     )
-    np.testing.assert_allclose(np.asarray(picture) / 127.5 - 1, expected[0], atol=0.005)
+    np.testing.assert_allclose(np.asarray(picture) / 127.5 - 1, theirs, atol=0.005)
+
+
+def test_text_to_image_trajectory_of_xl(tmp_path):
+    ours, theirs, _ = trajectory(make_xl(tmp_path), None)
+    assert theirs.std() > 0.05
+    np.testing.assert_allclose(ours, theirs, atol=TOLERANCE)
 
 
 def config_for(path, adapter, steps):
