@@ -1,12 +1,13 @@
-"""Seconds and host memory to load a checkpoint of Stable Diffusion 2.1's U-Net.
+"""Seconds and host memory to load a checkpoint of Stable Diffusion 2.1.
 
     python -m benchmarks.loading --output loading.json
 
-Writes a random checkpoint of 866 million parameters (3.5 GB as float32) to a temporary folder and
-loads it in a fresh process, for each pair of a dtype in the file and a dtype of the parameters.
+Writes random weights of its U-Net, autoencoder and text encoder (1.29 billion parameters, 5.2 GB as
+float32) to a temporary folder and loads them in a fresh process, for each pair of a dtype in the
+file and a dtype of the parameters.
 Memory is the peak over what the process had before, as the kernel counts it (Linux only). On a
 CPU the parameters themselves are in that memory: no ratio to them can be below 1. The file was
-just written, so it is read from the page cache. Needs 8 GB of memory and 4 GB of disk.
+just written, so it is read from the page cache. Needs 8 GB of memory and 8 GB of disk.
 """
 
 import argparse
@@ -23,32 +24,45 @@ import jax
 import numpy as np
 
 from codi_jax import trees
-from codi_jax.checkpoint.diffusers_format import WEIGHTS, load_params, save_model
+from codi_jax.checkpoint.diffusers_format import load_params, save_model
+from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.models.adapters import AdaptedUNet
-from codi_jax.models.configs import UNetConfig
+from codi_jax.models.configs import AutoencoderConfig, UNetConfig
+from codi_jax.models.text_encoder import CLIPTextEncoder, TextEncoderConfig
 
-SD21 = UNetConfig(
+UNET = UNetConfig(
     attention_head_dim=(5, 10, 20, 20), cross_attention_dim=1024, use_linear_projection=True
+)
+TEXT = TextEncoderConfig(
+    hidden_size=1024,
+    intermediate_size=4096,
+    num_hidden_layers=23,
+    num_attention_heads=16,
+    hidden_act="gelu",
 )
 #: Dtype in the file, dtype of the parameters.
 PAIRS = (("float32", "float32"), ("float16", "float16"), ("float16", "float32"))
 
 
-def template(dtype: str) -> Any:
-    """Shapes of the U-Net's parameters, abstract."""
-    shapes = jax.eval_shape(AdaptedUNet(unet=SD21).init, jax.random.key(0))["unet"]
+def template(dtype: str) -> dict[str, Any]:
+    """Shapes of the parameters by part, abstract."""
+    pipeline = Pipeline(vae=AutoencoderConfig(), unet=AdaptedUNet(unet=UNET))
+    shapes = jax.eval_shape(pipeline.init, jax.random.key(0))
+    ids = jax.ShapeDtypeStruct((1, 2), "int32")
+    text = jax.eval_shape(CLIPTextEncoder(TEXT).init, jax.random.key(0), ids)["params"]
+    shapes = {**shapes, "text_encoder": text}
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), shapes)
 
 
 def write(directory: Path, dtype: str) -> None:
     """A checkpoint of random weights."""
     rng = np.random.default_rng(0)
-    params = {
-        path: rng.standard_normal(leaf.shape, dtype=np.float32) * np.float32(0.02)
-        for path, leaf in trees.flatten(template(dtype)).items()
-    }
-    config = {"_class_name": "UNet2DConditionModel", **SD21.to_config()}
-    save_model(directory, config, trees.unflatten(params), dtype=dtype)
+    for part, shapes in template(dtype).items():
+        params = {
+            path: rng.standard_normal(leaf.shape, dtype=np.float32) * np.float32(0.02)
+            for path, leaf in trees.flatten(shapes).items()
+        }
+        save_model(directory / part, {}, trees.unflatten(params), dtype=dtype)
 
 
 def _memory(key: str) -> int:
@@ -64,7 +78,7 @@ def load(directory: str, dtype: str) -> None:
     shapes = template(dtype)
     jax.device_put(np.zeros(1, np.float32)).block_until_ready()  # starts the backend
     before, start = _memory("VmRSS"), time.perf_counter()
-    params = load_params(directory, shapes)
+    params = {part: load_params(Path(directory) / part, shapes[part]) for part in shapes}
     seconds = time.perf_counter() - start
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     peak = _memory("VmHWM") - before
@@ -88,7 +102,7 @@ def main() -> None:
             directory = Path(folder) / stored
             if not directory.exists():
                 write(directory, stored)
-            size = (directory / f"{WEIGHTS}.safetensors").stat().st_size
+            size = sum(file.stat().st_size for file in directory.rglob("*.safetensors"))
             program = f"from benchmarks.loading import load; load({str(directory)!r}, {wanted!r})"
             done = subprocess.run(
                 [sys.executable, "-c", program], check=True, capture_output=True, text=True

@@ -9,14 +9,6 @@ import pytest
 from codi_jax.checkpoint.diffusers_format import load_config, load_params, save_model
 
 
-def pytest_collection_modifyitems(config, items):
-    """The full-size models need gigabytes and minutes: they run only when asked for."""
-    if "slow" not in config.getoption("-m"):
-        for item in items:
-            if item.get_closest_marker("slow"):
-                item.add_marker(pytest.mark.skip(reason="slow: run with -m slow"))
-
-
 class Parity:
     """One directory for the models, and how both sides are run."""
 
