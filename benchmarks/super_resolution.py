@@ -62,7 +62,10 @@ def main() -> None:
     print(table(results))
     args.output.mkdir(parents=True, exist_ok=True)
     save_json(args.output / "results.json", results)
-    labels = {name: "bicubic" if name == "bicubic" else f"{name} steps" for name in rows}
+    labels = {
+        name: "bicubic" if name == "bicubic" else f"{name} step{'s' * (name != '1')}"
+        for name in rows
+    }
     shown = {labels[name]: [centre(x, SHOWN) for x in pictures] for name, pictures in rows.items()}
     shown["ground truth"] = [centre(x, SHOWN) for x in truth]
     grid(shown, args.output / "grid.png", max_rows=len(truth))

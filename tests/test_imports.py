@@ -43,7 +43,7 @@ OWNERS = {
 LAZY = {"clu", "tensorflow", "tensorflow_datasets", "transformers", "huggingface_hub"}
 NEVER = {"torch", "torchvision", "diffusers"}
 #: Sources that travel with exported weights and run in PyTorch; nothing here imports them.
-EXPORTED = "assets/community/"
+EXPORTED = "assets/"
 
 
 class Import(NamedTuple):

@@ -260,7 +260,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(df, "save_file", fail)
+    monkeypatch.setattr("codi_jax.checkpoint.files.save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         df.save_model(tmp_path, CONFIG, {"mu": np.zeros(3, np.float32)})
     assert (tmp_path / WEIGHTS).read_bytes() == before

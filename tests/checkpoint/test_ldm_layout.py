@@ -88,7 +88,7 @@ def test_published_models(family, tmp_path):
     assert vae == AutoencoderConfig(scaling_factor=0.13025 if family == "sdxl" else 0.18215)
     assert found.parts["vae"].config["sample_size"] == 8 * unet["sample_size"]
     if family == "sd1":
-        assert UNetConfig.from_config(unet) == UNetConfig()
+        assert UNetConfig.from_config(unet) == UNetConfig(sample_size=64)
     schedule = schedule_from_config(found.scheduler)
     assert (schedule.beta_start, schedule.beta_end) == (0.00085, 0.012)
     assert (schedule.beta_schedule, schedule.num_train_timesteps) == ("scaled_linear", 1000)

@@ -107,8 +107,10 @@ def test_autoencoder_then_prior_then_distillation(tmp_path: Path) -> None:
     pipeline = load_pipeline(tmp_path / "prior" / "model")
     assert pipeline.task is None and pipeline.prediction_type == "v_prediction"
     assert pipeline.vae.scaling_factor == config["scaling_factor"]
+    sampler = Sampler(pipeline)
     with pytest.raises(UserError, match="is a prior"):
-        Sampler(pipeline)
+        sampler(np.zeros((8, 8, 3), np.uint8))
+    assert sampler.generate(size=(32, 32), steps=1).size == (32, 32)
 
 
 def test_killed_run_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path: Path) -> None:
@@ -117,7 +119,9 @@ def test_killed_run_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path: Path) -
     first = start(train_command(killed, *every))
     try:
         deadline = time.monotonic() + 300
-        while not list(killed.glob("checkpoints/[0-9]*")) and time.monotonic() < deadline:
+        # While it is written, a checkpoint's name is longer than its number.
+        while not any(path.name.isdigit() for path in killed.glob("checkpoints/*")):
+            assert time.monotonic() < deadline
             assert first.poll() is None, "the run ended before it could be killed"
             time.sleep(0.01)
     finally:
@@ -181,7 +185,7 @@ def test_sampler_returns_what_it_was_given_at_any_size(workdir: Path) -> None:
         sampler(lr, steps=0)
     with pytest.raises(UserError, match="float32"):
         sampler(lr.astype(np.float32))
-    with pytest.raises(UserError, match=r"model_index\.json"):
+    with pytest.raises(UserError, match="does not exist"):
         Sampler.load("/nonexistent")
 
 
