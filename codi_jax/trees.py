@@ -118,9 +118,3 @@ def ema(old: PyTree, new: PyTree, decay: float | Array) -> PyTree:
         return d * o + (jnp.ones((), o.dtype) - d) * n.astype(o.dtype)
 
     return jax.tree.map(average, old, new)
-
-
-def all_finite(tree: PyTree) -> Array:
-    """A boolean scalar: no leaf holds a NaN or an infinity. True for a tree without leaves."""
-    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
-    return jnp.stack(finite).all() if finite else jnp.asarray(True)

@@ -35,21 +35,6 @@ class RandomCropFlip(grain.transforms.RandomMap):
 
 
 @dataclasses.dataclass(frozen=True)
-class CenterCrop(grain.transforms.Map):
-    """The central square crop, scaled up first as in `RandomCropFlip`."""
-
-    size: int
-
-    def map(self, element: dict) -> dict:
-        """uint8 [H, W, 3] to [size, size, 3]."""
-        image = _at_least(element["image"], self.size)
-        top = (image.shape[0] - self.size) // 2
-        left = (image.shape[1] - self.size) // 2
-        crop = image[top : top + self.size, left : left + self.size]
-        return {**element, "image": np.ascontiguousarray(crop)}
-
-
-@dataclasses.dataclass(frozen=True)
 class Degrade(grain.transforms.RandomMap):
     """Adds the low-resolution image "lr": uint8 [H / scale, W / scale, 3].
 
