@@ -98,7 +98,9 @@ def with_params(
         return {part: params[part] for part in missing}
 
     out = {part: places[part] for part in missing} if place else None
-    created = jax.jit(create, out_shardings=out)(key, loaded)
+    # Random numbers are drawn once: a fast program is not worth its compilation.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    created = jax.jit(create, out_shardings=out, compiler_options=options)(key, loaded)
     return dataclasses.replace(pipeline, params={**loaded, **created})
 
 
