@@ -24,8 +24,9 @@ LAYERS = {
     "train": 3,
     "evals": 4,
     "builder": 5,
+    "runner": 6,
 }
-ENTRY = 6  # every other module at the top of the package
+ENTRY = 7  # every other module at the top of the package
 #: Third-party package -> the files that may import it.
 OWNERS = {
     "flax": "models/",
@@ -35,7 +36,7 @@ OWNERS = {
     "tensorflow": "train/metrics.py",
     "tensorflow_datasets": "data/",
     "safetensors": "checkpoint/files.py",
-    "ml_collections": ("builder.py", "main.py"),
+    "ml_collections": ("builder.py", "runner.py", "main.py"),
     "transformers": "checkpoint/tokenizer.py",
     "huggingface_hub": "checkpoint/hub.py",
 }

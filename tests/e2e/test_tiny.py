@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from codi_jax import main
+from codi_jax import runner
 from codi_jax.checkpoint.directory import load_pipeline
 from codi_jax.checkpoint.files import load_json
 from codi_jax.checkpoint.store import Store
@@ -61,7 +61,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, made in this process (optax needs jax's standard dtype promotion)."""
     path = tmp_path_factory.mktemp("run") / "w"
     with jax.numpy_dtype_promotion("standard"):
-        main.train(sr.get_config("tiny"), path)
+        runner.train(sr.get_config("tiny"), path)
     return path
 
 
@@ -91,7 +91,7 @@ def test_autoencoder_then_prior_then_distillation(tmp_path: Path) -> None:
             if name == "prior":
                 config.model.pretrained = str(tmp_path / "vae" / "model")
                 config.model.unet.in_channels = config.model.unet.out_channels = 4
-            results = main.train(config, tmp_path / name)
+            results = runner.train(config, tmp_path / name)
             assert results["task"] == config.task
     config = load_json(tmp_path / "vae" / "model" / "vae" / "config.json")
     assert config["scaling_factor"] != 1.0
