@@ -8,6 +8,8 @@ def base() -> ConfigDict:
     return ConfigDict(
         {
             "task": "sr",  # sr | prior | autoencoder
+            # codi | finetune | consistency | progressive | guided: the loss; see configs/methods.py.
+            "method": "codi",
             "seed": 0,
             "steps": 1000,
             "batch_size": 16,  # over all devices
@@ -15,6 +17,7 @@ def base() -> ConfigDict:
             "dtype": "auto",  # of the computation: bfloat16 on accelerators, float32 on CPU
             "model": {
                 "pretrained": "",  # "demo", "prior", or a diffusers-format directory
+                "init": "pretrained",  # pretrained | random: U-Net and adapter; not the autoencoder
                 "adapter": "none",  # none | mix | controlnet | t2i
                 "pretrained_adapter": "",  # directory of a ControlNet or a T2I-Adapter
                 "trainable": "(unet|adapter)/.*",  # regex over parameter paths; the rest is frozen
@@ -23,9 +26,10 @@ def base() -> ConfigDict:
                 "scheduler": {},
                 "prediction_type": "v_prediction",
                 "prompt": "",  # for U-Nets that take text: the same for all pictures
+                "time_cond_proj_dim": 0,  # > 0: gives the U-Net a guidance scale to read, so wide
                 "remat": False,
             },
-            "loss": {},
+            "loss": {},  # the fields of the method's loss class
             "optim": {
                 "learning_rate": 1e-4,
                 "warmup_steps": 50,

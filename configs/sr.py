@@ -7,10 +7,12 @@ Expect:    at 4 steps "codi" about 6 dB of PSNR above "start" (results.json, and
 
 Variants:  default   the embedded prior on the bundled photos
            tiny      the same road with small random networks, under a minute: for tests
-           pe        parameter-efficient: the prior is frozen, only the adapter trains
            demo      how the shipped "demo" model was made (needs --config.data.source=PHOTOS)
            sd15      Stable Diffusion 1.5 (epsilon) to 512 px, all parameters
            sd21      Stable Diffusion 2.1 (v at 768 px) to 512 px, all parameters
+           METHOD    any of configs/methods.py: pe_codi, finetune, cm, progressive, ...
+
+Several, one after the other: --config=configs/sr.py:sd15,pe_codi
 
 Your own photos: --config.data.source=DIR (folders are searched recursively).
 
@@ -32,50 +34,58 @@ to the end by us: only their shapes, and shortened runs of small networks of the
 from ml_collections import ConfigDict
 
 from configs.base import base
+from configs.methods import METHODS, apply_method
 
 #: Hugging Face ids of the priors.
 CHECKPOINTS = {
     "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "sd21": "stabilityai/stable-diffusion-2-1",
 }
-VARIANTS = ("default", "tiny", "pe", "demo", "sd15", "sd21")
+VARIANTS = ("default", "tiny", "demo", *CHECKPOINTS)
 
 
-def get_config(variant: str = "default") -> ConfigDict:
-    """The config of one of :data:`VARIANTS`."""
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}: choose one of {', '.join(VARIANTS)}")
+def get_config(variants: str = "default") -> ConfigDict:
+    """The config of one of :data:`VARIANTS` or of a method, or of several with commas between."""
     config = base()
     config.task = "sr"
     config.steps, config.batch_size = 240, 16
     config.model.pretrained, config.model.adapter = "prior", "mix"
-    config.loss = ConfigDict({"predictor": "prev", "data_weight": 1.0, "dt": 20})
     config.optim.learning_rate = 1e-3
     config.optim.decay = "cosine"
     config.optim.mu_multiplier = 20.0
-    config.ema = ConfigDict({"target": 0.95, "eval": 0.98})
+    config.ema.eval = 0.98
     config.eval.every = config.checkpoint.every = 120
-    if variant == "pe":
-        config.model.trainable = "adapter/.*"
-    if variant == "demo":
-        config.steps, config.data.degradation = 1900, "bicubic"
-        config.ema = ConfigDict({"target": 0.95, "eval": 0.995})
-        config.eval.every, config.checkpoint.every = 1000, 500
-    if variant == "tiny":
-        _make_tiny(config)
-    if variant in CHECKPOINTS:
-        _make_full_size(config, CHECKPOINTS[variant])
+    apply_method(config, "codi")
+    for variant in variants.split(","):
+        _apply(config, variant)
     return config
+
+
+def _apply(config: ConfigDict, variant: str) -> None:
+    if variant in METHODS:
+        apply_method(config, variant)
+    elif variant == "demo":
+        config.steps, config.data.degradation = 1900, "bicubic"
+        config.ema.eval = 0.995
+        config.eval.every, config.checkpoint.every = 1000, 500
+    elif variant == "tiny":
+        _make_tiny(config)
+    elif variant in CHECKPOINTS:
+        _make_full_size(config, CHECKPOINTS[variant])
+    elif variant != "default":
+        known = ", ".join((*VARIANTS, *METHODS))
+        raise ValueError(f"unknown variant {variant!r}: choose from {known}")
 
 
 def _make_full_size(config: ConfigDict, checkpoint: str) -> None:
     config.model.pretrained, config.model.remat = checkpoint, True
     config.steps, config.batch_size = 50_000, 64
     config.data.size = config.eval.size = 512
-    config.loss.dt = 1
+    if config.method == "codi":
+        config.loss.dt = 1
     config.optim.learning_rate, config.optim.warmup_steps = 1e-5, 1000
     config.optim.decay = "constant"
-    config.ema = ConfigDict({"target": 0.95, "eval": 0.9995})
+    config.ema.eval = 0.9995
     config.eval.every, config.checkpoint.every, config.log_every = 5_000, 1_000, 50
 
 
