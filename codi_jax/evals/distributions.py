@@ -1,6 +1,7 @@
-"""Distances between two sets of images, on the host: sliced Wasserstein.
+"""Distances between two sets of images, on the host: sliced Wasserstein, FID, KID.
 
-Lower is better. They compare sets and not pairs: the order of the images has no meaning.
+Lower is better. They compare sets and not pairs: the order of the images has no meaning. FID and
+KID take features [N, D] of any network, here Inception's, see :mod:`codi_jax.evals.perceptual`.
 """
 
 import math
@@ -11,6 +12,8 @@ from scipy import ndimage
 
 from codi_jax.typing import UserError
 
+#: With fewer images than this, FID says little: it is biased upwards, the more the fewer they are.
+FEW = 1000
 #: Karras et al. 2018, section 5: patches per image and level, their side, random projections.
 PATCHES, PATCH, PROJECTIONS = 128, 7, 512
 #: The coarsest level of a pyramid has a shorter side of this many pixels or up to twice that.
@@ -51,6 +54,80 @@ def swd(images: Sequence[np.ndarray], references: Sequence[np.ndarray], seed: in
     rng = np.random.default_rng((seed, 1))
     distances = [_sliced(p, q, rng) for p, q in zip(a, b, strict=True)]
     return 1000 * float(np.mean(distances))
+
+
+def frechet_distance(
+    mean_a: np.ndarray, covariance_a: np.ndarray, mean_b: np.ndarray, covariance_b: np.ndarray
+) -> float:
+    """Squared Frechet distance of two Gaussians (Heusel et al. 2017, equation 6), float64.
+
+    |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)). The last trace is taken as that of
+    (R C_b R)^(1/2) with R = C_a^(1/2): both roots are of symmetric matrices, so that singular
+    covariances (fewer images than features) need no addition to their diagonals, and no
+    imaginary parts have to be dropped.
+
+    Args:
+        mean_a, mean_b: [D].
+        covariance_a, covariance_b: [D, D].
+    """
+    values, vectors = np.linalg.eigh(covariance_a)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    mixed = np.linalg.eigvalsh(root @ covariance_b @ root)
+    trace = np.trace(covariance_a) + np.trace(covariance_b)
+    distance = np.sum((mean_a - mean_b) ** 2) + trace - 2 * np.sqrt(np.maximum(mixed, 0)).sum()
+    return float(max(distance, 0.0))
+
+
+def fid(features: np.ndarray, references: np.ndarray) -> float:
+    """Frechet inception distance of features [N, D] and [M, D]; unbiased covariances.
+
+    Raises:
+        UserError: fewer than two images in a set.
+    """
+    _check_features(features, references)
+    a, b = features.astype(np.float64), references.astype(np.float64)
+    moments = [(x.mean(0), np.cov(x, rowvar=False)) for x in (a, b)]
+    return frechet_distance(*moments[0], *moments[1])
+
+
+def kid(features: np.ndarray, references: np.ndarray, block: int = 1000) -> float:
+    """Kernel inception distance (Binkowski et al. 2018, section 4), not multiplied by anything.
+
+    The unbiased squared MMD with the kernel (x.y / D + 1)^3, hence below zero at times. Each
+    set is cut into equally many blocks of at most ``block`` images, in their order; the mean over
+    pairs of blocks is returned (the original draws its blocks at random). For sets of up to
+    ``block`` images that is the estimate from all of them.
+
+    Args:
+        features, references: [N, D] and [M, D].
+        block: bounds memory (block^2 numbers) and time.
+
+    Raises:
+        UserError: fewer than two images in a set.
+    """
+    _check_features(features, references)
+    n = max(1, min(len(features), len(references)) // block)
+    parts = [np.array_split(x.astype(np.float64), n) for x in (features, references)]
+    return float(np.mean([_mmd2(a, b) for a, b in zip(*parts, strict=True)]))
+
+
+def _mmd2(a: np.ndarray, b: np.ndarray) -> float:
+    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return (x @ y.T / x.shape[1] + 1) ** 3
+
+    def within(x: np.ndarray) -> float:
+        k = kernel(x, x)
+        return (k.sum() - np.trace(k)) / (len(x) * (len(x) - 1))
+
+    return within(a) + within(b) - 2 * float(kernel(a, b).mean())
+
+
+def _check_features(features: np.ndarray, references: np.ndarray) -> None:
+    if min(len(features), len(references)) < 2:
+        raise UserError(
+            f"FID and KID of {len(features)} images against {len(references)}: give at least two "
+            "on each side (and for FID at least 1,000)."
+        )
 
 
 def laplacian_pyramid(image: np.ndarray, levels: int) -> list[np.ndarray]:
