@@ -3,7 +3,8 @@
 Between a path of our parameter trees and a PyTorch tensor's name the rule is mechanical:
 
 * ``/`` becomes ``.``; a component that ends in ``_<digits>`` is an item of a list:
-  ``down_blocks_0`` -> ``down_blocks.0``. Only ``linear_1`` and ``linear_2`` are names as such.
+  ``down_blocks_0`` -> ``down_blocks.0``. Only ``linear_1``, ``linear_2`` and Inception's
+  ``branch7x7_1`` and the like are names as such.
 * the leaf ``kernel`` is ``weight`` with the axes reversed in meaning: [*window, in, out] ->
   [out, in, *window]; ``scale`` and ``embedding`` are ``weight`` as they are; other leaves
   (``bias``, ``mu``) keep name and layout.
@@ -25,7 +26,7 @@ PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 #: Weights that are not read: PyTorch's pickles and the old Flax models'.
 NOT_READ = (*PICKLES, ".msgpack")
 _WEIGHT_LEAVES = ("kernel", "scale", "embedding")
-_NOT_LISTS = ("linear_1", "linear_2")
+_NOT_LISTS = re.compile(r"linear_[12]|branch\dx\w+_\d")
 # Old transformers stored this constant (0, 1, 2, ...) beside CLIP's parameters.
 IGNORED_TENSORS = re.compile(r"(.*\.)?position_ids")
 # The variant stands before the number of a shard (new) or after it (old); in the name of an
@@ -47,7 +48,7 @@ _AUTOENCODER_ATTENTION = re.compile(
 def torch_name(path: str) -> str:
     """``down_blocks_0/attn1/to_out_0/kernel`` -> ``down_blocks.0.attn1.to_out.0.weight``."""
     *modules, leaf = path.split("/")
-    names = [m if m in _NOT_LISTS else re.sub(r"_(\d+)$", r".\1", m) for m in modules]
+    names = [m if _NOT_LISTS.fullmatch(m) else re.sub(r"_(\d+)$", r".\1", m) for m in modules]
     return ".".join([*names, "weight" if leaf in _WEIGHT_LEAVES else leaf])
 
 

@@ -1,49 +1,85 @@
 """Full-reference metrics of restored images, on the host.
 
-All take two uint8 RGB images [H, W, 3] in [0, 255] of one shape, compare the *whole* frame (no
-border is cut off, nothing is resized) and return a float. PSNR and SSIM work on RGB and not
-on luma: numbers of papers that use the Y channel, or cut a border, are higher. All four are
-symmetric. GMSD and HaarPSI are perceptual metrics without network weights.
+All take two uint8 RGB images [H, W, 3] in [0, 255] of one shape, resize nothing and return a
+float. They compare the *whole* frame unless the caller cuts a border off (``border`` of
+:func:`scores_per_image`). PSNR and SSIM work on RGB, ``psnr_y`` and ``ssim_y`` on luma: numbers
+of papers that use luma, or cut a border, are higher. All are symmetric. GMSD and HaarPSI are
+perceptual metrics without network weights.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import ndimage
 from skimage.metrics import structural_similarity
 
-from codi_jax.typing import UserError
+from codi_jax.typing import UserError, check_choice
 
-# SSIM's window is 11x11 (sigma 1.5 cut at 3.5 sigma), the largest of the four metrics.
+# SSIM's window is 11x11 (sigma 1.5 cut at 3.5 sigma), the largest of the single-scale metrics.
 _SMALLEST = 11
+# Weights of MS-SSIM's scales, finest first (Wang et al. 2003, section 4).
+_MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+#: Shorter side from which MS-SSIM's window fits in the fifth scale, four (upward) halvings on.
+MS_SMALLEST = (_SMALLEST - 1) * 2 ** (len(_MS_WEIGHTS) - 1) + 1
 # Rows: Y, I, Q (NTSC), as the authors of GMSD and HaarPSI use them.
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+# Luma of ITU-R BT.601 in studio range, 16 to 235, as MATLAB's rgb2ycbcr has it.
+_LUMA = np.array([65.481, 128.553, 24.966]) / 255
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     """Peak signal-to-noise ratio over RGB in dB: 10 log10(255^2 / MSE); inf if identical."""
     _check(a, b)
-    error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
-    return float(10 * np.log10(255.0**2 / error)) if error else float("inf")
+    return _psnr(a.astype(np.float64), b.astype(np.float64))
+
+
+def psnr_y(a: np.ndarray, b: np.ndarray) -> float:
+    """PSNR on luma (BT.601, 16 to 235, not rounded), with peak 255 all the same."""
+    _check(a, b)
+    return _psnr(_luma(a), _luma(b))
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> float:
     """Structural similarity (Wang et al. 2004), averaged over R, G and B; 1 if identical.
 
-    With that paper's constants: Gaussian window of sigma 1.5 cut to 11x11, K1 = 0.01,
-    K2 = 0.03, L = 255, population (not sample) covariances.
+    With that paper's constants: Gaussian window of sigma 1.5 cut to 11x11 and kept inside the
+    frame, K1 = 0.01, K2 = 0.03, L = 255, population (not sample) covariances.
     """
     _check(a, b)
-    value = structural_similarity(
-        a,
-        b,
-        channel_axis=2,
-        data_range=255,
-        gaussian_weights=True,
-        sigma=1.5,
-        use_sample_covariance=False,
-    )
-    return float(value)
+    return _ssim(a, b)
+
+
+def ssim_y(a: np.ndarray, b: np.ndarray) -> float:
+    """SSIM on luma (BT.601, 16 to 235, not rounded), with L = 255 all the same."""
+    _check(a, b)
+    return _ssim(_luma(a)[..., None], _luma(b)[..., None])
+
+
+def ms_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """Multi-scale SSIM (Wang et al. 2003), averaged over R, G and B; 1 if identical.
+
+    Five scales with that paper's weights, SSIM's window and constants on each; contrast and
+    structure of all scales, luminance of the last. Between scales means of 2x2 blocks, a last
+    odd row or column repeated. A negative contrast term counts as 0.
+
+    Raises:
+        UserError: also for a side below 161 pixels, where the window does not fit scale 5.
+    """
+    _check(a, b)
+    if min(a.shape[:2]) < MS_SMALLEST:
+        raise UserError(
+            f"an image of {a.shape[0]}x{a.shape[1]} is too small for ms_ssim: give images of at "
+            f"least {MS_SMALLEST}x{MS_SMALLEST}, or leave it out."
+        )
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    product = np.ones(3)
+    for scale, weight in enumerate(_MS_WEIGHTS):
+        luminance, contrast = _ssim_terms(x, y)
+        last = scale == len(_MS_WEIGHTS) - 1
+        term = np.mean(luminance * contrast if last else contrast, axis=(0, 1))
+        product *= np.maximum(term, 0) ** weight
+        x, y = _block_means(x), _block_means(y)
+    return float(product.mean())
 
 
 def gmsd(a: np.ndarray, b: np.ndarray) -> float:
@@ -94,20 +130,61 @@ def haarpsi(a: np.ndarray, b: np.ndarray) -> float:
     return float((np.log(mean / (1 - mean)) / alpha) ** 2)
 
 
-def score(images: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> dict[str, float]:
-    """Means of the four metrics over image pairs.
+#: The metrics of this module, by name.
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "psnr": psnr,
+    "ssim": ssim,
+    "psnr_y": psnr_y,
+    "ssim_y": ssim_y,
+    "ms_ssim": ms_ssim,
+    "gmsd": gmsd,
+    "haarpsi": haarpsi,
+}
+_DEFAULT = ("psnr", "ssim", "gmsd", "haarpsi")
+
+
+def scores_per_image(
+    images: Sequence[np.ndarray],
+    references: Sequence[np.ndarray],
+    metrics: Sequence[str] = _DEFAULT,
+    border: int = 0,
+) -> dict[str, np.ndarray]:
+    """Each metric of each pair, float64 [N] by name.
+
+    Args:
+        images, references: equally many uint8 RGB images [H, W, 3].
+        metrics: names out of :data:`METRICS`.
+        border: pixels to cut off on each of the four sides before comparing.
 
     Raises:
-        UserError: the sequences are empty or differ in length, or a pair differs in shape.
+        UserError: the sequences are empty or differ in length, a pair differs in shape, an
+            unknown metric, or nothing is left within the border.
     """
     if len(images) != len(references) or not len(images):
         raise UserError(
             f"{len(images)} images to score against {len(references)} references: "
             "give one reference per image, and at least one pair."
         )
-    metrics = {"psnr": psnr, "ssim": ssim, "gmsd": gmsd, "haarpsi": haarpsi}
-    pairs = list(zip(images, references, strict=True))
-    return {name: float(np.mean([f(a, b) for a, b in pairs])) for name, f in metrics.items()}
+    for name in metrics:
+        check_choice("metric", name, METRICS)
+    if border < 0:
+        raise UserError(f"border={border}: give the number of pixels to cut off, 0 or more.")
+    rows = []
+    for a, b in zip(images, references, strict=True):
+        _check(a, b)  # before the cut: afterwards two shapes may agree
+        pair = [x[border : x.shape[0] - border, border : x.shape[1] - border] for x in (a, b)]
+        rows.append([METRICS[name](*pair) for name in metrics])
+    return dict(zip(metrics, np.array(rows, np.float64).T, strict=True))
+
+
+def score(images: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> dict[str, float]:
+    """Means of PSNR, SSIM, GMSD and HaarPSI over image pairs.
+
+    Raises:
+        UserError: see :func:`scores_per_image`.
+    """
+    scores = scores_per_image(images, references)
+    return {name: float(np.mean(values)) for name, values in scores.items()}
 
 
 def _check(a: np.ndarray, b: np.ndarray) -> None:
@@ -126,6 +203,47 @@ def _check(a: np.ndarray, b: np.ndarray) -> None:
             f"an image of {a.shape[0]}x{a.shape[1]} is too small to score: "
             f"give images of at least {_SMALLEST}x{_SMALLEST}."
         )
+
+
+def _psnr(a: np.ndarray, b: np.ndarray) -> float:
+    error = np.mean((a - b) ** 2)
+    return float(10 * np.log10(255.0**2 / error)) if error else float("inf")
+
+
+def _luma(image: np.ndarray) -> np.ndarray:
+    return 16 + image.astype(np.float64) @ _LUMA
+
+
+def _ssim(a: np.ndarray, b: np.ndarray) -> float:
+    value = structural_similarity(
+        a,
+        b,
+        channel_axis=2,
+        data_range=255,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+    )
+    return float(value)
+
+
+def _ssim_terms(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """SSIM's luminance, and its contrast times structure, where the window is in the frame."""
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+
+    def window(x: np.ndarray) -> np.ndarray:
+        inner = slice(_SMALLEST // 2, -(_SMALLEST // 2))
+        return ndimage.gaussian_filter(x, 1.5, truncate=3.5, axes=(0, 1))[inner, inner]
+
+    mean_a, mean_b = window(a), window(b)
+    variances = window(a * a) - mean_a**2 + window(b * b) - mean_b**2
+    covariance = window(a * b) - mean_a * mean_b
+    return _similarity(mean_a, mean_b, c1), (2 * covariance + c2) / (variances + c2)
+
+
+def _block_means(x: np.ndarray) -> np.ndarray:
+    x = np.pad(x, [(0, n % 2) for n in x.shape[:2]] + [(0, 0)], mode="edge")
+    return (x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]) / 4
 
 
 def _similarity(p: np.ndarray, q: np.ndarray, c: float) -> np.ndarray:

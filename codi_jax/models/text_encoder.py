@@ -8,7 +8,7 @@ is ``text_model/encoder/layers_0``).
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import flax.linen as nn
 import jax
@@ -139,7 +139,26 @@ class CLIPTextOutput(NamedTuple):
     pooled: Array
 
 
-def _layer_norm(x: Array, config: TextEncoderConfig, dtype: jnp.dtype, name: str) -> Array:
+class LayersConfig(Protocol):
+    """What the layers of a CLIP transformer, of text or of images, read of its config."""
+
+    @property
+    def intermediate_size(self) -> int: ...
+
+    @property
+    def num_hidden_layers(self) -> int: ...
+
+    @property
+    def num_attention_heads(self) -> int: ...
+
+    @property
+    def hidden_act(self) -> str: ...
+
+    @property
+    def layer_norm_eps(self) -> float: ...
+
+
+def layer_norm(x: Array, config: LayersConfig, dtype: jnp.dtype, name: str) -> Array:
     """In float32 whatever ``dtype``, the variance in two passes: E[x^2] - E[x]^2 cancels."""
     norm = nn.LayerNorm(config.layer_norm_eps, use_fast_variance=False, name=name)
     return norm(x.astype(jnp.float32)).astype(dtype)
@@ -159,10 +178,11 @@ class _Embeddings(nn.Module):
 
 
 class _SelfAttention(nn.Module):
-    """Causal, with biases; ``models.attention`` has neither, and other names."""
+    """With biases; ``models.attention`` has neither, and other names."""
 
-    config: TextEncoderConfig
+    config: LayersConfig
     dtype: jnp.dtype
+    causal: bool
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -173,12 +193,12 @@ class _SelfAttention(nn.Module):
             return h.reshape(*x.shape[:2], heads, -1)
 
         q, k, v = project("q_proj"), project("k_proj"), project("v_proj")
-        h = jax.nn.dot_product_attention(q, k, v, is_causal=True)
+        h = jax.nn.dot_product_attention(q, k, v, is_causal=self.causal)
         return nn.Dense(x.shape[-1], dtype=self.dtype, name="out_proj")(h.reshape(x.shape))
 
 
 class _MLP(nn.Module):
-    config: TextEncoderConfig
+    config: LayersConfig
     dtype: jnp.dtype
 
     @nn.compact
@@ -189,27 +209,31 @@ class _MLP(nn.Module):
 
 
 class _Layer(nn.Module):
-    config: TextEncoderConfig
+    config: LayersConfig
     dtype: jnp.dtype
+    causal: bool
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        norm = partial(_layer_norm, config=self.config, dtype=self.dtype)
+        norm = partial(layer_norm, config=self.config, dtype=self.dtype)
         h = norm(x, name="layer_norm1")
-        x = x + _SelfAttention(self.config, self.dtype, name="self_attn")(h)
+        x = x + _SelfAttention(self.config, self.dtype, self.causal, name="self_attn")(h)
         return x + _MLP(self.config, self.dtype, name="mlp")(norm(x, name="layer_norm2"))
 
 
-class _Encoder(nn.Module):
-    config: TextEncoderConfig
+class CLIPEncoder(nn.Module):
+    """The layers of a CLIP transformer; causal for texts, not for images."""
+
+    config: LayersConfig
     dtype: jnp.dtype
+    causal: bool
 
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
         """The states after the last layer, and before it."""
         before = x
         for i in range(self.config.num_hidden_layers):
-            before, x = x, _Layer(self.config, self.dtype, name=f"layers_{i}")(x)
+            before, x = x, _Layer(self.config, self.dtype, self.causal, name=f"layers_{i}")(x)
         return x, before
 
 
@@ -220,8 +244,8 @@ class _TextModel(nn.Module):
     @nn.compact
     def __call__(self, input_ids: Array) -> tuple[Array, Array]:
         x = _Embeddings(self.config, self.dtype, name="embeddings")(input_ids)
-        x, penultimate = _Encoder(self.config, self.dtype, name="encoder")(x)
-        return _layer_norm(x, self.config, self.dtype, "final_layer_norm"), penultimate
+        x, penultimate = CLIPEncoder(self.config, self.dtype, True, name="encoder")(x)
+        return layer_norm(x, self.config, self.dtype, "final_layer_norm"), penultimate
 
 
 class CLIPTextEncoder(nn.Module):

@@ -3,13 +3,23 @@ import math
 import numpy as np
 import pytest
 from scipy import ndimage
-from skimage import data
+from skimage import color, data, metrics
 
 from codi_jax.evals import image_metrics
-from codi_jax.evals.image_metrics import gmsd, haarpsi, psnr, score, ssim
+from codi_jax.evals.image_metrics import (
+    gmsd,
+    haarpsi,
+    ms_ssim,
+    psnr,
+    psnr_y,
+    score,
+    scores_per_image,
+    ssim,
+    ssim_y,
+)
 from codi_jax.typing import UserError
 
-METRICS = (psnr, ssim, gmsd, haarpsi)
+METRICS = (psnr, ssim, psnr_y, ssim_y, gmsd, haarpsi)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +150,7 @@ def test_score_is_the_mean_over_pairs(photo):
     images = [blur(photo, 1), blur(photo, 3)]
     result = score(images, [photo, photo])
     assert list(result) == ["psnr", "ssim", "gmsd", "haarpsi"]
-    for metric in METRICS:
+    for metric in (psnr, ssim, gmsd, haarpsi):
         expected = (metric(images[0], photo) + metric(images[1], photo)) / 2
         assert result[metric.__name__] == pytest.approx(expected)
 
@@ -164,3 +174,63 @@ def test_unfit_images_are_named(metric, a, b, says):
 def test_score_needs_pairs(n, m):
     with pytest.raises(UserError, match=f"{n} images to score against {m}"):
         image_metrics.score([flat(0)] * n, [flat(0)] * m)
+
+
+def test_luma_metrics_against_scikit_image(photo):
+    other = blur(photo, 1.5)
+    y = [color.rgb2ycbcr(x)[..., 0] for x in (photo, other)]
+    assert psnr_y(photo, other) == pytest.approx(
+        metrics.peak_signal_noise_ratio(*y, data_range=255), rel=1e-6
+    )
+    expected = metrics.structural_similarity(
+        *y, data_range=255, gaussian_weights=True, use_sample_covariance=False
+    )
+    assert ssim_y(photo, other) == pytest.approx(expected, rel=1e-6)
+    # Black is 16 and white 235.
+    assert psnr_y(flat(0), flat(255)) == pytest.approx(20 * math.log10(255 / 219))
+
+
+def test_psnr_and_ssim_against_scikit_image(photo):
+    other = blur(photo, 1.5)
+    expected = metrics.peak_signal_noise_ratio(photo, other)
+    assert psnr(photo, other) == pytest.approx(expected, rel=1e-12)
+    settings = {"gaussian_weights": True, "use_sample_covariance": False, "channel_axis": 2}
+    expected = metrics.structural_similarity(photo, other, **settings)
+    assert ssim(photo, other) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "golden"), [("blur", 0.9500721), ("noise", 0.8413321)])
+def test_ms_ssim_against_tensorflow(kind, golden):
+    """Golden values: tf.image.ssim_multiscale of TensorFlow 2.21, on these images."""
+    a = data.astronaut()[:181, 100:300]  # odd sides at several scales
+    noise = np.random.default_rng(0).normal(0, 25, a.shape)
+    noisy = np.clip(a.astype(int) + noise, 0, 255).astype(np.uint8)
+    b = blur(a, 2) if kind == "blur" else noisy
+    assert ms_ssim(a, b) == pytest.approx(golden, abs=1e-5)
+    assert ms_ssim(b, a) == pytest.approx(golden, abs=1e-5)
+    assert ms_ssim(a, a) == pytest.approx(1, abs=1e-12)
+
+
+def test_ms_ssim_needs_room_for_five_scales():
+    assert ms_ssim(flat(50, 161), flat(50, 161)) == pytest.approx(1)
+    with pytest.raises(UserError, match="160x160 is too small for ms_ssim"):
+        ms_ssim(flat(50, 160), flat(50, 160))
+
+
+def test_scores_per_image_cut_the_border(photo):
+    framed = photo.copy()
+    framed[:4] = framed[-4:] = 0
+    framed[:, :4] = framed[:, -4:] = 0
+    names = ("psnr", "ssim_y", "gmsd")
+    scores = scores_per_image([framed, framed], [photo, blur(photo, 1)], names, border=4)
+    assert list(scores) == list(names)
+    inner = np.s_[4:-4, 4:-4]
+    for metric in (psnr, ssim_y, gmsd):
+        expected = [metric(photo[inner], x[inner]) for x in (photo, blur(photo, 1))]
+        assert scores[metric.__name__] == pytest.approx(expected)
+    with pytest.raises(UserError, match="border=-1"):
+        scores_per_image([photo], [photo], names, border=-1)
+    with pytest.raises(UserError, match="too small to score"):
+        scores_per_image([photo], [photo], names, border=60)
+    with pytest.raises(UserError, match="metric='lpip' is unknown"):
+        scores_per_image([photo], [photo], ["lpip"])

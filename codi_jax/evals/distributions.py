@@ -1,0 +1,192 @@
+"""Distances between two sets of images, on the host: sliced Wasserstein, FID, KID.
+
+Lower is better. They compare sets and not pairs: the order of the images has no meaning. FID and
+KID take features [N, D] of any network, here Inception's, see :mod:`codi_jax.evals.perceptual`.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from codi_jax.typing import UserError
+
+#: With fewer images than this, FID says little: it is biased upwards, the more the fewer they are.
+FEW = 1000
+#: Karras et al. 2018, section 5: patches per image and level, their side, random projections.
+PATCHES, PATCH, PROJECTIONS = 128, 7, 512
+#: The coarsest level of a pyramid has a shorter side of this many pixels or up to twice that.
+COARSEST = 16
+#: Projections at a time: memory is images x PATCHES x this, in float32.
+_CHUNK = 64
+_BINOMIAL = np.array([1, 4, 6, 4, 1], np.float32) / 16
+
+
+def swd(images: Sequence[np.ndarray], references: Sequence[np.ndarray], seed: int = 0) -> float:
+    """Sliced Wasserstein distance on Laplacian pyramids, times 1000 (Karras et al. 2018, 5).
+
+    Of every image and pyramid level, 128 patches of 7x7 RGB pixels at random places; each set's
+    patches are normalised per level by the mean and deviation of each channel; the distance of a
+    level is the mean over 512 random directions of the 1-D Wasserstein-1 distance of the
+    projections; the result is the mean over levels. Levels are halvings by the 5x5 binomial
+    filter, mirrored at the frame, from full size down to a shorter side of at least 16 pixels;
+    the last one is the Gaussian residual. Unlike there, image i of both sets gives patches from
+    the same places where their sizes agree, so that a set has distance 0 to itself.
+
+    Args:
+        images, references: equally many uint8 RGB images [H, W, 3]; sizes may differ within a
+            set, the smallest image then sets the number of levels.
+        seed: of the places and the directions.
+
+    Raises:
+        UserError: no images, unequal numbers, an image that is not uint8 RGB or is smaller than
+            16 pixels.
+    """
+    if len(images) != len(references) or not len(images):
+        raise UserError(
+            f"{len(images)} images against {len(references)}: the sliced Wasserstein distance "
+            "needs equally many on both sides, and at least one."
+        )
+    smallest = min(_shorter_side(image) for image in (*images, *references))
+    levels = int(math.log2(smallest / COARSEST)) + 1
+    a, b = _patches(images, levels, seed), _patches(references, levels, seed)
+    rng = np.random.default_rng((seed, 1))
+    distances = [_sliced(p, q, rng) for p, q in zip(a, b, strict=True)]
+    return 1000 * float(np.mean(distances))
+
+
+def frechet_distance(
+    mean_a: np.ndarray, covariance_a: np.ndarray, mean_b: np.ndarray, covariance_b: np.ndarray
+) -> float:
+    """Squared Frechet distance of two Gaussians (Heusel et al. 2017, equation 6), float64.
+
+    |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)). The last trace is taken as that of
+    (R C_b R)^(1/2) with R = C_a^(1/2): both roots are of symmetric matrices, so that singular
+    covariances (fewer images than features) need no addition to their diagonals, and no
+    imaginary parts have to be dropped.
+
+    Args:
+        mean_a, mean_b: [D].
+        covariance_a, covariance_b: [D, D].
+    """
+    values, vectors = np.linalg.eigh(covariance_a)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    mixed = np.linalg.eigvalsh(root @ covariance_b @ root)
+    trace = np.trace(covariance_a) + np.trace(covariance_b)
+    distance = np.sum((mean_a - mean_b) ** 2) + trace - 2 * np.sqrt(np.maximum(mixed, 0)).sum()
+    return float(max(distance, 0.0))
+
+
+def fid(features: np.ndarray, references: np.ndarray) -> float:
+    """Frechet inception distance of features [N, D] and [M, D]; unbiased covariances.
+
+    Raises:
+        UserError: fewer than two images in a set.
+    """
+    _check_features(features, references)
+    a, b = features.astype(np.float64), references.astype(np.float64)
+    moments = [(x.mean(0), np.cov(x, rowvar=False)) for x in (a, b)]
+    return frechet_distance(*moments[0], *moments[1])
+
+
+def kid(features: np.ndarray, references: np.ndarray, block: int = 1000) -> float:
+    """Kernel inception distance (Binkowski et al. 2018, section 4), not multiplied by anything.
+
+    The unbiased squared MMD with the kernel (x.y / D + 1)^3, hence below zero at times. Each
+    set is cut into equally many blocks of at most ``block`` images, in their order; the mean over
+    pairs of blocks is returned (the original draws its blocks at random). For sets of up to
+    ``block`` images that is the estimate from all of them.
+
+    Args:
+        features, references: [N, D] and [M, D].
+        block: bounds memory (block^2 numbers) and time.
+
+    Raises:
+        UserError: fewer than two images in a set.
+    """
+    _check_features(features, references)
+    n = max(1, min(len(features), len(references)) // block)
+    parts = [np.array_split(x.astype(np.float64), n) for x in (features, references)]
+    return float(np.mean([_mmd2(a, b) for a, b in zip(*parts, strict=True)]))
+
+
+def _mmd2(a: np.ndarray, b: np.ndarray) -> float:
+    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return (x @ y.T / x.shape[1] + 1) ** 3
+
+    def within(x: np.ndarray) -> float:
+        k = kernel(x, x)
+        return (k.sum() - np.trace(k)) / (len(x) * (len(x) - 1))
+
+    return within(a) + within(b) - 2 * float(kernel(a, b).mean())
+
+
+def _check_features(features: np.ndarray, references: np.ndarray) -> None:
+    if min(len(features), len(references)) < 2:
+        raise UserError(
+            f"FID and KID of {len(features)} images against {len(references)}: give at least two "
+            "on each side (and for FID at least 1,000)."
+        )
+
+
+def laplacian_pyramid(image: np.ndarray, levels: int) -> list[np.ndarray]:
+    """float32 [H, W, C] -> ``levels`` bands, finest first; the last is the Gaussian residual."""
+    bands, current = [], image
+    for _ in range(levels - 1):
+        smaller = _smooth(current)[::2, ::2]
+        up = np.zeros_like(current)
+        up[::2, ::2] = 4 * smaller
+        bands.append(current - _smooth(up))
+        current = smaller
+    return [*bands, current]
+
+
+def _smooth(x: np.ndarray) -> np.ndarray:
+    rows = ndimage.convolve1d(x, _BINOMIAL, axis=0, mode="mirror")
+    return ndimage.convolve1d(rows, _BINOMIAL, axis=1, mode="mirror")
+
+
+def _patches(images: Sequence[np.ndarray], levels: int, seed: int) -> list[np.ndarray]:
+    """Per level the normalised patches of a set, float32 [N * PATCHES, 7 * 7 * 3]."""
+    rng = np.random.default_rng((seed, 0))
+    places = rng.random((len(images), levels, PATCHES, 2))
+    drawn: list[list[np.ndarray]] = [[] for _ in range(levels)]
+    for image, at in zip(images, places, strict=True):
+        for level, band in enumerate(laplacian_pyramid(image.astype(np.float32), levels)):
+            windows = np.lib.stride_tricks.sliding_window_view(band, (PATCH, PATCH), (0, 1))
+            y, x = (at[level] * windows.shape[:2]).astype(int).T
+            drawn[level].append(windows[y, x])  # [PATCHES, 3, 7, 7]
+    return [_normalised(np.concatenate(patches)) for patches in drawn]
+
+
+def _normalised(patches: np.ndarray) -> np.ndarray:
+    mean = patches.mean((0, 2, 3), keepdims=True, dtype=np.float64)
+    deviation = patches.std((0, 2, 3), keepdims=True, dtype=np.float64)
+    # A channel that is flat in the whole set has only its mean: 0 after the subtraction.
+    scaled = (patches - mean) / np.maximum(deviation, 1e-8)
+    return scaled.reshape(len(patches), -1).astype(np.float32)
+
+
+def _sliced(a: np.ndarray, b: np.ndarray, rng: np.random.Generator) -> float:
+    """Sliced Wasserstein-1 distance of two point sets [N, D]."""
+    total = 0.0
+    for _ in range(PROJECTIONS // _CHUNK):
+        directions = rng.normal(size=(a.shape[1], _CHUNK))
+        directions = (directions / np.linalg.norm(directions, axis=0)).astype(np.float32)
+        p, q = (np.sort((x @ directions).T, axis=1) for x in (a, b))
+        total += float(np.abs(p - q).mean())
+    return total * _CHUNK / PROJECTIONS
+
+
+def _shorter_side(image: np.ndarray) -> int:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise UserError(
+            f"an image is {image.dtype}{list(image.shape)}: give uint8 RGB images [H, W, 3]."
+        )
+    if min(image.shape[:2]) < COARSEST:
+        raise UserError(
+            f"an image of {image.shape[0]}x{image.shape[1]} is too small for the sliced "
+            f"Wasserstein distance: give images of at least {COARSEST}x{COARSEST}."
+        )
+    return min(image.shape[:2])

@@ -1,0 +1,37 @@
+"""How certain a mean over images is."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from codi_jax.typing import UserError
+
+RESAMPLES = 10_000
+
+
+def bootstrap_interval(
+    values: Sequence[float] | np.ndarray, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile bootstrap interval (Efron & Tibshirani 1993, ch. 13) of a mean.
+
+    Args:
+        values: one number per image.
+        seed: of the 10,000 resamples.
+        level: of confidence, in (0, 1).
+
+    Returns:
+        (low, high).
+
+    Raises:
+        UserError: no values, or a level outside (0, 1).
+    """
+    array = np.asarray(values, np.float64)
+    if array.ndim != 1 or not array.size or not 0 < level < 1:
+        raise UserError(
+            f"a bootstrap interval of level {level} for values of shape {array.shape}: give a "
+            "level in (0, 1) and one number per image."
+        )
+    rng = np.random.default_rng(seed)
+    means = [rng.choice(array, array.size).mean() for _ in range(RESAMPLES)]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -1,0 +1,122 @@
+"""LPIPS (Zhang et al. 2018, arXiv:1801.03924), version 0.1, on AlexNet's or VGG-16's features.
+
+Parameters are named as published files name their tensors: ``features_0`` is torchvision's
+``features.0``, ``lin0/model_1`` is ``lin0.model.1`` of the published linear heads.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from codi_jax.typing import Array
+
+#: Constants of the published code, per channel of images in [-1, 1].
+SHIFT = (-0.030, -0.088, -0.188)
+SCALE = (0.458, 0.448, 0.450)
+
+
+class _Conv(NamedTuple):
+    """A convolution with ReLU; ``index`` is its place in torchvision's list ``features``."""
+
+    index: int
+    channels: int
+    kernel: int = 3
+    stride: int = 1
+    padding: int = 1
+    tap: bool = False  # whether the result is one of the five compared layers
+
+
+class _Pool(NamedTuple):
+    """Maximum over windows, stride 2."""
+
+    window: int
+
+
+#: torchvision's ``alexnet`` (Krizhevsky 2014) and ``vgg16`` (Simonyan & Zisserman 2015), as far
+#: as LPIPS reads them.
+BACKBONES: dict[str, tuple[_Conv | _Pool, ...]] = {
+    "alex": (
+        _Conv(0, 64, kernel=11, stride=4, padding=2, tap=True),
+        _Pool(3),
+        _Conv(3, 192, kernel=5, padding=2, tap=True),
+        _Pool(3),
+        _Conv(6, 384, tap=True),
+        _Conv(8, 256, tap=True),
+        _Conv(10, 256, tap=True),
+    ),
+    "vgg": (
+        _Conv(0, 64),
+        _Conv(2, 64, tap=True),
+        _Pool(2),
+        _Conv(5, 128),
+        _Conv(7, 128, tap=True),
+        _Pool(2),
+        _Conv(10, 256),
+        _Conv(12, 256),
+        _Conv(14, 256, tap=True),
+        _Pool(2),
+        _Conv(17, 512),
+        _Conv(19, 512),
+        _Conv(21, 512, tap=True),
+        _Pool(2),
+        _Conv(24, 512),
+        _Conv(26, 512),
+        _Conv(28, 512, tap=True),
+    ),
+}
+#: Shorter side from which every layer has a pixel.
+SMALLEST = 32
+
+
+class LPIPS(nn.Module):
+    """Two images -> their perceptual distance; 0 for equal ones.
+
+    Every compared layer's features are scaled to unit length per pixel, their squared
+    differences weighted by the layer's linear head, averaged over the pixels and summed over
+    layers (equation 1).
+
+    Args of the call:
+        x, y: float32 [B, H, W, 3] in [-1, 1], sides of at least 32 pixels.
+
+    Returns:
+        float32 [B].
+    """
+
+    backbone: str = "alex"
+
+    @nn.compact
+    def __call__(self, x: Array, y: Array) -> Array:
+        h = jnp.concatenate([x, y])
+        h = (h - jnp.asarray(SHIFT, h.dtype)) / jnp.asarray(SCALE, h.dtype)
+        total, layer = jnp.zeros(len(x), h.dtype), 0
+        for item in BACKBONES[self.backbone]:
+            if isinstance(item, _Pool):
+                h = nn.max_pool(h, (item.window,) * 2, (2, 2))
+                continue
+            conv = nn.Conv(
+                item.channels,
+                (item.kernel,) * 2,
+                item.stride,
+                item.padding,
+                name=f"features_{item.index}",
+            )
+            h = nn.relu(conv(h))
+            if item.tap:
+                total += _Head(name=f"lin{layer}")(_unit(h)).mean((1, 2))
+                layer += 1
+        return total
+
+
+class _Head(nn.Module):
+    """The weighted squared difference of the two halves of a batch: [2B, h, w, C] -> [B, h, w]."""
+
+    @nn.compact
+    def __call__(self, features: Array) -> Array:
+        a, b = jnp.split(features, 2)
+        weight = nn.Conv(1, (1, 1), use_bias=False, name="model_1")  # "model.0" is a dropout
+        return weight((a - b) ** 2)[..., 0]
+
+
+def _unit(h: Array) -> Array:
+    return h / (jnp.linalg.norm(h, axis=-1, keepdims=True) + 1e-10)
