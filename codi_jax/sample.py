@@ -10,7 +10,6 @@ python -m codi_jax.sample --checkpoint SD --prompt "a cat" --output out/     (te
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 from PIL import Image
 from tqdm import tqdm
 
+from codi_jax import cli
 from codi_jax.builder import compute_dtype, load_model
 from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.checkpoint.prompts import PromptEncoder
@@ -233,7 +233,7 @@ _STEPS = flags.DEFINE_integer("steps", None, "Sampling steps: 4; without --input
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise")
 
 
-def _main() -> None:
+def _main(_: list[str]) -> None:
     output = Path(_OUTPUT.value)
     given: dict[str, Any] = {"steps": _STEPS.value, "guidance_scale": _GUIDANCE.value}
     given = {name: value for name, value in given.items() if value is not None}
@@ -256,18 +256,5 @@ def _main() -> None:
     print(f"{len(files)} image{'s' * (len(files) != 1)} written to {output}")
 
 
-def run_main() -> None:
-    """The command line: a UserError is one line and exit status 2."""
-
-    def guarded(_: list[str]) -> None:
-        try:
-            _main()
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
-
-    app.run(guarded)
-
-
 if __name__ == "__main__":
-    run_main()
+    cli.run(_main)

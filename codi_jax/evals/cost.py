@@ -1,0 +1,98 @@
+"""What a training step, and what a sampled picture costs: FLOPs, memory, seconds."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from codi_jax.checkpoint.pipeline import Pipeline
+from codi_jax.evals.sampling import PictureSampler
+from codi_jax.parallel.mesh import put_batch
+from codi_jax.train.flops import step_flops
+from codi_jax.train.state import TrainState
+from codi_jax.typing import Params
+
+
+def step_cost(
+    step: Any,
+    state: TrainState,
+    frozen: Params,
+    batch: Mapping[str, Any],
+    key: jax.Array,
+    mesh: jax.sharding.Mesh,
+    repeats: int = 5,
+) -> dict[str, float]:
+    """Compile one training step, and time it; ``state`` is donated.
+
+    Args:
+        step: the jitted step.
+        state, frozen, key: its arguments.
+        batch: host arrays that go to the devices.
+        mesh: where they go.
+        repeats: timed steps, after one that is not timed; the median counts.
+
+    Returns:
+        "gflops" and "memory_mb" (temporaries, arguments and results, by XLA's analyses) of one
+        step on one device, "seconds" of one step.
+    """
+    arrays = put_batch(mesh, batch)
+    compiled = step.lower(state, frozen, arrays, key).compile()
+    seconds = []
+    for _ in range(repeats + 1):
+        begin = time.perf_counter()
+        state, _ = jax.block_until_ready(compiled(state, frozen, arrays, key))
+        seconds.append(time.perf_counter() - begin)
+    cost: dict[str, float] = {"seconds": sorted(seconds[1:])[repeats // 2]}
+    flops, memory = step_flops(compiled), compiled.memory_analysis()
+    if flops:
+        cost["gflops"] = flops / 1e9
+    if memory is not None:
+        cost["memory_mb"] = (
+            memory.temp_size_in_bytes
+            + memory.argument_size_in_bytes
+            + memory.output_size_in_bytes
+            - memory.alias_size_in_bytes
+        ) / 2**20
+    return cost
+
+
+def sampling_cost(pipeline: Pipeline, lr: Any, steps: int) -> dict[str, float]:
+    """What one picture costs to sample, condition features computed once.
+
+    Args:
+        pipeline: with its parameters.
+        lr: one low-resolution picture, uint8 [1, h, w, 3].
+        steps: of DDIM.
+
+    Returns:
+        "gflops" of condition and network calls (not of the autoencoder), "passes": the same in
+        calls of the plain U-Net, "passes_recomputed": with the condition in every step, and
+        "seconds" with the autoencoder, the median of three.
+    """
+    network, params = pipeline.unet, pipeline.params
+    assert network is not None
+    sampler = PictureSampler(pipeline)
+    cond = sampler.image_condition(params["vae"], lr)
+    z, t = jnp.zeros_like(cond["latents"]), jnp.zeros((1,), jnp.int32)
+    features = network.condition(params, cond)
+    condition = _flops(network.condition, params, cond)
+    call = _flops(network.predict, params, z, t, {**cond, "features": features})
+    plain = _flops(dataclasses.replace(network, adapter="none").predict, params, z, t, {})
+    key, seconds = jax.random.key(0), []
+    for _ in range(4):
+        begin = time.perf_counter()
+        jax.block_until_ready(sampler.super_resolve(params, lr, key, steps))
+        seconds.append(time.perf_counter() - begin)
+    return {
+        "gflops": (condition + steps * call) / 1e9,
+        "passes": (condition + steps * call) / plain,
+        "passes_recomputed": steps * (condition + call) / plain,
+        "seconds": sorted(seconds[1:])[1],
+    }
+
+
+def _flops(function: Callable[..., Any], *args: Any) -> float:
+    return step_flops(jax.jit(function).lower(*args).compile()) or 0.0
