@@ -21,6 +21,7 @@ from codi_jax.data.degradation import make_degradation
 from codi_jax.data.pipeline import eval_batch, train_iterator
 from codi_jax.data.sources import check_source, make_source
 from codi_jax.data.transforms import Degrade, RandomCropFlip
+from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import schedule_from_config
 from codi_jax.distill.autoencoding import AutoencoderLoss
 from codi_jax.distill.codi import CoDiLoss
@@ -118,6 +119,7 @@ def build_pipeline(config: ConfigDict, dtype: Any) -> Pipeline:
         prediction_type=kind,
         task=config.task if config.task != "prior" else None,
         scale=config.data.scale,
+        sampler=SamplerConfig(),  # what is evaluated, not the prior's own
     )
     if model.pretrained_adapter:
         return with_adapter(pipeline, checkpoint_path(model.pretrained_adapter))

@@ -28,7 +28,9 @@ from codi_jax.checkpoint.prompts import PromptEncoder
 from codi_jax.data.images import load_image, save_image
 from codi_jax.data.sources import FolderSource
 from codi_jax.diffusion.sampler import initial_noise
-from codi_jax.evals.sampling import PictureSampler
+from codi_jax.diffusion.sampler_config import SamplerConfig
+from codi_jax.diffusion.solvers import SOLVERS
+from codi_jax.evals.sampling import PictureSampler, sampling_key
 from codi_jax.typing import UserError
 
 Picture = Image.Image | np.ndarray
@@ -74,6 +76,7 @@ class Sampler:
         guidance_scale: float = 1.0,
         prompt: str | None = None,
         negative_prompt: str | None = None,
+        solver: str | None = None,
     ) -> Any:
         """Enlarge one picture or several.
 
@@ -81,17 +84,18 @@ class Sampler:
             images: PIL images or uint8 arrays [h, w, 3], one or a sequence (also [B, h, w, 3]);
                 of any size.
             steps: sampling steps, at least 1; 1 to 4 are what the model was distilled for.
-            seed: of the initial noise; the same seed gives the same picture.
+            seed: of all noise; the same seed gives the same picture.
             guidance_scale: classifier-free guidance, for models with text; 1.0 is none.
             prompt: for models with text; the empty prompt by default.
             negative_prompt: for models with text, what guidance leads away from.
+            solver: one of `SOLVERS`; by default the model's own, which for CoDi is "ddim".
 
         Returns:
             The same kind: a PIL image, an array [h * scale, w * scale, 3], or a list of them.
 
         Raises:
             UserError: a prior; a prompt or guidance for a model without text; no steps; a wrong
-                array.
+                array; an unknown solver.
         """
         if self.pipeline.task != "sr":
             raise UserError(
@@ -100,6 +104,7 @@ class Sampler:
             )
         text, negative = self._texts(prompt, negative_prompt, guidance_scale)
         _check_steps(steps)
+        settings = self._sampler(solver)
 
         def one(picture: Picture) -> Picture:
             lr = _as_array(picture)
@@ -113,6 +118,7 @@ class Sampler:
                 text,
                 negative,
                 guidance_scale,
+                settings,
             )
             large = np.asarray(result[0, : lr.shape[0] * scale, : lr.shape[1] * scale])
             return Image.fromarray(large) if isinstance(picture, Image.Image) else large
@@ -131,20 +137,23 @@ class Sampler:
         guidance_scale: float = 7.5,
         negative_prompt: str | None = None,
         noise: np.ndarray | None = None,
+        solver: str | None = None,
     ) -> Image.Image:
-        """A picture from noise with a prior, sampled as its own scheduler config says.
+        """A picture from noise with a prior.
 
         Args:
             prompt: for models with text.
             size: height and width in pixels; by default those that the U-Net was trained at.
             steps: sampling steps.
-            seed: of the initial noise.
+            seed: of all noise.
             guidance_scale: classifier-free guidance; not used without text.
             negative_prompt: what guidance leads away from; the empty prompt by default.
-            noise: the initial noise itself, float32 [h, w, C], in place of ``seed``.
+            noise: the initial noise itself, float32 [h, w, C].
+            solver: one of `SOLVERS`; by default the checkpoint's own, with its own settings.
 
         Raises:
-            UserError: a distilled model; a prompt for a model without text; a wrong size.
+            UserError: a distilled model; a prompt for a model without text; a wrong size; an
+                unknown solver.
         """
         p = self.pipeline
         if p.task is not None:
@@ -162,11 +171,23 @@ class Sampler:
             raise UserError(
                 f"size={height}x{width} must be a multiple of {f}, and noise be {list(shape)}."
             )
-        z = initial_noise(jax.random.key(seed), shape) if noise is None else jnp.asarray(noise)
+        key = jax.random.key(seed)
+        z = initial_noise(key, shape) if noise is None else jnp.asarray(noise)
         pictures = self.pictures.generate(
-            self.params, z[None], steps, text, negative, guidance_scale, p.sampler
+            self.params,
+            z[None],
+            steps,
+            text,
+            negative,
+            guidance_scale,
+            self._sampler(solver),
+            sampling_key(key),
         )
         return Image.fromarray(np.asarray(pictures[0]))
+
+    def _sampler(self, solver: str | None) -> SamplerConfig:
+        """The model's own sampler, or few-step settings of another solver."""
+        return self.pipeline.sampler if solver is None else SamplerConfig(solver=solver)
 
     def _texts(
         self, prompt: str | None, negative_prompt: str | None, guidance_scale: float
@@ -230,6 +251,7 @@ _NEGATIVE = flags.DEFINE_string("negative_prompt", None, "What guidance leads aw
 _GUIDANCE = flags.DEFINE_float("guidance_scale", None, "Classifier-free guidance: 1 is none")
 _OUTPUT = flags.DEFINE_string("output", "out", "Folder for the results (PNG)")
 _STEPS = flags.DEFINE_integer("steps", None, "Sampling steps: 4; without --input 50")
+_SOLVER = flags.DEFINE_string("solver", None, f"One of {', '.join(SOLVERS)}; default: the model's")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise")
 
 
@@ -237,7 +259,7 @@ def _main(_: list[str]) -> None:
     output = Path(_OUTPUT.value)
     given: dict[str, Any] = {"steps": _STEPS.value, "guidance_scale": _GUIDANCE.value}
     given = {name: value for name, value in given.items() if value is not None}
-    given |= {"seed": _SEED.value, "negative_prompt": _NEGATIVE.value}
+    given |= {"seed": _SEED.value, "negative_prompt": _NEGATIVE.value, "solver": _SOLVER.value}
     if _INPUT.value is None:
         sampler = Sampler.load(_CHECKPOINT.value)
         picture = sampler.generate(_PROMPT.value, **given)

@@ -82,8 +82,9 @@ def save_pipeline(
         return
     if pipeline.schedule is not None:
         config = pipeline.schedule.to_config(pipeline.prediction_type)
+        config = pipeline.sampler.to_config(config)
         save_json(root / "scheduler" / "scheduler_config.json", config)
-        index["scheduler"] = ["diffusers", "DDIMScheduler"]
+        index["scheduler"] = ["diffusers", pipeline.sampler.diffusers_class]
     if network is not None and network.adapter == "mix":
         shutil.copyfile(COMMUNITY / "pipeline.py", root / "pipeline.py")
         shutil.copyfile(COMMUNITY / "mix_adapter.py", root / "adapter" / "mix_adapter.py")

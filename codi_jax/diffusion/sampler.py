@@ -1,19 +1,37 @@
-"""Deterministic sampling: one `jax.lax.scan` over precomputed step infos."""
+"""Sampling: one `jax.lax.scan` over the network calls of a run, whatever the solver."""
+
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from codi_jax.diffusion.guidance import cfg_predict
+from codi_jax.diffusion.network_calls import network_calls
 from codi_jax.diffusion.parameterization import check_prediction_type, to_x_eps
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import Schedule
-from codi_jax.diffusion.solvers import StepInfo, ddim_step, multistep_corrections, step_orders
-from codi_jax.diffusion.timesteps import inference_timesteps
-from codi_jax.typing import Array, Cond, Params, PredictFn
+from codi_jax.diffusion.timesteps import consistency_timesteps, inference_timesteps
+from codi_jax.typing import Array, Cond, Params, PredictFn, UserError
 
+#: ``(x_hat, eps_hat)`` of the calls before, latest first.
+History = tuple[tuple[Array, Array], ...]
 #: Trailing DDIM that ends at clean data.
 DEFAULT_SAMPLER = SamplerConfig()
+
+
+class StepInfo(NamedTuple):
+    """What a sampler knows of one network call before it starts; stacked over calls for a scan.
+
+    The weights are those of :class:`codi_jax.diffusion.network_calls.NetworkCalls`.
+    """
+
+    t: Array  #: int32, the time the network is called with.
+    alpha_t: Array
+    sigma_t: Array
+    x_weights: Array  #: [K]
+    eps_weights: Array  #: [K]
+    noise_weight: Array
 
 
 def initial_noise(key: Array, shape: tuple[int, ...]) -> Array:
@@ -22,45 +40,39 @@ def initial_noise(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def step_infos(schedule: Schedule, sampler: SamplerConfig, num_inference_steps: int) -> StepInfo:
-    """Everything about the steps that does not depend on the latents.
+    """Everything about a run's network calls that does not depend on the latents.
 
     Returns:
-        A `StepInfo` of arrays [n] and, of the correction, [n, order - 1].
+        A `StepInfo` of arrays [calls] and, of the weights, [calls, K]; ``t.size`` is the number
+        of calls.
 
     Raises:
-        UserError: see `inference_timesteps`.
+        UserError: see `inference_timesteps` and `consistency_timesteps`.
     """
-    multistep = sampler.solver != "ddim"
-    timesteps = inference_timesteps(
-        schedule.num_train_timesteps,
-        num_inference_steps,
-        sampler.timestep_spacing,
-        sampler.steps_offset,
-        endpoint=not multistep,
-    )
+    if sampler.solver == "consistency":
+        timesteps = consistency_timesteps(
+            schedule.num_train_timesteps, num_inference_steps, sampler.original_inference_steps
+        )
+    else:
+        timesteps = inference_timesteps(
+            schedule.num_train_timesteps,
+            num_inference_steps,
+            sampler.timestep_spacing,
+            sampler.steps_offset,
+            endpoint=sampler.solver in ("ddim", "heun"),
+        )
     clean = sampler.final_sigmas_type == "zero"
     times = np.append(timesteps, np.int32(-1 if clean else 0))
-    with jax.ensure_compile_time_eval():  # numbers under jit too: the coefficients need them
+    with jax.ensure_compile_time_eval():  # numbers under jit too: the weights need them
         alpha, sigma = (np.asarray(a) for a in schedule.alpha_sigma(jnp.asarray(times)))
-    corrections = np.zeros((num_inference_steps, 0))
-    if multistep:
-        orders = step_orders(
-            num_inference_steps,
-            sampler.solver_order,
-            lower_order_final=sampler.lower_order_final,
-            # The log-SNR of clean data is infinite: only a first-order step can end there.
-            euler_at_final=sampler.euler_at_final or clean,
-        )
-        corrections = multistep_corrections(
-            sampler.solver, alpha, sigma, orders, sampler.solver_type
-        )
+    calls = network_calls(sampler, timesteps, alpha, sigma)
     return StepInfo(
-        t=jnp.asarray(timesteps),
-        alpha_t=jnp.asarray(alpha[:-1]),
-        sigma_t=jnp.asarray(sigma[:-1]),
-        alpha_s=jnp.asarray(alpha[1:]),
-        sigma_s=jnp.asarray(sigma[1:]),
-        correction=jnp.asarray(corrections, jnp.float32),
+        t=jnp.asarray(times[calls.level]),
+        alpha_t=jnp.asarray(alpha[calls.level]),
+        sigma_t=jnp.asarray(sigma[calls.level]),
+        x_weights=jnp.asarray(calls.x_weights, jnp.float32),
+        eps_weights=jnp.asarray(calls.eps_weights, jnp.float32),
+        noise_weight=jnp.asarray(calls.noise_weight, jnp.float32),
     )
 
 
@@ -76,39 +88,45 @@ def sample(
     uncond: Cond | None = None,
     guidance_scale: Array | float = 1.0,
     sampler: SamplerConfig = DEFAULT_SAMPLER,
+    key: Array | None = None,
 ) -> Array:
     """Latents ``x`` from noise ``z_T``.
 
     May run under jit; everything but arrays is static.
 
     Args:
-        predict: the network, called once a step with ``t`` int32 [B] (on a doubled batch
-            under guidance).
+        predict: the network, called with ``t`` int32 [B] (on a doubled batch under guidance).
         params: its parameters.
         schedule: the one that it was trained with.
         prediction_type: what it predicts.
         z_T: standard normal noise [B, h, w, C].
         cond: the condition.
-        num_inference_steps: number of network calls, at least 1.
+        num_inference_steps: n, as diffusers counts steps, at least 1: the number of network
+            calls, but 2 n - 1 with the solver "heun" (see `network_calls`).
         uncond: see `cfg_predict`; needed unless ``guidance_scale`` is 1.0.
         guidance_scale: weight of classifier-free guidance; 1.0 is none.
         sampler: the solver and the times of its steps.
+        key: of the noise of a stochastic solver; call i of m draws `initial_noise` of
+            ``jax.random.split(key, m)[i]``. Other solvers do not use it.
 
     Returns:
         float32 [B, h, w, C].
 
     Raises:
-        UserError: a name or a number of steps that the schedule cannot serve, or guidance
-            without ``uncond``.
+        UserError: a name or a number of steps that the schedule cannot serve, guidance
+            without ``uncond``, or a stochastic solver without ``key``.
     """
     check_prediction_type(schedule, prediction_type)
     infos = step_infos(schedule, sampler, num_inference_steps)
-    history_length = infos.correction.shape[1]
+    num_calls, num_predictions = infos.x_weights.shape
+    keys = None
+    if sampler.stochastic:
+        if key is None:
+            raise UserError(f"solver={sampler.solver!r} draws noise: give a key.")
+        keys = jax.random.split(key, num_calls)
 
-    def step(
-        carry: tuple[Array, tuple[Array, ...]], info: StepInfo
-    ) -> tuple[tuple[Array, tuple[Array, ...]], None]:
-        z_t, history = carry
+    def step(carry: tuple[Array, History], xs: tuple[StepInfo, Array | None]) -> Any:
+        (z_t, history), (info, noise_key) = carry, xs
         t = jnp.full(z_t.shape[:1], info.t)
         output = cfg_predict(predict, params, z_t, t, cond, uncond, guidance_scale)
         x_hat, eps_hat = to_x_eps(
@@ -116,14 +134,16 @@ def sample(
         )
         if sampler.clip_sample_range is not None:
             x_hat = jnp.clip(x_hat, -sampler.clip_sample_range, sampler.clip_sample_range)
-        z_s = ddim_step(x_hat, eps_hat, info.alpha_s, info.sigma_s)
-        predictions = (eps_hat if sampler.solver == "dpmsolver" else x_hat, *history)
-        for k in range(history_length):
-            z_s += info.correction[k] * (predictions[k] - predictions[k + 1])
-        return (z_s, predictions[:history_length]), None
+        predictions = ((x_hat, eps_hat), *history)
+        z_s = jnp.zeros_like(z_t)
+        for k, (x_hat, eps_hat) in enumerate(predictions):
+            z_s += info.x_weights[k] * x_hat + info.eps_weights[k] * eps_hat
+        if noise_key is not None:
+            z_s += info.noise_weight * initial_noise(noise_key, z_t.shape)
+        return (z_s, predictions[: num_predictions - 1]), None
 
     z_T = z_T.astype(jnp.float32)
-    # The zeros are never seen: the correction of a step without a history is zero.
-    history = (jnp.zeros_like(z_T),) * history_length
-    (x, _), _ = jax.lax.scan(step, (z_T, history), infos)
+    # The zeros are never seen: the weights of what is not there yet are zero.
+    history = ((jnp.zeros_like(z_T),) * 2,) * (num_predictions - 1)
+    (x, _), _ = jax.lax.scan(step, (z_T, history), (infos, keys))
     return x

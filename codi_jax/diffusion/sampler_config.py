@@ -6,24 +6,41 @@ from collections.abc import Mapping
 from typing import Any
 
 from codi_jax.diffusion.schedules import ContinuousSchedule
-from codi_jax.diffusion.solvers import SOLVER_TYPES, SOLVERS
+from codi_jax.diffusion.solvers import SOLVER_TYPES, SOLVERS, STOCHASTIC_SOLVERS
 from codi_jax.diffusion.timesteps import TIMESTEP_SPACINGS
 from codi_jax.typing import UserError, check_choice
 
 FINAL_SIGMAS_TYPES = ("zero", "sigma_min")
 
-#: What diffusers takes for a key that a scheduler_config.json leaves out, by scheduler.
+#: What diffusers takes for a key that a scheduler_config.json leaves out, by scheduler: all
+#: keys that are read and written.
 _DIFFUSERS_DEFAULTS: dict[str, dict[str, Any]] = {
     "DDIMScheduler": {
         "timestep_spacing": "leading",
+        "steps_offset": 0,
         "set_alpha_to_one": True,
         "clip_sample": True,
         "clip_sample_range": 1.0,
     },
-    "PNDMScheduler": {"timestep_spacing": "leading", "set_alpha_to_one": False},
-    "EulerDiscreteScheduler": {"timestep_spacing": "linspace", "final_sigmas_type": "zero"},
+    "PNDMScheduler": {
+        "timestep_spacing": "leading",
+        "steps_offset": 0,
+        "set_alpha_to_one": False,
+    },
+    "EulerDiscreteScheduler": {
+        "timestep_spacing": "linspace",
+        "steps_offset": 0,
+        "final_sigmas_type": "zero",
+    },
+    "HeunDiscreteScheduler": {
+        "timestep_spacing": "linspace",
+        "steps_offset": 0,
+        "clip_sample": False,
+        "clip_sample_range": 1.0,
+    },
     "DPMSolverMultistepScheduler": {
         "timestep_spacing": "linspace",
+        "steps_offset": 0,
         "final_sigmas_type": "zero",
         "algorithm_type": "dpmsolver++",
         "solver_order": 2,
@@ -31,8 +48,26 @@ _DIFFUSERS_DEFAULTS: dict[str, dict[str, Any]] = {
         "lower_order_final": True,
         "euler_at_final": False,
     },
+    "DPMSolverSinglestepScheduler": {
+        "final_sigmas_type": "zero",
+        "algorithm_type": "dpmsolver++",
+        "solver_order": 2,
+        "solver_type": "midpoint",
+        "lower_order_final": False,
+    },
+    "LCMScheduler": {
+        "original_inference_steps": 50,
+        "timestep_scaling": 10.0,
+        "clip_sample": False,
+        "clip_sample_range": 1.0,
+    },
 }
 _OTHER_SIGMAS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
+_DPM_SWITCHES: dict[str, Any] = {
+    **dict.fromkeys((*_OTHER_SIGMAS, "use_flow_sigmas"), False),
+    "thresholding": False,
+    "lambda_min_clipped": -math.inf,
+}
 #: Settings that change a scheduler's result and have no counterpart here, when switched off.
 _SWITCHED_OFF: dict[str, dict[str, Any]] = {
     "DDIMScheduler": {"thresholding": False},
@@ -42,11 +77,10 @@ _SWITCHED_OFF: dict[str, dict[str, Any]] = {
         "timestep_type": "discrete",
         "interpolation_type": "linear",
     },
-    "DPMSolverMultistepScheduler": {
-        **dict.fromkeys((*_OTHER_SIGMAS, "use_lu_lambdas", "use_flow_sigmas"), False),
-        "thresholding": False,
-        "lambda_min_clipped": -math.inf,
-    },
+    "HeunDiscreteScheduler": dict.fromkeys(_OTHER_SIGMAS, False),
+    "DPMSolverMultistepScheduler": {**_DPM_SWITCHES, "use_lu_lambdas": False},
+    "DPMSolverSinglestepScheduler": _DPM_SWITCHES,
+    "LCMScheduler": {"thresholding": False},
 }
 
 
@@ -58,21 +92,28 @@ class SamplerConfig:
     at clean data.
 
     Attributes:
-        solver: "ddim", or diffusers' ``algorithm_type`` "dpmsolver++" (DPM-Solver++, Lu et
-            al. 2022b; order 2 is known as 2M) or "dpmsolver" (DPM-Solver, Lu et al. 2022a).
-        solver_order: 1, 2 or 3 (see `multistep_corrections` on 3). This one and the next
-            three are not used by "ddim".
+        solver: one of `SOLVERS`: "ddim"; "heun" (Karras et al. 2022, two calls a step);
+            diffusers' ``algorithm_type`` "dpmsolver++" (DPM-Solver++, Lu et al. 2022b; order 2
+            is known as 2M), its stochastic "sde-dpmsolver++", or "dpmsolver" (DPM-Solver, Lu
+            et al. 2022a), multistep; the two with "singlestep-" before their name (DPM-Solver-2
+            and -3); "consistency", the stochastic multistep sampler of consistency models.
+        solver_order: 1, 2 or 3 (see `multistep_corrections` and `singlestep_corrections` on
+            3); 1 or 2 for "sde-dpmsolver++". This one and the next three are used by the DPM
+            solvers only.
         solver_type: "midpoint" or "heun", the form of second-order steps.
-        lower_order_final: see `step_orders`.
-        euler_at_final: see `step_orders`.
+        lower_order_final: see `step_orders` and `singlestep_orders`.
+        euler_at_final: likewise.
         final_sigmas_type: where the last step ends: at clean data, "zero", or at the level of
             t = 0, "sigma_min". DDIM's ``set_alpha_to_one`` True and False. "zero" makes the
             last step first-order whatever the other settings.
-        timestep_spacing: see `inference_timesteps`.
-        steps_offset: see `inference_timesteps`.
+        timestep_spacing: see `inference_timesteps`. Not used by "consistency".
+        steps_offset: likewise.
         clip_sample_range: clip ``x_hat`` to plus or minus this value in every step (for
             pixels; latents have no natural range). None is diffusers' ``clip_sample=False``.
             For "ddim" only.
+        original_inference_steps: the number of times that a consistency model was distilled
+            at, see `consistency_timesteps`. For "consistency" only, as the next one.
+        timestep_scaling: see `boundary_scalings`.
 
     Raises:
         UserError: an unknown name, or a value out of range.
@@ -87,6 +128,8 @@ class SamplerConfig:
     timestep_spacing: str = "trailing"
     steps_offset: int = 0
     clip_sample_range: float | None = None
+    original_inference_steps: int = 50
+    timestep_scaling: float = 10.0
 
     def __post_init__(self) -> None:
         check_choice("solver", self.solver, SOLVERS)
@@ -95,20 +138,45 @@ class SamplerConfig:
         check_choice("timestep_spacing", self.timestep_spacing, TIMESTEP_SPACINGS)
         if self.solver_order not in (1, 2, 3):
             raise UserError(f"solver_order={self.solver_order} must be 1, 2 or 3.")
+        if self.solver == "sde-dpmsolver++" and self.solver_order == 3:
+            raise UserError("solver_order=3 does not exist for 'sde-dpmsolver++': set 1 or 2.")
+        if self.solver == "consistency" and self.final_sigmas_type != "zero":
+            raise UserError(
+                f"final_sigmas_type={self.final_sigmas_type!r} does not work with "
+                "solver='consistency', which ends at clean data: set it to 'zero'."
+            )
         if self.clip_sample_range is not None and self.solver != "ddim":
             raise UserError(
                 f"clip_sample_range={self.clip_sample_range} works with solver='ddim' only, not "
                 f"with {self.solver!r}: set it to None."
             )
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether the solver draws noise in every step."""
+        return self.solver in STOCHASTIC_SOLVERS
+
+    @property
+    def diffusers_class(self) -> str:
+        """The scheduler of diffusers that samples so."""
+        names = {
+            "ddim": "DDIMScheduler",
+            "heun": "HeunDiscreteScheduler",
+            "consistency": "LCMScheduler",
+        }
+        kind = "Singlestep" if self.solver.startswith("singlestep-") else "Multistep"
+        return names.get(self.solver, f"DPMSolver{kind}Scheduler")
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "SamplerConfig":
         """The sampler that a ``scheduler_config.json`` stands for, ours or of a checkpoint.
 
-        A missing key means what diffusers takes it for. Two schedulers are read as "ddim":
+        A missing key means what diffusers takes it for. Two other schedulers than DDIM's are
+        read as "ddim":
 
         * EulerDiscrete is the same map: its Euler step of ``z / alpha`` over
-          ``sigma / alpha`` is DDIM. Times of "linspace" are rounded to the grid here.
+          ``sigma / alpha`` is DDIM. Times of "linspace" are rounded to the grid here, also
+          those of HeunDiscrete.
         * PNDM takes its times and its end from the config as DDIM does, and solves the same
           ODE with a multistep formula that is not implemented: results agree as the steps
           become many.
@@ -119,7 +187,8 @@ class SamplerConfig:
         """
         class_name = config.get("_class_name", "unnamed")
         if class_name == ContinuousSchedule.__name__:
-            return cls()
+            names = {field.name for field in dataclasses.fields(cls)}
+            return cls(**{key: value for key, value in config.items() if key in names})
         # Stable Diffusion's files were also written by diffusers' former Flax classes.
         diffusers_class = class_name.removeprefix("Flax")
         if diffusers_class not in _DIFFUSERS_DEFAULTS:
@@ -135,11 +204,53 @@ class SamplerConfig:
                 )
         # Files hold keys that their scheduler does not know (Stable Diffusion XL's Euler has
         # set_alpha_to_one=False, and ends at clean data): only known ones count.
-        defaults = {"steps_offset": 0, **_DIFFUSERS_DEFAULTS[diffusers_class]}
+        defaults = _DIFFUSERS_DEFAULTS[diffusers_class]
         known = {key: config.get(key, default) for key, default in defaults.items()}
         if "set_alpha_to_one" in known:
             set_alpha_to_one = known.pop("set_alpha_to_one")
             known["final_sigmas_type"] = "zero" if set_alpha_to_one else "sigma_min"
         if not known.pop("clip_sample", False):
             known.pop("clip_sample_range", None)
-        return cls(solver=known.pop("algorithm_type", "ddim"), **known)
+        if diffusers_class == "DPMSolverSinglestepScheduler":
+            known["algorithm_type"] = "singlestep-" + known["algorithm_type"]
+            known["timestep_spacing"] = "linspace"  # diffusers has no other for it
+        others = {"HeunDiscreteScheduler": "heun", "LCMScheduler": "consistency"}
+        solver = others.get(diffusers_class, "ddim")
+        return cls(solver=known.pop("algorithm_type", solver), **known)
+
+    def to_config(self, schedule_config: Mapping[str, Any]) -> dict[str, Any]:
+        """The content of a ``scheduler_config.json``; `from_config` reads it back.
+
+        Args:
+            schedule_config: what the schedule writes of itself.
+
+        Returns:
+            That of `diffusers_class`. With a schedule that diffusers
+            does not know, our own settings where they are not the default.
+
+        Raises:
+            UserError: the scheduler in diffusers has no such setting.
+        """
+        if schedule_config["_class_name"] == ContinuousSchedule.__name__:
+            own = dataclasses.asdict(self), dataclasses.asdict(SamplerConfig())
+            return dict(schedule_config) | {k: v for k, v in own[0].items() if v != own[1][k]}
+        name = self.diffusers_class
+        settings: dict[str, Any] = {
+            **dataclasses.asdict(self),
+            "algorithm_type": self.solver.removeprefix("singlestep-"),
+            "set_alpha_to_one": self.final_sigmas_type == "zero",
+            "clip_sample": self.clip_sample_range is not None,
+            "clip_sample_range": self.clip_sample_range or 1.0,
+        }
+        keys = _DIFFUSERS_DEFAULTS[name]
+        others = _DIFFUSERS_DEFAULTS["DDIMScheduler"]  # the schedule's config is a DDIM's
+        config = {key: value for key, value in schedule_config.items() if key not in others}
+        config |= {"_class_name": name, **{key: settings[key] for key in keys}}
+        read = SamplerConfig.from_config(config)
+        for key in ("timestep_spacing", "final_sigmas_type", "euler_at_final"):
+            if self.solver != "consistency" and getattr(read, key) != getattr(self, key):
+                raise UserError(
+                    f"{key}={getattr(self, key)!r} cannot be written: {name} has only "
+                    f"{getattr(read, key)!r}."
+                )
+        return config

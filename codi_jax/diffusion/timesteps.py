@@ -62,3 +62,35 @@ def inference_timesteps(
             f"0..{n_train - 1}: set steps_offset=0 or use timestep_spacing='trailing'."
         )
     return times.astype(np.int32)
+
+
+def consistency_timesteps(
+    num_train_timesteps: int, num_inference_steps: int, original_inference_steps: int
+) -> np.ndarray:
+    """The times of diffusers' ``LCMScheduler``: n of the m times that the model was distilled at.
+
+    Args:
+        num_train_timesteps: N.
+        num_inference_steps: n, in [1, m].
+        original_inference_steps: m, in [1, N]; its times are ``i (N // m) - 1`` for i = 1 ... m.
+
+    Returns:
+        Descending int32 [n], in [0, N - 1], no two the same.
+
+    Raises:
+        UserError: a number of steps out of range.
+    """
+    n, m = num_inference_steps, original_inference_steps
+    if m > num_train_timesteps:
+        raise UserError(
+            f"original_inference_steps={m} must be at most num_train_timesteps="
+            f"{num_train_timesteps}."
+        )
+    if not 1 <= n <= m:
+        raise UserError(
+            f"num_inference_steps={n} must be between 1 and {m} with solver='consistency' and "
+            f"original_inference_steps={m}."
+        )
+    # In floats as diffusers does it: their rounding decides for a few n (33 of 45).
+    skipped = np.floor(np.linspace(0, m, n, endpoint=False))
+    return ((m - skipped) * (num_train_timesteps // m) - 1).astype(np.int32)

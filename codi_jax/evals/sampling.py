@@ -44,10 +44,12 @@ class PictureSampler:
         text: Cond | None = None,
         negative: Cond | None = None,
         guidance_scale: float = 1.0,
+        sampler: SamplerConfig | None = None,
     ) -> Array:
         """uint8 [B, h, w, 3] -> uint8 [B, h * scale, w * scale, 3] in ``steps`` steps.
 
-        ``negative`` is the text of the other side of classifier-free guidance.
+        ``key`` is that of all noise, ``negative`` the text of the other side of classifier-free
+        guidance; ``sampler`` defaults to few-step DDIM.
         """
         image = self.image_condition(params["vae"], lr)
         noise = initial_noise(key, image["latents"].shape)
@@ -55,7 +57,16 @@ class PictureSampler:
         uncond = None
         if negative is not None:
             uncond = {**image, **self.text_condition(negative, noise.shape)}
-        z = self._sample(params, noise, cond, uncond, guidance_scale, steps=steps)
+        z = self._sample(
+            params,
+            noise,
+            cond,
+            uncond,
+            guidance_scale,
+            steps=steps,
+            sampler=sampler,
+            key=sampling_key(key),
+        )
         return self._decode(params["vae"], z)
 
     def generate(
@@ -67,11 +78,17 @@ class PictureSampler:
         negative: Cond | None = None,
         guidance_scale: float = 1.0,
         sampler: SamplerConfig | None = None,
+        key: Array | None = None,
     ) -> Array:
-        """uint8 pictures from ``noise`` [B, h, w, C]; ``sampler`` defaults to few-step DDIM."""
+        """uint8 pictures from ``noise`` [B, h, w, C]; ``sampler`` defaults to few-step DDIM.
+
+        A stochastic one needs a ``key``.
+        """
         cond = self.text_condition(text or {}, noise.shape)
         uncond = None if negative is None else self.text_condition(negative, noise.shape)
-        z = self._sample(params, noise, cond, uncond, guidance_scale, steps=steps, sampler=sampler)
+        z = self._sample(
+            params, noise, cond, uncond, guidance_scale, steps=steps, sampler=sampler, key=key
+        )
         return self._decode(params["vae"], z)
 
     def text_condition(self, text: Cond, latents_shape: tuple[int, ...]) -> dict[str, Array]:
@@ -95,6 +112,7 @@ class PictureSampler:
         guidance_scale: Array | float,
         steps: int,
         sampler: SamplerConfig | None = None,
+        key: Array | None = None,
     ) -> Array:
         """Latents from ``noise``, see :func:`codi_jax.diffusion.sampler.sample`.
 
@@ -118,4 +136,10 @@ class PictureSampler:
             uncond=None if uncond is None else prepared(uncond),
             guidance_scale=1.0 if uncond is None else guidance_scale,
             sampler=sampler or SamplerConfig(),
+            key=key,
         )
+
+
+def sampling_key(key: Array) -> Array:
+    """The key of a stochastic solver's noise, where ``key`` is that of the initial noise."""
+    return jax.random.fold_in(key, 1)

@@ -135,7 +135,7 @@ def test_noise_levels_of_the_steps(beta_schedule, spacing, final_sigmas_type):
         info = step_infos(schedule_from_config(theirs_.config), config, steps)
         np.testing.assert_array_equal(info.t, theirs_.timesteps)
         for i, (alpha, sigma) in enumerate(
-            [(info.alpha_t, info.sigma_t), (info.alpha_s, info.sigma_s)]
+            [(info.alpha_t, info.sigma_t), (info.x_weights.sum(1), info.eps_weights.sum(1))]
         ):
             levels = theirs_._sigma_to_alpha_sigma_t(theirs_.sigmas[i : i + steps])
             np.testing.assert_allclose(alpha, levels[0], rtol=2e-5, atol=1e-7)
