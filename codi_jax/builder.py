@@ -14,7 +14,7 @@ from codi_jax import trees
 from codi_jax.checkpoint.directory import INDEX, load_pipeline, read_pipeline, with_adapter
 from codi_jax.checkpoint.files import load_json
 from codi_jax.checkpoint.hub import resolve
-from codi_jax.checkpoint.pipeline import Pipeline, with_params
+from codi_jax.checkpoint.pipeline import Pipeline, Placement, with_guidance_input, with_params
 from codi_jax.checkpoint.prompts import PromptEncoder
 from codi_jax.checkpoint.store import Store
 from codi_jax.data.degradation import make_degradation
@@ -23,21 +23,26 @@ from codi_jax.data.sources import check_source, make_source
 from codi_jax.data.transforms import Degrade, RandomCropFlip
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import schedule_from_config
-from codi_jax.distill.autoencoding import AutoencoderLoss
-from codi_jax.distill.codi import CoDiLoss
-from codi_jax.distill.finetune import DiffusionLoss
+from codi_jax.methods import (
+    Loss,
+    check_guidance,
+    ema_decays,
+    frozen_teacher,
+    make_loss,
+    make_objective,
+)
 from codi_jax.models.adapters import AdaptedUNet
-from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.configs import AutoencoderConfig, UNetConfig
 from codi_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
 from codi_jax.parallel.sharding import param_shardings, state_shardings
-from codi_jax.train.objectives import autoencoder_objective, diffusion_objective
+from codi_jax.train.objectives import TEACHER
 from codi_jax.train.optim import OptimConfig, make_optimizer
 from codi_jax.train.state import TrainState, create_state
-from codi_jax.train.step import Objective, make_step
-from codi_jax.typing import UserError
+from codi_jax.train.step import make_step
+from codi_jax.typing import UserError, check_choice
 
 TASKS = ("sr", "prior", "autoencoder")
+INITS = ("pretrained", "random")
 ASSETS = Path(__file__).parent / "assets"
 
 
@@ -126,39 +131,45 @@ def build_pipeline(config: ConfigDict, dtype: Any) -> Pipeline:
     return pipeline
 
 
-def encode_prompt(config: ConfigDict, pipeline: Pipeline) -> dict[str, Any]:
-    """What the U-Net reads of ``config.model.prompt``; the text encoder is not kept."""
+def initial_params(
+    config: ConfigDict, pipeline: Pipeline, place: Placement | None = None
+) -> Pipeline:
+    """``pipeline`` with the parameters that the run starts from."""
+    check_choice("config.model.init", config.model.init, INITS)
+    redraw = ("unet", "adapter") if config.model.init == "random" else ()
+    pipeline = with_params(pipeline, jax.random.key(config.seed), place, redraw=redraw)
+    if not config.model.time_cond_proj_dim:
+        return pipeline
+    return with_guidance_input(pipeline, config.model.time_cond_proj_dim, place)
+
+
+def encode_prompt(config: ConfigDict, pipeline: Pipeline) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the U-Net reads of ``config.model.prompt``, and of no prompt; the text encoder is not
+    kept."""
     if not pipeline.takes_text:
-        return {}
+        return {}, {}
     if pipeline.directory is None:
         raise UserError(
             "config.model.unet has a cross_attention_dim, but without config.model.pretrained "
             "there is no text encoder: set cross_attention_dim to None."
         )
-    text: dict[str, Any] = dict(PromptEncoder(pipeline.directory)([config.model.prompt]))
-    if "text_embeds" in text:
-        side = config.data.size
-        text["time_ids"] = jnp.asarray([[side, side, 0, 0, side, side]], jnp.float32)
-    return text
+    encoder, side = PromptEncoder(pipeline.directory), config.data.size
+    texts = encoder([config.model.prompt]), encoder.negative(None)
+    for text in texts:
+        if "text_embeds" in text:
+            text["time_ids"] = jnp.asarray([[side, side, 0, 0, side, side]], jnp.float32)
+    return texts
 
 
-def build_objective(
-    config: ConfigDict, pipeline: Pipeline, dtype: Any, text: dict[str, Any]
-) -> Objective:
-    """The loss of the task, on batches of pictures."""
-    vae = AutoencoderKL(pipeline.vae, dtype)
-    options = config.loss.to_dict()
-    try:
-        if config.task == "autoencoder":
-            return autoencoder_objective(vae, AutoencoderLoss(**options))
-        common: dict[str, Any] = {
-            "schedule": pipeline.schedule,
-            "prediction_type": pipeline.prediction_type,
-        }
-        kind: Any = DiffusionLoss if config.task == "prior" else CoDiLoss
-        return diffusion_objective(pipeline, vae, kind(**common, **options), text)
-    except TypeError as error:
-        raise UserError(f"config.loss={options}: {error}.") from error
+def build_loss(config: ConfigDict, pipeline: Pipeline) -> Loss:
+    """The loss of the task and the method, with the options of ``config.loss``."""
+    loss = make_loss(config.task, config.method, config.loss.to_dict(), pipeline)
+    if loss.teacher == "start" and not config.model.pretrained:
+        raise UserError(
+            f"config.method={config.method!r} distils a trained model: set "
+            "config.model.pretrained=RUN/model."
+        )
+    return loss
 
 
 def build_run(config: ConfigDict) -> Run:
@@ -177,14 +188,15 @@ def build_run(config: ConfigDict) -> Run:
             f"{config.accumulation} times {mesh.size} devices."
         )
     dtype = compute_dtype(config.dtype)
-    key = jax.random.key(config.seed)
-    pipeline = with_params(build_pipeline(config, dtype), key, partial(param_shardings, mesh))
+    pipeline = build_pipeline(config, dtype)
+    loss = build_loss(config, pipeline)
+    averages = ema_decays(dict(config.ema), loss)
+    pipeline = initial_params(config, pipeline, partial(param_shardings, mesh))
+    check_guidance(loss, pipeline)
     trainable, frozen = split_params(config, pipeline.params)
-    text = encode_prompt(config, pipeline)
+    frozen |= frozen_teacher(loss, trainable)
+    text, null_text = encode_prompt(config, pipeline)
     optimizer = make_optimizer(OptimConfig(**config.optim), config.steps)
-    averages = dict(config.ema)
-    if "eval" not in averages:
-        raise UserError("config.ema has no 'eval': the average that is sampled and exported.")
 
     def create(p: Any) -> TrainState:
         return create_state(p, optimizer, tuple(averages))
@@ -192,10 +204,11 @@ def build_run(config: ConfigDict) -> Run:
     shardings = state_shardings(mesh, jax.eval_shape(create, trainable))
     frozen_shardings = param_shardings(mesh, frozen)
     step = make_step(
-        build_objective(config, pipeline, dtype, text),
+        make_objective(loss, pipeline, dtype, text, null_text),
         optimizer,
         averages,
         accumulation=config.accumulation,
+        target=TEACHER if TEACHER in averages else "target",
     )
     return Run(
         pipeline=dataclasses.replace(pipeline, params={}),
@@ -211,13 +224,13 @@ def build_run(config: ConfigDict) -> Run:
             out_shardings=(shardings, replicated(mesh)),
             donate_argnums=0,
         ),
-        key=key,
+        key=jax.random.key(config.seed),
     )
 
 
 def split_params(config: ConfigDict, params: Any) -> tuple[Any, Any]:
     """(trainable, frozen) by ``config.model.trainable``, a regex over whole paths such as
-    ``unet/conv_in/kernel``; the predictor "ddim" also keeps the prior itself, as "teacher".
+    ``unet/conv_in/kernel``.
     """
     regex = config.model.trainable
     try:
@@ -229,8 +242,6 @@ def split_params(config: ConfigDict, params: Any) -> tuple[Any, Any]:
             f"config.model.trainable={regex!r} matches no parameter; the parts are "
             f"{sorted(params)}, for example 'adapter/.*'."
         )
-    if config.loss.get("predictor") == "ddim":
-        frozen = {**frozen, "teacher": jax.tree.map(jnp.copy, params["unet"])}
     return trainable, frozen
 
 
@@ -248,9 +259,9 @@ def load_model(name: str | Path) -> Pipeline:
     if (workdir / "model" / INDEX).is_file():
         return load_pipeline(workdir / "model")
     config = ConfigDict(load_json(workdir / "config.json"))
-    pipeline = with_params(
-        build_pipeline(config, compute_dtype(config.dtype)), jax.random.key(config.seed)
-    )
+    pipeline = build_pipeline(config, compute_dtype(config.dtype))
+    averages = dict.fromkeys(ema_decays(dict(config.ema), build_loss(config, pipeline)))
+    pipeline = initial_params(config, pipeline)
     trainable, frozen = split_params(config, pipeline.params)
     with Store(workdir / "checkpoints", read_only=True) as store:
         step = store.latest_step()
@@ -258,9 +269,9 @@ def load_model(name: str | Path) -> Pipeline:
             raise UserError(
                 f"the run in {workdir} has saved no checkpoint yet: wait for the first."
             )
-        averages = store.restore(step, {"ema": dict.fromkeys(config.ema, trainable)})["ema"]
-    frozen.pop("teacher", None)
-    return dataclasses.replace(pipeline, params=trees.merge(averages["eval"], frozen))
+        templates = {"ema": dict.fromkeys(averages, trainable)}
+        ema = store.restore(step, templates)["ema"]
+    return dataclasses.replace(pipeline, params=trees.merge(ema["eval"], frozen))
 
 
 def transforms(config: ConfigDict, size: int) -> list:

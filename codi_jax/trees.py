@@ -74,6 +74,11 @@ def merge(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     return unflatten({**flat_a, **flat_b})
 
 
+def overlay(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``tree`` with the leaves of ``changes`` in place of its own, or beside them."""
+    return unflatten({**flatten(tree), **flatten(changes)})
+
+
 def count(tree: PyTree) -> int:
     """Number of scalars in all leaves; works on arrays and on ShapeDtypeStructs."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))

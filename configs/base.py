@@ -8,7 +8,7 @@ def base() -> ConfigDict:
     return ConfigDict(
         {
             "task": "sr",  # sr | prior | autoencoder
-            # codi | finetune | consistency | progressive | guided: the loss; see configs/methods.py.
+            # The loss: codi | finetune | consistency | progressive | guided; see methods.py.
             "method": "codi",
             "seed": 0,
             "steps": 1000,

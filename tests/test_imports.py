@@ -23,6 +23,7 @@ LAYERS = {
     "checkpoint": 2,
     "train": 3,
     "evals": 4,
+    "methods": 4,
     "builder": 5,
     "runner": 6,
 }

@@ -1,20 +1,21 @@
 """A whole model: networks, noise schedule and parameters."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from codi_jax import trees
 from codi_jax.checkpoint.diffusers_format import load_params
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import Schedule
 from codi_jax.models.adapters import AdaptedUNet
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.configs import AutoencoderConfig
-from codi_jax.typing import Params, PyTree
+from codi_jax.typing import Params, PyTree, UserError
 
 #: Shapes -> shardings, like ``parallel.sharding.param_shardings`` of one mesh.
 Placement = Callable[[PyTree], PyTree]
@@ -60,7 +61,12 @@ class Pipeline:
 
 
 def with_params(
-    pipeline: Pipeline, key: jax.Array, place: Placement | None = None, *, new: bool = True
+    pipeline: Pipeline,
+    key: jax.Array,
+    place: Placement | None = None,
+    *,
+    new: bool = True,
+    redraw: Collection[str] = (),
 ) -> Pipeline:
     """``pipeline`` with parameters, each tensor read or drawn straight into its sharding.
 
@@ -72,6 +78,7 @@ def with_params(
         key: of the random parameters.
         place: gives the shardings; by default all is on the first local device.
         new: whether parts may be absent.
+        redraw: parts that are drawn although they are on disk.
 
     Raises:
         UserError: weights that are absent or do not fit.
@@ -85,7 +92,7 @@ def with_params(
     loaded = {
         part: load_params(folders[part], shapes[part], sharding=places[part])
         for part in shapes
-        if part in folders and (folders[part].is_dir() or not new)
+        if part in folders and part not in redraw and (folders[part].is_dir() or not new)
     }
     missing = [part for part in shapes if part not in loaded]
     if not missing:
@@ -102,6 +109,41 @@ def with_params(
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     created = jax.jit(create, out_shardings=out, compiler_options=options)(key, loaded)
     return dataclasses.replace(pipeline, params={**loaded, **created})
+
+
+def with_guidance_input(pipeline: Pipeline, dim: int, place: Placement | None = None) -> Pipeline:
+    """``pipeline``, with parameters, whose U-Net also reads a guidance scale.
+
+    The new projection (diffusers' ``time_embedding.cond_proj``) starts at zero: the output is
+    what it was, at every scale.
+
+    Args:
+        pipeline: with or without such an input.
+        dim: features of the scale, diffusers' ``time_cond_proj_dim``.
+        place: as in :func:`with_params`.
+
+    Raises:
+        UserError: the U-Net has such an input of another size.
+    """
+    network = pipeline.unet
+    assert network is not None
+    present = network.unet.time_cond_proj_dim
+    if present == dim:
+        return pipeline
+    if present is not None:
+        raise UserError(
+            f"time_cond_proj_dim={dim}, but the model's U-Net has {present}: leave it at 0."
+        )
+    config = dataclasses.replace(network.unet, time_cond_proj_dim=dim)
+    width = config.block_out_channels[0]
+    params = dict(pipeline.params)
+    for part in ("unet", "adapter") if network.adapter == "mix" else ("unet",):
+        new: Any = {"time_embedding": {"cond_proj": {"kernel": jnp.zeros((dim, width))}}}
+        if place is not None:
+            new = jax.device_put(new, place(new))
+        params[part] = trees.overlay(params[part], new)
+    network = dataclasses.replace(network, unet=config)
+    return dataclasses.replace(pipeline, unet=network, params=params)
 
 
 def init_vae(config: AutoencoderConfig, key: jax.Array) -> Any:

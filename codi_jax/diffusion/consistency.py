@@ -1,24 +1,36 @@
-"""Boundary scalings of consistency models (Song et al. 2023, eq. 5; discrete as in LCM)."""
+"""The consistency function of a network: the identity at the boundary (Song et al. 2023, eq. 5).
+
+    f(z_t, t) = c_skip(t) z_t + c_out(t) x_hat(z_t, t),    c_skip(0) = 1, c_out(0) = 0
+
+The boundary is ``t = 0``, the lowest noise level that a network is called with.
+"""
 
 import jax.numpy as jnp
 
+from codi_jax.diffusion.schedules import expand
 from codi_jax.typing import Array
 
 
 def boundary_scalings(
     t: Array, *, sigma_data: float = 0.5, timestep_scaling: float = 10.0
 ) -> tuple[Array, Array]:
-    """``(c_skip, c_out)`` of ``f(z_t, t) = c_skip z_t + c_out x_hat``, which is ``z_0`` at t = 0.
+    """``(c_skip, c_out)`` of latent consistency models (Luo et al. 2023; diffusers' LCMScheduler).
 
     Args:
-        t: timesteps, integers or floats of any shape.
-        sigma_data: standard deviation of the data.
-        timestep_scaling: diffusers' ``LCMScheduler`` multiplies ``t`` by it; at 10, ``c_skip``
-            is below 0.003 from t = 1 on.
+        t: times in timesteps of the grid of 1000, any shape, integer or float, >= 0.
+        sigma_data: deviation that the data are taken to have.
+        timestep_scaling: how fast ``c_skip`` falls with ``t``: the larger, the smaller the share
+            of ``z_t`` above the boundary.
 
     Returns:
-        float32 with the shape of ``t``.
+        float32 each, with the shape of ``t``; exactly 1 and 0 at ``t = 0``.
     """
     scaled = jnp.asarray(t).astype(jnp.float32) * timestep_scaling
-    variance = scaled**2 + sigma_data**2
-    return sigma_data**2 / variance, scaled / jnp.sqrt(variance)
+    square = scaled**2 + sigma_data**2
+    return sigma_data**2 / square, scaled / jnp.sqrt(square)
+
+
+def consistency_function(x_hat: Array, z_t: Array, t: Array, timestep_scaling: float) -> Array:
+    """``f(z_t, t)`` from the signal prediction, both float32 [B, ...]; ``t`` is [B]."""
+    c_skip, c_out = boundary_scalings(t, timestep_scaling=timestep_scaling)
+    return expand(c_skip, z_t) * z_t + expand(c_out, z_t) * x_hat

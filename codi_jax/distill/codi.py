@@ -8,27 +8,36 @@ it: ``z_s`` has the noise level of ``s`` (algorithm 1 prints ``t`` there).
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from codi_jax.diffusion.parameterization import check_prediction_type, to_x_eps
-from codi_jax.diffusion.schedules import Schedule, add_noise, check_choice
-from codi_jax.distill.distances import DISTANCES, distance
+from codi_jax.diffusion.consistency import consistency_function
+from codi_jax.diffusion.schedules import add_noise
+from codi_jax.distill.base import (
+    LatentLoss,
+    Networks,
+    StepContext,
+    XEps,
+    check_range,
+    draw_scale,
+    predict_guided,
+    with_scale,
+)
+from codi_jax.distill.consistency import check_grid, grid_pair
+from codi_jax.distill.distances import DISTANCES, distance, min_snr_weight
 from codi_jax.distill.predictors import PREDICTORS, predict_z_s
-from codi_jax.typing import Array, Params, PredictFn, UserError
-
-#: ``teacher(z_t, t) -> network output`` of the frozen prior, which knows no new condition.
-TeacherFn = Callable[[Array, Array], Array]
+from codi_jax.typing import Array, Cond, Params, UserError, check_choice
 
 TIMES_PER = ("batch", "sample")
 CONSISTENCY_SPACES = ("eps", "x")
+DATA_SPACES = ("latent", "reencoded", "pixel", "lpips")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CoDiLoss:
+class CoDiLoss(LatentLoss):
     """Conditional diffusion distillation; the defaults are the paper's.
 
     Attributes:
@@ -38,122 +47,162 @@ class CoDiLoss:
         data_weight: lambda, the weight of the conditional guidance ``d_x``.
         consistency_weight: weight of the consistency term.
         dt: ``t - s`` in timesteps of the schedule, in [1, N - 1].
+        grid_steps: instead of ``dt``: times of a grid, see `ConsistencyLoss`.
         time_per: "batch" draws one ``t`` for the whole (global) batch, "sample" one each.
         consistency_space: compare the noise predictions ("eps") or the signal ("x").
         consistency_distance: ``d_eps``, see `codi_jax.distill.distances`.
-        data_distance: ``d_x`` between the latents.
+        data_distance: ``d_x``, likewise; not used by "lpips".
+        data_space: where ``d_x`` compares: latents ("latent"), latents of the decoded prediction
+            ``E(D(x_hat))`` ("reencoded"), pictures ("pixel"), or by LPIPS of them ("lpips").
+        timestep_scaling: makes ``x_hat`` the consistency function of `codi_jax.diffusion.
+            consistency` in both terms; for "x" only. None is the plain prediction.
+        guidance_range: (lowest, highest) scale of classifier-free guidance in both networks,
+            uniform; None is no guidance.
+        min_snr_gamma: weights both terms as errors of x by ``min(SNR, gamma)`` (Hang et al. 2023),
+            scaled to the space that each compares in; None is no weight.
 
     Raises:
-        UserError: an unknown name, ``dt`` out of range, or a prediction type that the schedule
-            cannot serve.
+        UserError: an unknown name, a number out of range, or settings that exclude each other.
     """
 
-    schedule: Schedule
-    prediction_type: str
     predictor: str = "prev"
     data_weight: float = 1.0
     consistency_weight: float = 1.0
     dt: int = 1
+    grid_steps: int | None = None
     time_per: str = "batch"
     consistency_space: str = "eps"
     consistency_distance: str = "l2"
     data_distance: str = "l2"
+    data_space: str = "latent"
+    timestep_scaling: float | None = None
+    guidance_range: tuple[float, float] | None = None
+    min_snr_gamma: float | None = None
 
     def __post_init__(self) -> None:
-        check_prediction_type(self.schedule, self.prediction_type)
+        super().__post_init__()
         check_choice("predictor", self.predictor, PREDICTORS)
         check_choice("time_per", self.time_per, TIMES_PER)
         check_choice("consistency_space", self.consistency_space, CONSISTENCY_SPACES)
         check_choice("consistency_distance", self.consistency_distance, DISTANCES)
         check_choice("data_distance", self.data_distance, DISTANCES)
-        last = self.schedule.num_train_timesteps - 1
-        if not 1 <= self.dt <= last:
-            raise UserError(f"dt={self.dt} must be between 1 and {last} timesteps.")
+        check_choice("data_space", self.data_space, DATA_SPACES)
+        check_range(self.guidance_range)
+        total = self.schedule.num_train_timesteps
+        if not 1 <= self.dt <= total - 1:
+            raise UserError(f"dt={self.dt} must be between 1 and {total - 1} timesteps.")
+        if self.grid_steps is not None:
+            check_grid("grid_steps", self.grid_steps, total)
+            if self.dt != 1:
+                raise UserError(f"grid_steps={self.grid_steps} replaces dt={self.dt}: set one.")
+        if self.timestep_scaling is not None and self.consistency_space != "x":
+            raise UserError(
+                f"timestep_scaling={self.timestep_scaling} scales x: set consistency_space='x'."
+            )
+
+    @property
+    def teacher(self) -> str | None:
+        return "prior" if self.predictor == "ddim" else None
+
+    @property
+    def perceptual(self) -> bool:
+        return self.data_space == "lpips"
 
     def __call__(
         self,
-        predict: PredictFn,
+        networks: Networks,
         params: Params,
         target_params: Params,
         batch: Mapping[str, Any],
-        key: Array,
-        *,
-        teacher: TeacherFn | None = None,
-        part: Array | None = None,
+        context: StepContext,
     ) -> dict[str, Array]:
-        """Losses per sample; only ``params`` receives a gradient.
+        """See `LatentLoss`; ``target_params`` is theta-, the moving average.
 
-        Args:
-            predict: the adapted network ``w(z_t, c, t)``.
-            params: theta.
-            target_params: theta-, the moving average.
-            batch: "latents", clean latents [B, h, w, C], and "cond", the condition.
-            key: gives ``t`` and the noise.
-            teacher: the frozen prior; called by predictor "ddim" only.
-            part: index of the micro-batch under gradient accumulation: the parts of one global
-                batch share ``t`` (where that is one for the batch) and differ in the noise.
+        Under gradient accumulation the parts of one global batch share ``t`` where that is one
+        for the batch.
 
         Returns:
             Float32 [B] each: "consistency" and "data", unweighted, and "loss", their weighted
             sum.
 
         Raises:
-            UserError: predictor "ddim" without ``teacher``.
+            UserError: predictor "ddim" without a teacher.
         """
-        x, cond = batch["latents"].astype(jnp.float32), batch["cond"]
-        key_t, key_eps = jax.random.split(key)
-        if part is not None:
-            key_eps = jax.random.fold_in(key_eps, part)
-            key_t = key_t if self.time_per == "batch" else jax.random.fold_in(key_t, part)
-        t = self._sample_t(key_t, x.shape[0])
-        s = t - self.dt
+        x = batch["latents"].astype(jnp.float32)
+        key_t, key_eps = context.keys(shared_time=self.time_per == "batch")
+        t, s = self._times(key_t, len(x))
         eps = jax.random.normal(key_eps, x.shape, jnp.float32)
         z_t = add_noise(self.schedule, x, eps, t)
+        scale = draw_scale(self.guidance_range, key_eps, len(x))
+        cond = with_scale(batch["cond"], scale)
 
-        x_hat_t, eps_hat_t = self._to_x_eps(predict(params, z_t, t, cond), z_t, t)
-        z_s = self._predict_z_s(z_t, eps, x_hat_t, eps_hat_t, t, teacher)
-        x_hat_s, eps_hat_s = jax.lax.stop_gradient(
-            self._to_x_eps(predict(target_params, z_s, s, cond), z_s, s)
-        )
+        online = self.x_eps(predict_guided(networks, params, z_t, t, cond, scale), z_t, t)
+        z_s = self._predict_z_s(networks, z_t, eps, online, t, s, cond)
+        output = predict_guided(networks, target_params, z_s, s, cond, scale)
+        target = jax.lax.stop_gradient(self._scaled(self.x_eps(output, z_s, s), z_s, s))
+        online = self._scaled(online, z_t, t)
 
-        online, target = (eps_hat_t, eps_hat_s)
-        if self.consistency_space == "x":
-            online, target = (x_hat_t, x_hat_s)
-        consistency = distance(self.consistency_distance, online, target)
-        data = distance(self.data_distance, x, x_hat_t)
-        loss = self.consistency_weight * consistency + self.data_weight * data
+        i = 0 if self.consistency_space == "x" else 1
+        consistency = distance(self.consistency_distance, online[i], target[i])
+        data = self._data(networks, batch, x, online[0])
+        loss = self._weight(t, self.consistency_space) * self.consistency_weight * consistency
+        loss += self._weight(t, "x") * self.data_weight * data
         return {"loss": loss, "consistency": consistency, "data": data}
 
-    def _sample_t(self, key: Array, batch_size: int) -> Array:
-        if self.time_per == "sample":
-            return self.schedule.sample_t(key, (batch_size,), self.dt)
-        return jnp.broadcast_to(self.schedule.sample_t(key, (), self.dt), (batch_size,))
+    def _weight(self, t: Array, space: str) -> Array | float:
+        if self.min_snr_gamma is None:
+            return 1.0
+        return min_snr_weight(*self.schedule.alpha_sigma(t), self.min_snr_gamma, space)
 
-    def _to_x_eps(self, output: Array, z: Array, t: Array) -> tuple[Array, Array]:
-        # The network may compute in bfloat16; the losses are float32.
-        output = output.astype(jnp.float32)
-        return to_x_eps(self.prediction_type, output, z, *self.schedule.alpha_sigma(t))
+    def _times(self, key: Array, batch_size: int) -> tuple[Array, Array]:
+        shape = (batch_size,) if self.time_per == "sample" else ()
+        if self.grid_steps is not None:
+            t, s = grid_pair(key, shape, self.grid_steps, self.schedule.num_train_timesteps)
+        else:
+            t = self.schedule.sample_t(key, shape, self.dt)
+            s = t - self.dt
+        return jnp.broadcast_to(t, (batch_size,)), jnp.broadcast_to(s, (batch_size,))
+
+    def _scaled(self, x_eps: XEps, z: Array, t: Array) -> XEps:
+        if self.timestep_scaling is None:
+            return x_eps
+        x_hat, eps_hat = x_eps
+        return consistency_function(x_hat, z, t, self.timestep_scaling), eps_hat
+
+    def _data(self, networks: Networks, batch: Mapping[str, Any], x: Array, x_hat: Array) -> Array:
+        if self.data_space == "latent":
+            return distance(self.data_distance, x, x_hat)
+        assert networks.decode is not None
+        picture = networks.decode(x_hat)
+        if self.data_space == "pixel":
+            return distance(self.data_distance, batch["images"], picture)
+        if self.data_space == "lpips":
+            assert networks.perceptual is not None
+            return networks.perceptual(batch["images"], picture)
+        assert networks.encode is not None
+        return distance(self.data_distance, x, networks.encode(picture))
 
     def _predict_z_s(
         self,
+        networks: Networks,
         z_t: Array,
         eps: Array,
-        x_hat_t: Array,
-        eps_hat_t: Array,
+        online: XEps,
         t: Array,
-        teacher: TeacherFn | None,
+        s: Array,
+        cond: Cond,
     ) -> Array:
         teacher_x_eps = None
-        if self.predictor == "ddim" and teacher is not None:
-            teacher_x_eps = self._to_x_eps(teacher(z_t, t), z_t, t)
+        if self.predictor == "ddim" and networks.teacher is not None:
+            teacher_x_eps = self.x_eps(networks.teacher(z_t, t, cond), z_t, t)
         alpha_t, sigma_t = self.schedule.alpha_sigma(t)
-        alpha_s, sigma_s = self.schedule.alpha_sigma(t - self.dt)
+        alpha_s, sigma_s = self.schedule.alpha_sigma(s)
         z_s = predict_z_s(
             self.predictor,
             z_t=z_t,
             eps=eps,
-            x_hat_t=x_hat_t,
-            eps_hat_t=eps_hat_t,
+            x_hat_t=online[0],
+            eps_hat_t=online[1],
             alpha_t=alpha_t,
             sigma_t=sigma_t,
             alpha_s=alpha_s,

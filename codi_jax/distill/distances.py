@@ -33,3 +33,15 @@ def distance(name: str, a: Array, b: Array) -> Array:
         return l2
     # sqrt(l2 + c^2) - c without its cancellation at small l2.
     return l2 / (jnp.sqrt(l2 + _HUBER_C**2) + _HUBER_C)
+
+
+def min_snr_weight(alpha: Array, sigma: Array, gamma: float, space: str) -> Array:
+    """``min(SNR, gamma)`` for errors of "x"; divided by the SNR for errors of "eps" [B].
+
+    Hang et al. 2023. Both are the same weight: an error of eps is the SNR's root times one of x.
+    ``alpha`` and ``sigma`` are float32 [B], sigma > 0.
+    """
+    square = alpha**2, sigma**2
+    if space == "x":
+        return jnp.minimum(square[0] / square[1], gamma)
+    return jnp.minimum(1.0, gamma * square[1] / jnp.maximum(square[0], 1e-20))

@@ -33,6 +33,7 @@ class AdaptedUNet:
     * ``"image"`` [B, H, W, 3] in [-1, 1]: the condition image (``controlnet``, ``t2i``);
     * ``"text"`` [B, S, D]: text embeddings, where the U-Net takes text;
     * ``"text_embeds"`` [B, P], ``"time_ids"`` [B, 6]: see :class:`Prompt`, for SDXL;
+    * ``"guidance_scale"`` [B]: where the U-Net reads it;
     * ``"features"``: the result of :meth:`condition`, which then is not computed again.
 
     ``controlnet`` and ``t2i`` are read by the adapters of these names.
@@ -53,7 +54,7 @@ class AdaptedUNet:
             raise UserError(f"adapter={self.adapter!r} is unknown; choose one of {ADAPTERS}.")
         if self.adapter == "controlnet":
             # From here on the ControlNet's config describes the whole of it.
-            encoder = self.controlnet.encoder or self.unet.encoder
+            encoder = self.controlnet.encoder or self._copied_encoder
             whole = dataclasses.replace(self.controlnet, encoder=encoder)
             object.__setattr__(self, "controlnet", whole)
             for key in SHARED:
@@ -107,15 +108,21 @@ class AdaptedUNet:
         """
         adapted = dict(params)
         if self.adapter in ("mix", "controlnet"):
-            if self._encoder_config != self.unet.encoder:
+            if self._encoder_config != self._copied_encoder:
                 raise UserError(
                     "this ControlNet's encoder differs from the U-Net's and cannot start as its "
                     "copy: load its weights, or leave the encoder's keys out of its config."
                 )
-            copied = {name: params["unet"][name] for name in self.encoder_names}
-            # A true copy: the step donates its buffers, and one buffer can't be donated twice.
-            adapted["adapter"] = {**params["adapter"], **jax.tree.map(jnp.copy, copied)}
+            adapted["adapter"] = {**params["adapter"], **self._copy_of(params["unet"])}
         return adapted
+
+    def _copy_of(self, unet: Params) -> dict[str, Any]:
+        copied = {name: unet[name] for name in self.encoder_names}
+        if self.adapter == "controlnet":
+            time = copied["time_embedding"]
+            copied["time_embedding"] = {k: v for k, v in time.items() if k != "cond_proj"}
+        # A true copy: the step donates its buffers, and one buffer can't be donated twice.
+        return jax.tree.map(jnp.copy, copied)
 
     @property
     def encoder_names(self) -> tuple[str, ...]:
@@ -201,6 +208,14 @@ class AdaptedUNet:
         return own or self.unet.encoder
 
     @property
+    def _copied_encoder(self) -> EncoderConfig:
+        """What the adapter's encoder is where it starts as a copy of the U-Net's."""
+        encoder = self.unet.encoder
+        if self.adapter == "controlnet":  # in diffusers, a ControlNet reads no guidance scale
+            encoder = dataclasses.replace(encoder, time_cond_proj_dim=None)
+        return encoder
+
+    @property
     def _zero_convs(self) -> ZeroConvs:
         return ZeroConvs(self.controlnet.global_pool_conditions, self.dtype)
 
@@ -222,6 +237,8 @@ class AdaptedUNet:
             pooled = c.added_dim - (c.addition_time_embed_dim or 0)
             ids = jnp.zeros((1, 1), jnp.int32)
             prompt = prompt._replace(text_embeds=jnp.zeros((1, pooled)), time_ids=ids)
+        if c.time_cond_proj_dim is not None:
+            prompt = prompt._replace(guidance_scale=jnp.ones((1,)))
         return jnp.zeros((1, side, side, c.in_channels)), jnp.zeros((1,), jnp.int32), prompt
 
     def _init_unet(self, key: Array) -> dict[str, Any]:
@@ -239,8 +256,8 @@ class AdaptedUNet:
             image = jnp.zeros((1, side, side, self.t2i.in_channels))
             return self._image_reader.init(key, image)["params"]
         encoder = UNetEncoder(self._encoder_config, self.dtype)
-        if self._encoder_config == self.unet.encoder:
-            adapter = {name: jax.tree.map(jnp.copy, unet[name]) for name in self.encoder_names}
+        if self._encoder_config == self._copied_encoder:
+            adapter = self._copy_of(unet)
         else:
             adapter = encoder.init(key, z, t, prompt)["params"]
         if self.adapter == "mix":

@@ -62,6 +62,7 @@ class EncoderConfig(FromConfig):
     ``addition_embed_type="text_time"`` is SDXL: a pooled text embedding and sizes ("time ids",
     each as ``addition_time_embed_dim`` features), together
     ``projection_class_embeddings_input_dim`` numbers, are added to the time embedding.
+    ``time_cond_proj_dim``: features of the guidance scale, which such a U-Net also reads.
     ``upcast_attention`` changes nothing here, where attention's logits and softmax are always
     float32; it is kept because diffusers needs it to run SD 2.1 in float16.
     """
@@ -78,6 +79,7 @@ class EncoderConfig(FromConfig):
     addition_embed_type: str | None = None
     addition_time_embed_dim: int | None = None
     projection_class_embeddings_input_dim: int | None = None
+    time_cond_proj_dim: int | None = None
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
     flip_sin_to_cos: bool = True
@@ -103,7 +105,6 @@ class EncoderConfig(FromConfig):
         "encoder_hid_dim_type": None,
         "resnet_skip_time_act": False,
         "resnet_out_scale_factor": 1.0,
-        "time_cond_proj_dim": None,
         "cross_attention_norm": None,
         "attention_type": "default",
         "reverse_transformer_layers_per_block": None,
@@ -296,7 +297,9 @@ class ControlNetConfig(FromConfig):
         """As diffusers has it: the keys of the encoder beside the others."""
         own = super().to_config()
         del own["encoder"]
-        return {**(self.encoder.to_config() if self.encoder else {}), **own}
+        encoder = self.encoder.to_config() if self.encoder else {}
+        encoder.pop("time_cond_proj_dim", None)  # diffusers' ControlNets do not know the key
+        return {**encoder, **own}
 
     @property
     def downsampling(self) -> int:

@@ -16,12 +16,14 @@ class Prompt(NamedTuple):
 
     ``text`` [B, S, cross_attention_dim]: text embeddings. For SDXL also ``text_embeds`` [B, P],
     the pooled embedding, and ``time_ids`` [B, 6]: original height and width, top and left of the
-    crop, target height and width, in pixels.
+    crop, target height and width, in pixels. ``guidance_scale`` [B]: for U-Nets that were distilled
+    for many scales.
     """
 
     text: Array | None = None
     text_embeds: Array | None = None
     time_ids: Array | None = None
+    guidance_scale: Array | None = None
 
     @classmethod
     def of(cls, cond: Cond) -> "Prompt":
@@ -53,14 +55,32 @@ def sinusoidal_embedding(
     return jnp.concatenate([cos, sin] if flip_sin_to_cos else [sin, cos], axis=-1)
 
 
+def guidance_embedding(guidance_scale: Array, dim: int) -> Array:
+    """Features [B, dim] float32 of the scale w [B], diffusers' ``get_guidance_scale_embedding``.
+
+    There w is their pipelines' ``guidance_scale - 1``, so that 0 is no guidance; as everywhere
+    here ``guidance_scale`` 1 is no guidance, and the 1 is subtracted in this function.
+    """
+    half = dim // 2
+    exponent = -math.log(10_000.0) * jnp.arange(half, dtype=jnp.float32) / (half - 1)
+    angles = 1000.0 * (guidance_scale.astype(jnp.float32) - 1.0)[:, None] * jnp.exp(exponent)
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
 class TimestepEmbedding(nn.Module):
-    """Two dense layers, as diffusers' class of this name: [B, dim] -> [B, time_embed_dim]."""
+    """Two dense layers, as diffusers' class of this name: [B, dim] -> [B, time_embed_dim].
+
+    Features of something else, [B, any], are projected and added first where they are given.
+    """
 
     time_embed_dim: int
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, features: Array) -> Array:
+    def __call__(self, features: Array, added: Array | None = None) -> Array:
+        if added is not None:
+            proj = nn.Dense(features.shape[-1], use_bias=False, dtype=self.dtype, name="cond_proj")
+            features = features + proj(added)
         h = nn.Dense(self.time_embed_dim, dtype=self.dtype, name="linear_1")(features)
         return nn.Dense(self.time_embed_dim, dtype=self.dtype, name="linear_2")(nn.silu(h))
 
@@ -75,7 +95,12 @@ def time_embedding(config: EncoderConfig, t: Array, prompt: Prompt, dtype: jnp.d
         sinusoidal_embedding, flip_sin_to_cos=config.flip_sin_to_cos, freq_shift=config.freq_shift
     )
     embed = partial(TimestepEmbedding, 4 * width, dtype=dtype)
-    temb = embed(name="time_embedding")(sinusoids(t, width).astype(dtype))
+    scale = None
+    if config.time_cond_proj_dim is not None:
+        if prompt.guidance_scale is None:
+            raise UserError("this U-Net reads cond['guidance_scale'] [B]: give it (1 is none).")
+        scale = guidance_embedding(prompt.guidance_scale, config.time_cond_proj_dim).astype(dtype)
+    temb = embed(name="time_embedding")(sinusoids(t, width).astype(dtype), scale)
     if config.addition_embed_type is None:
         return temb
     pooled, ids = prompt.text_embeds, prompt.time_ids

@@ -1,27 +1,32 @@
 """A batch of pictures to the losses: what each task trains on."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from codi_jax import trees
 from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.distill.autoencoding import AutoencoderLoss
-from codi_jax.distill.codi import CoDiLoss
-from codi_jax.distill.finetune import DiffusionLoss
+from codi_jax.distill.base import LatentLoss, Networks, StepContext
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.conditioning import sr_condition, to_signed
 from codi_jax.train.step import Objective
 from codi_jax.typing import Array, Cond, Params
 
+#: Name of the teacher among the frozen parameters: those values of the start that have since
+#: been trained. The rest it shares with the student.
+TEACHER = "teacher"
+
 
 def autoencoder_objective(vae: AutoencoderKL, loss: AutoencoderLoss) -> Objective:
     """Reconstruct ``batch["image"]`` uint8 [B, H, W, 3]."""
 
-    def objective(params: Params, _: Params, batch: Params, key: Array, part: Array | None):
+    def objective(params: Params, _: Params, batch: Params, context: StepContext):
         def reconstruct(p: Params, images: Array, k: Array) -> tuple[Array, Array, Array]:
             return vae.apply({"params": p["vae"]}, images, k)
 
-        return loss(reconstruct, params, {"images": to_signed(batch["image"])}, key)
+        return loss(reconstruct, params, {"images": to_signed(batch["image"])}, context.key)
 
     return objective
 
@@ -29,42 +34,64 @@ def autoencoder_objective(vae: AutoencoderKL, loss: AutoencoderLoss) -> Objectiv
 def diffusion_objective(
     pipeline: Pipeline,
     vae: AutoencoderKL,
-    loss: CoDiLoss | DiffusionLoss,
+    loss: LatentLoss,
     text: Cond | None = None,
+    null_text: Cond | None = None,
+    perceptual: Callable[[Array, Array], Array] | None = None,
 ) -> Objective:
     """``loss`` on the latents of ``batch["image"]``, given ``batch["lr"]`` if there is one.
 
-    ``text`` holds condition entries [1, ...] that all pictures share: those of the prompt.
-    Predictor "ddim" reads the frozen prior's U-Net from ``params["teacher"]``.
+    Args:
+        pipeline: the networks.
+        vae: the autoencoder.
+        loss: its teacher is the U-Net alone ("prior") or the adapted model ("start"), with the
+            values of ``params["teacher"]`` where they have been trained since.
+        text: condition entries [1, ...] that all pictures share: those of the prompt.
+        null_text: the same entries for no prompt.
+        perceptual: ``(pictures, pictures) -> [B]``, LPIPS.
     """
     assert pipeline.unet is not None
     unet = pipeline.unet
-    prior = dataclasses.replace(unet, adapter="none")
-    needs_teacher = isinstance(loss, CoDiLoss) and loss.predictor == "ddim"
+    teacher_unet = dataclasses.replace(unet, adapter="none") if loss.teacher == "prior" else unet
+
+    def shared(entries: Cond | None, size: int) -> dict[str, Array]:
+        return {
+            name: jnp.broadcast_to(value, (size, *value.shape[1:]))
+            for name, value in (entries or {}).items()
+        }
 
     def objective(
-        params: Params, target_params: Params, batch: Params, key: Array, part: Array | None
+        params: Params, target_params: Params, batch: Params, context: StepContext
     ) -> dict[str, Array]:
+        own = {name: part for name, part in params.items() if name != TEACHER}
+        start = trees.overlay(own, params.get(TEACHER, {}))
+        frozen_vae = {"params": params["vae"]}
         images = to_signed(batch["image"])
-        latents = vae.apply({"params": params["vae"]}, images, method="encode")
-        cond = {
-            name: jnp.broadcast_to(value, (len(images), *value.shape[1:]))
-            for name, value in (text or {}).items()
-        }
+        latents = vae.apply(frozen_vae, images, method="encode")
+        cond = shared(text, len(images))
         if pipeline.task == "sr":
             cond |= sr_condition(vae, params["vae"], batch["lr"], pipeline.scale)
 
-        def teacher(z_t: Array, t: Array) -> Array:
-            return prior.predict({"unet": params["teacher"]}, z_t, t, cond)
-
-        return loss(
-            unet.predict,
-            params,
-            target_params,
-            {"latents": latents, "cond": cond},
-            key,
-            teacher=teacher if needs_teacher else None,
-            part=part,
+        networks = Networks(
+            predict=unet.predict,
+            teacher=lambda z_t, t, c: teacher_unet.predict(start, z_t, t, c),
+            null=lambda c: null_condition(c, shared(null_text, len(images))),
+            encode=lambda pictures: vae.apply(frozen_vae, pictures, method="encode"),
+            decode=lambda z: vae.apply(frozen_vae, z, method="decode"),
+            perceptual=perceptual,
         )
+        data = {"latents": latents, "cond": cond, "images": images}
+        return loss(networks, params, target_params, data, context)
 
     return objective
+
+
+def null_condition(cond: Cond, null_text: Cond) -> Cond:
+    """``cond`` that says nothing: without the prompt where there is one, else zeros for the
+    picture. The guidance scale, where it is among the entries, stays."""
+    if null_text:
+        return {**cond, **null_text}
+    return {
+        name: value if name == "guidance_scale" else jnp.zeros_like(value)
+        for name, value in cond.items()
+    }

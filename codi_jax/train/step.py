@@ -8,11 +8,14 @@ import jax.numpy as jnp
 import optax
 
 from codi_jax import trees
+from codi_jax.distill.base import StepContext
 from codi_jax.train.state import TrainState
 from codi_jax.typing import Array, Params
 
-#: ``objective(params, target_params, batch, key, part) -> losses per sample``, "loss" among them.
-Objective = Callable[[Params, Params, Mapping[str, Array], Array, Array | None], dict[str, Array]]
+#: ``objective(params, target_params, batch, context) -> losses per sample``, "loss" among them.
+Objective = Callable[[Params, Params, Mapping[str, Array], StepContext], dict[str, Array]]
+#: gamma of an average; or as a function of the number of steps that are done with this one.
+Decay = float | Callable[[Array], Array]
 StepFn = Callable[
     [TrainState, Params, Mapping[str, Array], Array], tuple[TrainState, dict[str, Array]]
 ]
@@ -21,7 +24,7 @@ StepFn = Callable[
 def make_step(
     objective: Objective,
     optimizer: optax.GradientTransformation,
-    ema_decays: Mapping[str, float],
+    ema_decays: Mapping[str, Decay],
     *,
     accumulation: int = 1,
     target: str = "target",
@@ -40,11 +43,11 @@ def make_step(
     """
 
     def loss_fn(
-        trainable: Params, ema: Params, frozen: Params, batch: Any, key: Array, part: Array | None
+        trainable: Params, ema: Params, frozen: Params, batch: Any, context: StepContext
     ) -> tuple[Array, dict[str, Array]]:
         params = trees.merge(trainable, frozen)
         target_params = trees.merge(jax.lax.stop_gradient(ema), frozen)
-        losses = objective(params, target_params, batch, key, part)
+        losses = objective(params, target_params, batch, context)
         means = {name: value.mean() for name, value in losses.items()}
         return means["loss"], means
 
@@ -53,15 +56,15 @@ def make_step(
     def step(
         state: TrainState, frozen: Params, batch: Mapping[str, Array], key: Array
     ) -> tuple[TrainState, dict[str, Array]]:
-        key = jax.random.fold_in(key, state.step)
+        context = StepContext(jax.random.fold_in(key, state.step), state.step)
         ema = state.ema.get(target, state.trainable)
         if accumulation == 1:
-            grads, metrics = grad_fn(state.trainable, ema, frozen, batch, key, None)
+            grads, metrics = grad_fn(state.trainable, ema, frozen, batch, context)
         else:
 
             def add(carry: Any, part: Any) -> tuple[Any, None]:
                 index, micro = part
-                new = grad_fn(state.trainable, ema, frozen, micro, key, index)
+                new = grad_fn(state.trainable, ema, frozen, micro, context._replace(part=index))
                 return jax.tree.map(jnp.add, carry, new), None
 
             parts = _split(batch, accumulation)
@@ -72,8 +75,7 @@ def make_step(
                     ema,
                     frozen,
                     jax.tree.map(lambda x: x[0], parts),
-                    key,
-                    indices[0],
+                    context._replace(part=indices[0]),
                 )
             )
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
@@ -81,11 +83,13 @@ def make_step(
             grads, metrics = jax.tree.map(lambda x: x / accumulation, sums)
         updates, opt = optimizer.update(grads, state.opt, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
+        done = state.step + 1
         averages = {
-            name: trees.ema(state.ema[name], trainable, decay) for name, decay in ema_decays.items()
+            name: trees.ema(state.ema[name], trainable, gamma(done) if callable(gamma) else gamma)
+            for name, gamma in ema_decays.items()
         }
         metrics["grad_norm"] = optax.tree.norm(grads)
-        return TrainState(state.step + 1, trainable, averages, opt), metrics
+        return TrainState(done, trainable, averages, opt), metrics
 
     return step
 

@@ -1,4 +1,4 @@
-"""The CoDi and the diffusion loss against computations by hand, and what has a gradient."""
+"""The CoDi loss against computations by hand, and what has a gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -10,57 +10,19 @@ from codi_jax.diffusion.schedules import ContinuousSchedule, DiscreteSchedule, e
 from codi_jax.distill.codi import CoDiLoss
 from codi_jax.distill.finetune import DiffusionLoss
 from codi_jax.typing import UserError
-
-SCHEDULE = DiscreteSchedule()
-SHAPE = (6, 3, 2, 4)
-PARAMS = {"w": jnp.float32(0.7), "b": jnp.float32(-0.4)}
-TARGET = {"w": jnp.float32(0.6), "b": jnp.float32(-0.2)}
-
-
-def make_batch():
-    x, c = jax.random.normal(jax.random.key(11), (2, *SHAPE))
-    return {"latents": 0.8 * x + 0.3, "cond": {"c": c}}
-
-
-def network(params, z, t, c):
-    """A toy network that uses all of its inputs; works on numpy and on jax arrays."""
-    return params["w"] * z + params["b"] * (t / 1000.0).reshape(-1, 1, 1, 1) * z**2 + 0.1 * c
-
-
-class Recorder:
-    """`network` as a PredictFn that remembers what it was called with."""
-
-    def __init__(self):
-        self.calls = []
-
-    def __call__(self, params, z_t, t, cond):
-        self.calls.append((params, np.float64(z_t), np.asarray(t)))
-        return network(params, z_t, t.astype(jnp.float32), cond["c"])
-
-
-def levels(t):
-    """alpha and sigma of Stable Diffusion's betas, float64 [B, 1, 1, 1]."""
-    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
-    log_abar = np.cumsum(np.log1p(-betas))[t].reshape(-1, 1, 1, 1)
-    return np.exp(log_abar / 2), np.sqrt(-np.expm1(log_abar))
-
-
-def convert(prediction_type, output, z, t):
-    alpha, sigma = levels(t)
-    if prediction_type == "v_prediction":
-        return alpha * z - sigma * output, alpha * output + sigma * z
-    if prediction_type == "epsilon":
-        return (z - sigma * output) / alpha, output
-    return output, (z - alpha * output) / sigma
-
-
-def predict_numpy(prediction_type, params, z, t, c):
-    params = {k: float(v) for k, v in params.items()}
-    return convert(prediction_type, network(params, z, t, c), z, t)
-
-
-def mean_square(a, b):
-    return ((a - b) ** 2).mean(axis=(1, 2, 3))
+from tests.distill.toy import (
+    PARAMS,
+    SCHEDULE,
+    TARGET,
+    Recorder,
+    convert,
+    levels,
+    make_batch,
+    mean_square,
+    network,
+    predict_numpy,
+    run,
+)
 
 
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon", "sample"])
@@ -86,10 +48,10 @@ def test_loss_equals_the_computation_by_hand(prediction_type, predictor, dt, tim
     )
     predict, batch = Recorder(), make_batch()
 
-    def teacher(z_t, t):
+    def teacher(z_t, t, cond):
         return 0.3 * z_t
 
-    result = loss(predict, PARAMS, TARGET, batch, jax.random.key(5), teacher=teacher)
+    result = run(loss, predict, PARAMS, TARGET, batch, jax.random.key(5), teacher=teacher)
     (params_t, z_t, t), (params_s, z_s, s) = predict.calls
     assert params_t is PARAMS and params_s is TARGET
     np.testing.assert_array_equal(s, t - dt)
@@ -126,7 +88,7 @@ def test_time_per_batch_is_one_time_that_varies_with_the_key():
         loss = CoDiLoss(schedule=SCHEDULE, prediction_type="v_prediction", time_per=time_per)
         for seed in range(5):
             predict = Recorder()
-            loss(predict, PARAMS, TARGET, make_batch(), jax.random.key(seed))
+            run(loss, predict, PARAMS, TARGET, make_batch(), jax.random.key(seed))
             times.append(predict.calls[0][2])
     assert all(len(set(t.tolist())) == 1 and t.shape == (6,) for t in drawn["batch"])
     assert len({int(t[0]) for t in drawn["batch"]}) > 1
@@ -143,7 +105,7 @@ def test_times_leave_room_for_the_step(time_per):
     )
     predict = Recorder()
     for seed in range(8):
-        loss(predict, PARAMS, TARGET, make_batch(), jax.random.key(seed))
+        run(loss, predict, PARAMS, TARGET, make_batch(), jax.random.key(seed))
     online, target = (np.concatenate([t for _, _, t in predict.calls[i::2]]) for i in (0, 1))
     assert set(online.tolist()) == {2, 3} and set(target.tolist()) == {0, 1}
 
@@ -185,8 +147,8 @@ def test_a_self_consistent_model_has_no_consistency_loss(space):
         consistency_space=space,
     )
     key, batch = jax.random.key(0), make_batch()
-    consistent = loss(straight_model(0.3, 0.8), {}, {}, batch, key)
-    control = loss(gaussian_denoiser(0.3, 0.8), {}, {}, batch, key)
+    consistent = run(loss, straight_model(0.3, 0.8), {}, {}, batch, key)
+    control = run(loss, gaussian_denoiser(0.3, 0.8), {}, {}, batch, key)
     assert consistent["consistency"].max() < 1e-9
     assert consistent["data"].min() > 1e-3  # only the consistency term vanishes
     assert control["consistency"].min() > 1e-5
@@ -196,8 +158,14 @@ def total(loss, params, target_params, teacher_scale, batch, key):
     def predict(params, z_t, t, cond):
         return network(params, z_t, t.astype(jnp.float32), cond["c"])
 
-    result = loss(
-        predict, params, target_params, batch, key, teacher=lambda z_t, t: teacher_scale * z_t
+    result = run(
+        loss,
+        predict,
+        params,
+        target_params,
+        batch,
+        key,
+        teacher=lambda z_t, t, _: teacher_scale * z_t,
     )
     return jnp.sum(result["loss"])
 
@@ -219,7 +187,7 @@ def test_only_the_online_prediction_at_t_has_a_gradient(predictor):
 
     # Central differences of the loss with z_s and eps_hat_s frozen; exact, as it is quadratic.
     predict = Recorder()
-    loss(predict, PARAMS, TARGET, batch, key, teacher=lambda z_t, t: scale * z_t)
+    run(loss, predict, PARAMS, TARGET, batch, key, teacher=lambda z_t, t, _: scale * z_t)
     (_, z_t, t), (_, z_s, s) = predict.calls
     x, c = np.float64(batch["latents"]), np.float64(batch["cond"]["c"])
     _, eps_hat_s = predict_numpy("v_prediction", TARGET, z_s, s, c)
@@ -241,11 +209,11 @@ def test_jit_equals_eager_and_bfloat16_networks_give_float32_losses():
     def predict(params, z_t, t, cond):
         return (params["w"] * z_t + cond["c"]).astype(jnp.bfloat16)
 
-    def run(params, batch, key):
-        return loss(predict, params, TARGET, batch, key)
+    def call(params, batch, key):
+        return run(loss, predict, params, TARGET, batch, key)
 
-    eager = run(PARAMS, batch, jax.random.key(1))
-    jitted = jax.jit(run)(PARAMS, batch, jax.random.key(1))
+    eager = call(PARAMS, batch, jax.random.key(1))
+    jitted = jax.jit(call)(PARAMS, batch, jax.random.key(1))
     for name, value in eager.items():
         assert value.dtype == jnp.float32
         np.testing.assert_allclose(value, jitted[name], rtol=0.05)
@@ -254,7 +222,7 @@ def test_jit_equals_eager_and_bfloat16_networks_give_float32_losses():
 def test_continuous_schedule_draws_real_times():
     loss = CoDiLoss(schedule=ContinuousSchedule(), prediction_type="v_prediction", dt=20)
     predict = Recorder()
-    result = loss(predict, PARAMS, TARGET, make_batch(), jax.random.key(1))
+    result = run(loss, predict, PARAMS, TARGET, make_batch(), jax.random.key(1))
     (_, _, t), (_, _, s) = predict.calls
     assert t.dtype == np.float32 and np.all(t >= 20) and np.all(t <= 999)
     np.testing.assert_allclose(s, t - 20, rtol=1e-6)
@@ -287,30 +255,4 @@ def test_refused_combinations():
             loss(schedule=zero_snr, prediction_type="epsilon")
     loss = CoDiLoss(schedule=SCHEDULE, prediction_type="epsilon", predictor="ddim")
     with pytest.raises(UserError, match="pass teacher"):
-        loss(Recorder(), PARAMS, TARGET, make_batch(), jax.random.key(0))
-
-
-@pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon", "sample"])
-def test_diffusion_loss_equals_the_computation_by_hand(prediction_type):
-    predict, batch = Recorder(), make_batch()
-    loss = DiffusionLoss(schedule=SCHEDULE, prediction_type=prediction_type)
-    result = loss(predict, PARAMS, TARGET, batch, jax.random.key(4))
-    ((params, z_t, t),) = predict.calls
-    assert params is PARAMS and len(set(t.tolist())) > 1
-    x, c = np.float64(batch["latents"]), np.float64(batch["cond"]["c"])
-    alpha, sigma = levels(t)
-    eps = (z_t - alpha * x) / sigma
-    target = {"v_prediction": alpha * eps - sigma * x, "epsilon": eps, "sample": x}
-    output = network({k: float(v) for k, v in PARAMS.items()}, z_t, t, c)
-    expected = mean_square(output, target[prediction_type])
-    assert set(result) == {"loss"} and result["loss"].dtype == jnp.float32
-    np.testing.assert_allclose(result["loss"], expected, rtol=1e-3)
-
-
-def test_diffusion_loss_reaches_the_first_and_the_last_timestep():
-    small = DiscreteSchedule(num_train_timesteps=3)
-    predict = Recorder()
-    loss = DiffusionLoss(schedule=small, prediction_type="v_prediction")
-    for seed in range(4):
-        loss(predict, PARAMS, TARGET, make_batch(), jax.random.key(seed))
-    assert set(np.concatenate([t for _, _, t in predict.calls]).tolist()) == {0, 1, 2}
+        run(loss, Recorder(), PARAMS, TARGET, make_batch(), jax.random.key(0))

@@ -10,6 +10,7 @@ import pytest
 
 from codi_jax import trees
 from codi_jax.builder import Run, build_run, split_params
+from codi_jax.distill.base import LatentLoss, Networks, StepContext
 from codi_jax.distill.codi import CoDiLoss
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.parallel.mesh import put_batch
@@ -86,8 +87,8 @@ def flops(regex: str) -> float:
     loss = CoDiLoss(schedule=pipeline.schedule, prediction_type=pipeline.prediction_type)
     model = pipeline.unet
 
-    def objective(params: Any, target: Any, data: Any, key: Any, part: Any) -> Any:
-        return loss(model.predict, params, target, data, key, part=part)
+    def objective(params: Any, target: Any, data: Any, context: StepContext) -> Any:
+        return loss(Networks(model.predict), params, target, data, context)
 
     params = run.params(run.state)
     trainable, frozen = split_params(config, {part: params[part] for part in ("unet", "adapter")})
@@ -121,9 +122,9 @@ def test_accumulation_averages_the_parts_and_shares_t() -> None:
     run = build_run(config)
     seen = []
 
-    def predict_objective(params: Any, target: Any, data: Any, key: Any, part: Any) -> Any:
+    def predict_objective(params: Any, target: Any, data: Any, context: StepContext) -> Any:
         x = params["w"] * data["x"]
-        seen.append(part)
+        seen.append(context.part)
         return {"loss": (x**2).mean(axis=-1)}
 
     params = {"w": jnp.asarray(2.0)}
@@ -140,23 +141,20 @@ def test_accumulation_averages_the_parts_and_shares_t() -> None:
     np.testing.assert_allclose(outs[0][0].trainable["w"], outs[1][0].trainable["w"], rtol=1e-6)
     np.testing.assert_allclose(outs[0][1]["loss"], outs[1][1]["loss"], rtol=1e-6)
     vae = AutoencoderKL(run.pipeline.vae)
-    objective = diffusion_objective(run.pipeline, vae, _Spy(seen))
-    params = run.params(run.state)
-    objective(params, params, batch(2), jax.random.key(0), None)
-    assert seen[-1] == "latents"
+    pipeline, params = run.pipeline, run.params(run.state)
+    assert pipeline.schedule is not None
+    spy = _Spy(schedule=pipeline.schedule, prediction_type=pipeline.prediction_type)
+    objective = diffusion_objective(pipeline, vae, spy)
+    context = StepContext(jax.random.key(0), jnp.zeros((), jnp.int32))
+    assert objective(params, params, batch(2), context)["loss"].shape == (2,)
 
 
-class _Spy:
-    def __init__(self, seen: list) -> None:
-        self.seen = seen
-
-    def __call__(self, predict: Any, *args: Any, teacher: Any, part: Any) -> dict:
-        data = args[2]
-        assert teacher is None
+class _Spy(LatentLoss):
+    def __call__(self, networks: Any, params: Any, target: Any, data: Any, context: Any) -> Any:
+        del networks, params, target, context
         assert data["latents"].shape == (2, 16, 16, 4)
         assert data["cond"]["latents"].shape == (2, 16, 16, 4)
-        self.seen.append("latents")
-        return {}
+        return {"loss": data["latents"][:, 0, 0, 0]}
 
 
 def test_predictor_ddim_asks_the_frozen_prior() -> None:

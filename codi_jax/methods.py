@@ -1,0 +1,114 @@
+"""The methods: each is a loss, what is frozen for it, and its averages.
+
+Everything else, networks, data and step, is the same for all of them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from codi_jax.checkpoint.pipeline import Pipeline
+from codi_jax.distill.autoencoding import AutoencoderLoss
+from codi_jax.distill.base import LatentLoss
+from codi_jax.distill.codi import CoDiLoss
+from codi_jax.distill.consistency import ConsistencyLoss
+from codi_jax.distill.finetune import DiffusionLoss
+from codi_jax.distill.progressive import GuidedLoss, ProgressiveLoss
+from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.train.objectives import TEACHER, autoencoder_objective, diffusion_objective
+from codi_jax.train.step import Decay, Objective
+from codi_jax.typing import UserError, check_choice
+
+Loss = AutoencoderLoss | LatentLoss
+#: ``config.method`` -> its loss. Task "autoencoder" has a loss of its own.
+LOSSES: dict[str, type[LatentLoss]] = {
+    "codi": CoDiLoss,
+    "finetune": DiffusionLoss,
+    "consistency": ConsistencyLoss,
+    "progressive": ProgressiveLoss,
+    "guided": GuidedLoss,
+}
+#: What makes sense without a condition.
+PRIOR_METHODS = ("finetune", "consistency", "progressive")
+
+
+def make_loss(task: str, method: str, options: Mapping[str, Any], pipeline: Pipeline) -> Loss:
+    """The loss of a task and a method.
+
+    Args:
+        task: "autoencoder", "prior", or a task with a condition.
+        method: one of :data:`LOSSES`; not used by "autoencoder".
+        options: fields of the loss's class.
+        pipeline: whose schedule and prediction type it is for.
+
+    Raises:
+        UserError: an unknown method, option or value.
+    """
+    try:
+        if task == "autoencoder":
+            return AutoencoderLoss(**options)
+        known = PRIOR_METHODS if task == "prior" else tuple(LOSSES)
+        check_choice("config.method", method, known)
+        assert pipeline.schedule is not None
+        loss = LOSSES[method](
+            schedule=pipeline.schedule, prediction_type=pipeline.prediction_type, **options
+        )
+    except TypeError as error:
+        raise UserError(f"config.loss={dict(options)} of {method!r}: {error}.") from error
+    if loss.perceptual:
+        raise UserError(
+            f"config.loss={dict(options)} asks for LPIPS, whose network's weights this version "
+            "cannot read: choose another distance."
+        )
+    return loss
+
+
+def make_objective(
+    loss: Loss,
+    pipeline: Pipeline,
+    dtype: Any,
+    text: dict[str, Any],
+    null_text: dict[str, Any],
+) -> Objective:
+    """``loss`` on batches of pictures; see `diffusion_objective` for the text."""
+    vae = AutoencoderKL(pipeline.vae, dtype)
+    if isinstance(loss, AutoencoderLoss):
+        return autoencoder_objective(vae, loss)
+    return diffusion_objective(pipeline, vae, loss, text, null_text)
+
+
+def ema_decays(decays: Mapping[str, float], loss: Loss) -> dict[str, Decay]:
+    """The averages of a run by name: those of ``config.ema``, and progressive distillation's
+    teacher.
+
+    Raises:
+        UserError: no "eval" among them.
+    """
+    averages: dict[str, Decay] = dict(decays)
+    if "eval" not in averages:
+        raise UserError("config.ema has no 'eval': the average that is sampled and exported.")
+    if isinstance(loss, ProgressiveLoss):
+        averages[TEACHER] = loss.teacher_decay
+    return averages
+
+
+def frozen_teacher(loss: Loss, trainable: Mapping[str, Any]) -> dict[str, Any]:
+    """Under "teacher", what a frozen teacher keeps of the parameters that will be trained."""
+    if loss.teacher is None:
+        return {}
+    parts = ("unet",) if loss.teacher == "prior" else ("unet", "adapter")
+    kept = {part: trainable[part] for part in parts if part in trainable}
+    return {TEACHER: jax.tree.map(jnp.copy, kept)}
+
+
+def check_guidance(loss: Loss, pipeline: Pipeline) -> None:
+    """Raises a UserError where the student is to learn guidance scales that it cannot read."""
+    asks = isinstance(loss, GuidedLoss | ProgressiveLoss) and loss.guidance_range is not None
+    network = pipeline.unet
+    if asks and network is not None and network.unet.time_cond_proj_dim is None:
+        raise UserError(
+            "config.loss.guidance_range is set, but the U-Net reads no guidance scale: set "
+            "config.model.time_cond_proj_dim=256."
+        )
