@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from codi_jax.diffusion.timesteps import TIMESTEP_SPACINGS, inference_timesteps
+from codi_jax.diffusion.timesteps import (
+    TIMESTEP_SPACINGS,
+    consistency_timesteps,
+    inference_timesteps,
+)
 from codi_jax.typing import UserError
 
 
