@@ -135,8 +135,14 @@ def test_our_own_files_give_the_default(schedule):
         SamplerConfig(clip_sample_range=2.0, timestep_spacing="leading", steps_offset=1),
         SamplerConfig(solver="heun", timestep_spacing="linspace"),
         SamplerConfig(solver="sde-dpmsolver++", solver_order=1, final_sigmas_type="sigma_min"),
-        SamplerConfig(solver="dpmsolver", solver_order=3, solver_type="heun", euler_at_final=True),
-        SamplerConfig(solver="singlestep-dpmsolver", timestep_spacing="linspace"),
+        SamplerConfig(
+            solver="dpmsolver",
+            solver_order=3,
+            solver_type="heun",
+            euler_at_final=True,
+            final_sigmas_type="sigma_min",
+        ),
+        SamplerConfig(solver="singlestep-dpmsolver++", timestep_spacing="linspace"),
         SamplerConfig(solver="consistency", original_inference_steps=20, timestep_scaling=1.0),
     ],
     ids=lambda sampler: sampler.solver,
@@ -149,15 +155,18 @@ def test_what_is_written_is_read_back(sampler, schedule):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "rescale", "message"),
     [
-        ({"solver": "singlestep-dpmsolver"}, "timestep_spacing='trailing'.*Singlestep.*'linspace'"),
-        ({"solver": "heun", "final_sigmas_type": "sigma_min"}, "'sigma_min'.*Heun.*'zero'"),
+        ({"solver": "singlestep-dpmsolver++"}, False, "'trailing'.*Singlestep.*only 'linspace'"),
+        ({"solver": "heun", "final_sigmas_type": "sigma_min"}, False, "'sigma_min'.*only 'zero'"),
+        ({"solver": "dpmsolver"}, False, "'zero' with solver='dpmsolver'.*only 'sigma_min'"),
+        ({"solver": "heun"}, True, "rescale_betas_zero_snr=True.*Heun.*only False"),
     ],
 )
-def test_what_diffusers_cannot_say_is_refused(settings, message):
+def test_what_diffusers_cannot_do_is_not_written(settings, rescale, message):
+    schedule = DiscreteSchedule(rescale_betas_zero_snr=rescale)
     with pytest.raises(UserError, match=message):
-        SamplerConfig(**settings).to_config(DiscreteSchedule().to_config())
+        SamplerConfig(**settings).to_config(schedule.to_config())
 
 
 @pytest.mark.parametrize(
