@@ -82,6 +82,8 @@ _SWITCHED_OFF: dict[str, dict[str, Any]] = {
     "DPMSolverSinglestepScheduler": _DPM_SWITCHES,
     "LCMScheduler": {"thresholding": False},
 }
+#: Schedulers that cannot start at alpha = 0.
+_NO_RESCALING = ("HeunDiscreteScheduler", "DPMSolverSinglestepScheduler")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -225,16 +227,16 @@ class SamplerConfig:
             schedule_config: what the schedule writes of itself.
 
         Returns:
-            That of `diffusers_class`. With a schedule that diffusers
-            does not know, our own settings where they are not the default.
+            That of `diffusers_class`. With a schedule that diffusers does not know, our own
+            settings where they are not the default.
 
         Raises:
-            UserError: the scheduler in diffusers has no such setting.
+            UserError: the scheduler in diffusers cannot do what is set.
         """
         if schedule_config["_class_name"] == ContinuousSchedule.__name__:
-            own = dataclasses.asdict(self), dataclasses.asdict(SamplerConfig())
-            return dict(schedule_config) | {k: v for k, v in own[0].items() if v != own[1][k]}
-        name = self.diffusers_class
+            default = SamplerConfig()
+            own = dataclasses.asdict(self).items()
+            return {**schedule_config, **{k: v for k, v in own if v != getattr(default, k)}}
         settings: dict[str, Any] = {
             **dataclasses.asdict(self),
             "algorithm_type": self.solver.removeprefix("singlestep-"),
@@ -242,15 +244,26 @@ class SamplerConfig:
             "clip_sample": self.clip_sample_range is not None,
             "clip_sample_range": self.clip_sample_range or 1.0,
         }
-        keys = _DIFFUSERS_DEFAULTS[name]
+        name = self.diffusers_class
         others = _DIFFUSERS_DEFAULTS["DDIMScheduler"]  # the schedule's config is a DDIM's
         config = {key: value for key, value in schedule_config.items() if key not in others}
-        config |= {"_class_name": name, **{key: settings[key] for key in keys}}
-        read = SamplerConfig.from_config(config)
-        for key in ("timestep_spacing", "final_sigmas_type", "euler_at_final"):
-            if self.solver != "consistency" and getattr(read, key) != getattr(self, key):
-                raise UserError(
-                    f"{key}={getattr(self, key)!r} cannot be written: {name} has only "
-                    f"{getattr(read, key)!r}."
-                )
+        config |= {key: settings[key] for key in _DIFFUSERS_DEFAULTS[name]} | {"_class_name": name}
+        self._check_diffusers_can(config)
         return config
+
+    def _check_diffusers_can(self, config: Mapping[str, Any]) -> None:
+        name, read = config["_class_name"], SamplerConfig.from_config(config)
+        lost = [
+            (key, getattr(self, key), getattr(read, key))
+            for key in ("timestep_spacing", "final_sigmas_type", "euler_at_final")
+            if self.solver != "consistency" and getattr(self, key) != getattr(read, key)
+        ]
+        if self.solver.endswith("dpmsolver") and self.final_sigmas_type == "zero":
+            lost.append(("final_sigmas_type", "zero", "sigma_min"))
+        if name in _NO_RESCALING and config.get("rescale_betas_zero_snr"):
+            lost.append(("rescale_betas_zero_snr", True, False))
+        for key, value, only in lost:
+            raise UserError(
+                f"{key}={value!r} with solver={self.solver!r} cannot be written: {name} has only "
+                f"{only!r}."
+            )

@@ -1,5 +1,7 @@
 """Sampler settings of checkpoints: scheduler_config.json files as they are published."""
 
+import json
+
 import pytest
 
 from codi_jax.diffusion.sampler_config import SamplerConfig
@@ -105,9 +107,14 @@ def test_missing_keys_mean_what_diffusers_takes_them_for():
         "DDIMScheduler": SamplerConfig(timestep_spacing="leading", clip_sample_range=1.0),
         "PNDMScheduler": SamplerConfig(timestep_spacing="leading", final_sigmas_type="sigma_min"),
         "EulerDiscreteScheduler": SamplerConfig(timestep_spacing="linspace"),
+        "HeunDiscreteScheduler": SamplerConfig(solver="heun", timestep_spacing="linspace"),
         "DPMSolverMultistepScheduler": SamplerConfig(
             solver="dpmsolver++", timestep_spacing="linspace"
         ),
+        "DPMSolverSinglestepScheduler": SamplerConfig(
+            solver="singlestep-dpmsolver++", timestep_spacing="linspace", lower_order_final=False
+        ),
+        "LCMScheduler": SamplerConfig(solver="consistency"),
     }
     for name, config in expected.items():
         assert SamplerConfig.from_config({"_class_name": name}) == config
@@ -120,6 +127,48 @@ def test_our_own_files_give_the_default(schedule):
     assert SamplerConfig.from_config(schedule.to_config("v_prediction")) == SamplerConfig()
 
 
+@pytest.mark.parametrize("schedule", [DiscreteSchedule(), ContinuousSchedule()], ids=str)
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        SamplerConfig(),
+        SamplerConfig(clip_sample_range=2.0, timestep_spacing="leading", steps_offset=1),
+        SamplerConfig(solver="heun", timestep_spacing="linspace"),
+        SamplerConfig(solver="sde-dpmsolver++", solver_order=1, final_sigmas_type="sigma_min"),
+        SamplerConfig(
+            solver="dpmsolver",
+            solver_order=3,
+            solver_type="heun",
+            euler_at_final=True,
+            final_sigmas_type="sigma_min",
+        ),
+        SamplerConfig(solver="singlestep-dpmsolver++", timestep_spacing="linspace"),
+        SamplerConfig(solver="consistency", original_inference_steps=20, timestep_scaling=1.0),
+    ],
+    ids=lambda sampler: sampler.solver,
+)
+def test_what_is_written_is_read_back(sampler, schedule):
+    config = json.loads(json.dumps(sampler.to_config(schedule.to_config("v_prediction"))))
+    assert SamplerConfig.from_config(config) == sampler
+    assert schedule_from_config(config) == schedule
+    assert config["prediction_type"] == "v_prediction"
+
+
+@pytest.mark.parametrize(
+    ("settings", "rescale", "message"),
+    [
+        ({"solver": "singlestep-dpmsolver++"}, False, "'trailing'.*Singlestep.*only 'linspace'"),
+        ({"solver": "heun", "final_sigmas_type": "sigma_min"}, False, "'sigma_min'.*only 'zero'"),
+        ({"solver": "dpmsolver"}, False, "'zero' with solver='dpmsolver'.*only 'sigma_min'"),
+        ({"solver": "heun"}, True, "rescale_betas_zero_snr=True.*Heun.*only False"),
+    ],
+)
+def test_what_diffusers_cannot_do_is_not_written(settings, rescale, message):
+    schedule = DiscreteSchedule(rescale_betas_zero_snr=rescale)
+    with pytest.raises(UserError, match=message):
+        SamplerConfig(**settings).to_config(schedule.to_config())
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -130,6 +179,13 @@ def test_our_own_files_give_the_default(schedule):
         (PIXART | {"lambda_min_clipped": -5.1}, "lambda_min_clipped=-5.1"),
         (PIXART | {"use_flow_sigmas": True}, "use_flow_sigmas"),
         (SD_2_1 | {"thresholding": True}, "thresholding=True"),
+        ({"_class_name": "HeunDiscreteScheduler", "use_karras_sigmas": True}, "Heun.*karras"),
+        ({"_class_name": "HeunDiscreteScheduler", "clip_sample": True}, "range=1.0.*'heun'"),
+        ({"_class_name": "LCMScheduler", "thresholding": True}, "LCM.*thresholding"),
+        (
+            {"_class_name": "DPMSolverSinglestepScheduler", "algorithm_type": "sde-dpmsolver++"},
+            "'singlestep-sde-dpmsolver",
+        ),
         (PIXART | {"algorithm_type": "sde-dpmsolver"}, "'sde-dpmsolver'.*ddim, dpmsolver"),
     ],
 )
@@ -143,6 +199,8 @@ def test_what_cannot_be_followed_is_refused(config, message):
     [
         ({"solver": "euler"}, "solver='euler'.*dpmsolver"),
         ({"solver_order": 4}, "solver_order=4"),
+        ({"solver": "sde-dpmsolver++", "solver_order": 3}, "solver_order=3.*sde.*1 or 2"),
+        ({"solver": "consistency", "final_sigmas_type": "sigma_min"}, "'sigma_min'.*'zero'"),
         ({"solver_type": "logrho"}, "'logrho'.*midpoint, heun"),
         ({"final_sigmas_type": "one"}, "'one'.*zero, sigma_min"),
         ({"timestep_spacing": "karras"}, "'karras'.*trailing"),

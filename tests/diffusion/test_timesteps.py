@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from codi_jax.diffusion.timesteps import TIMESTEP_SPACINGS, inference_timesteps
+from codi_jax.diffusion.timesteps import (
+    TIMESTEP_SPACINGS,
+    consistency_timesteps,
+    inference_timesteps,
+)
 from codi_jax.typing import UserError
 
 
@@ -44,3 +48,13 @@ def test_bad_timesteps_are_refused():
         inference_timesteps(1000, 4, "sgm_uniform")
     with pytest.raises(UserError, match="steps_offset=1"):
         inference_timesteps(1000, 1000, "leading", 1)
+
+
+def test_consistency_timesteps():
+    assert consistency_timesteps(1000, 4, 50).tolist() == [999, 759, 499, 259]
+    assert consistency_timesteps(100, 2, 2).tolist() == [99, 49]
+    with pytest.raises(UserError, match="original_inference_steps=101.*num_train_timesteps=100"):
+        consistency_timesteps(100, 1, 101)
+    for steps in (0, 51):
+        with pytest.raises(UserError, match=f"num_inference_steps={steps} .* 50 .*consistency"):
+            consistency_timesteps(1000, steps, 50)

@@ -101,7 +101,7 @@ def test_autoencoder_then_prior_then_distillation(tmp_path: Path) -> None:
     sampler = Sampler(pipeline)
     with pytest.raises(UserError, match="is a prior"):
         sampler(np.zeros((8, 8, 3), np.uint8))
-    assert sampler.generate(size=(32, 32), steps=1).size == (32, 32)
+    assert sampler.generate(size=(32, 32), steps=1, solver="sde-dpmsolver++").size == (32, 32)
 
 
 def test_killed_run_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path: Path) -> None:
@@ -174,6 +174,11 @@ def test_sampler_returns_what_it_was_given_at_any_size(workdir: Path) -> None:
         sampler(lr, prompt="a cat")
     with pytest.raises(UserError, match="steps=0"):
         sampler(lr, steps=0)
+    with pytest.raises(UserError, match="solver='euler'.*ddim, "):
+        sampler(lr, solver="euler")
+    stochastic = [sampler(lr, steps=2, seed=3, solver="consistency") for _ in range(2)]
+    np.testing.assert_array_equal(*stochastic)
+    assert not np.array_equal(stochastic[0], array)
     with pytest.raises(UserError, match="float32"):
         sampler(lr.astype(np.float32))
     with pytest.raises(UserError, match="does not exist"):
@@ -191,6 +196,7 @@ def test_sample_command_line_over_a_folder(workdir: Path, tmp_path: Path) -> Non
         f"--input={tmp_path / 'in'}",
         f"--output={tmp_path / 'out'}",
         "--steps=1",
+        "--solver=heun",
     )
     assert done.returncode == 0, done.stderr[-2000:]
     for name in ("a.png", "deep/b.png"):

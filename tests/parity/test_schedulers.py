@@ -1,7 +1,10 @@
 """Schedules, timesteps and whole trajectories against PyTorch diffusers' schedulers."""
 
+import sys
+import unittest.mock
 import warnings
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,14 +12,19 @@ import pytest
 torch = pytest.importorskip("torch", reason="parity extra")
 diffusers = pytest.importorskip("diffusers", reason="parity extra")
 
-from codi_jax.diffusion.sampler import sample, step_infos  # noqa: E402
+from codi_jax.diffusion.sampler import initial_noise, sample, step_infos  # noqa: E402
 from codi_jax.diffusion.sampler_config import SamplerConfig  # noqa: E402
 from codi_jax.diffusion.schedules import (  # noqa: E402
     BETA_SCHEDULES,
     DiscreteSchedule,
     schedule_from_config,
 )
-from codi_jax.diffusion.timesteps import TIMESTEP_SPACINGS, inference_timesteps  # noqa: E402
+from codi_jax.diffusion.solvers import singlestep_orders  # noqa: E402
+from codi_jax.diffusion.timesteps import (  # noqa: E402
+    TIMESTEP_SPACINGS,
+    consistency_timesteps,
+    inference_timesteps,
+)
 from codi_jax.typing import UserError  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -24,6 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 N = 1000
 STEPS = (1, 2, 4, 10, 20, 50)
 SD_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+KEY = jax.random.key(7)
 Z_T = np.random.default_rng(0).standard_normal((2, 3, 3, 4)).astype(np.float32)
 
 
@@ -60,12 +69,26 @@ def config_of(theirs_):
 def theirs(theirs_, steps):
     """The latents that a diffusers scheduler ends with."""
     theirs_.set_timesteps(steps)
-    # A diffusers pipeline scales its noise so; 1 except for Euler.
-    z = torch.from_numpy(Z_T) * theirs_.init_noise_sigma
-    for t in theirs_.timesteps:
-        output = network(np, theirs_.scale_model_input(z, t).numpy(), np.float32(t))
-        z = theirs_.step(torch.from_numpy(output), t, z).prev_sample
+    z = torch.from_numpy(Z_T)
+    if hasattr(theirs_, "state_in_first_order") or "Euler" in type(theirs_).__name__:
+        # These two hold z / alpha. (Their init_noise_sigma, for "trailing" and "linspace", is
+        # sigma / alpha instead of 1 / alpha: 0.998 of it.)
+        z = z * (theirs_.sigmas.max() ** 2 + 1) ** 0.5
+    noise = iter(step_noise(steps))
+    with unittest.mock.patch.multiple(
+        sys.modules[type(theirs_).__module__],
+        randn_tensor=lambda *args, **kwargs: torch.from_numpy(next(noise)),
+        create=True,
+    ):
+        for t in theirs_.timesteps:
+            output = network(np, theirs_.scale_model_input(z, t).numpy(), np.float32(t))
+            z = theirs_.step(torch.from_numpy(output), t, z).prev_sample
     return z.numpy()
+
+
+def step_noise(steps):
+    """What our stochastic solvers draw."""
+    return [np.array(initial_noise(key, Z_T.shape)) for key in jax.random.split(KEY, steps)]
 
 
 def ours(theirs_, steps, schedule=None):
@@ -80,6 +103,7 @@ def ours(theirs_, steps, schedule=None):
         {},
         num_inference_steps=steps,
         sampler=SamplerConfig.from_config(config),
+        key=KEY,
     )
 
 
@@ -270,13 +294,19 @@ def test_dpm_solver_with_zero_terminal_snr(solver_order, algorithm_type, toleran
         np.testing.assert_allclose(ours(theirs_, steps), result, atol=2e-3, rtol=0)
 
 
-@pytest.mark.parametrize(("spacing", "tolerance"), [("leading", 1e-4), ("trailing", 2e-2)])
-def test_euler_is_ddim(spacing, tolerance):
-    # Stable Diffusion XL's scheduler. With "trailing", diffusers starts at sigma_T times the
-    # noise (0.998 of it) instead of the noise.
-    theirs_ = scheduler("EulerDiscreteScheduler", timestep_spacing=spacing, steps_offset=1)
-    for steps in (4, 20):
-        assert_same(theirs_, steps, tolerance)
+@pytest.mark.parametrize(
+    ("spacing", "steps", "prediction_type"),
+    [("leading", 20, "epsilon"), ("trailing", 4, "v_prediction"), ("linspace", 10, "epsilon")],
+)
+def test_euler_is_ddim(spacing, steps, prediction_type):
+    # Stable Diffusion XL's scheduler.
+    theirs_ = scheduler(
+        "EulerDiscreteScheduler",
+        timestep_spacing=spacing,
+        steps_offset=1,
+        prediction_type=prediction_type,
+    )
+    assert_same(theirs_, steps)
 
 
 def test_pndm_approaches_ddim():
@@ -287,3 +317,134 @@ def test_pndm_approaches_ddim():
         np.abs(theirs(theirs_, steps) - ours(theirs_, steps)).max() for steps in (20, 200)
     )
     assert fine < 0.2 * coarse
+
+
+@pytest.mark.parametrize("solver_order", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("algorithm_type", "final_sigmas_type"),
+    [("dpmsolver++", "zero"), ("dpmsolver++", "sigma_min"), ("dpmsolver", "sigma_min")],
+)
+def test_singlestep_dpm_solver(algorithm_type, final_sigmas_type, solver_order):
+    settings = {
+        "algorithm_type": algorithm_type,
+        "final_sigmas_type": final_sigmas_type,
+        "solver_order": solver_order,
+    }
+    for steps, solver_type, kind in [
+        (4, "midpoint", "v_prediction"),
+        (11, "heun", "epsilon"),
+        (12, "heun", "sample"),
+    ]:
+        theirs_ = scheduler(
+            "DPMSolverSinglestepScheduler",
+            **settings,
+            solver_type=solver_type,
+            prediction_type=kind,
+            lower_order_final=steps != 12,
+        )
+        assert_same(theirs_, steps)
+
+
+@pytest.mark.parametrize("final_sigmas_type", ["zero", "sigma_min"])
+@pytest.mark.parametrize("lower_order_final", [True, False])
+@pytest.mark.parametrize("solver_order", [1, 2, 3])
+def test_orders_of_singlestep_calls(solver_order, lower_order_final, final_sigmas_type):
+    for steps in range(1, 20):
+        theirs_ = scheduler(
+            "DPMSolverSinglestepScheduler",
+            solver_order=solver_order,
+            lower_order_final=lower_order_final,
+            final_sigmas_type=final_sigmas_type,
+        )
+        theirs_.set_timesteps(steps)  # it also changes lower_order_final
+        assert theirs_.order_list == singlestep_orders(
+            steps,
+            solver_order,
+            lower_order_final=lower_order_final,
+            euler_at_final=final_sigmas_type == "zero",
+        )
+
+
+@pytest.mark.parametrize(
+    ("prediction_type", "spacing", "steps"),
+    [
+        ("epsilon", "leading", 20),
+        ("sample", "linspace", 10),
+        ("v_prediction", "trailing", 4),
+        ("v_prediction", "leading", 1),
+    ],
+)
+def test_heun(prediction_type, spacing, steps):
+    theirs_ = scheduler(
+        "HeunDiscreteScheduler",
+        timestep_spacing=spacing,
+        prediction_type=prediction_type,
+        steps_offset=1,
+    )
+    assert_same(theirs_, steps)
+    info = step_infos(schedule_from_config(theirs_.config), SamplerConfig(solver="heun"), steps)
+    assert len(info.t) == len(theirs_.timesteps) == 2 * steps - 1
+
+
+@pytest.mark.parametrize(
+    ("prediction_type", "steps", "settings"),
+    [
+        ("v_prediction", 4, {}),
+        ("epsilon", 20, {"solver_type": "heun"}),
+        ("sample", 4, {"solver_order": 1, "final_sigmas_type": "sigma_min"}),
+        # diffusers starts at alpha = 2^-12 instead of 0.
+        ("v_prediction", 20, {**ZERO_SNR, "final_sigmas_type": "sigma_min"}),
+    ],
+)
+def test_sde_dpm_solver(prediction_type, steps, settings):
+    settings = {"algorithm_type": "sde-dpmsolver++", "prediction_type": prediction_type} | settings
+    tolerance = 1e-3 if "rescale_betas_zero_snr" in settings else 1e-4
+    assert_same(dpm(**settings), steps, tolerance)
+
+
+def test_consistency_timesteps():
+    for original in (45, 50, 1000):
+        theirs_ = scheduler("LCMScheduler", original_inference_steps=original)
+        for steps in range(1, original + 1, 1 if original < 100 else 37):
+            theirs_.set_timesteps(steps)
+            times = consistency_timesteps(N, steps, original)
+            np.testing.assert_array_equal(times, theirs_.timesteps)
+
+
+@pytest.mark.parametrize(
+    ("prediction_type", "steps", "settings"),
+    [
+        ("sample", 1, {}),
+        ("v_prediction", 4, {"timestep_scaling": 1e-3}),  # both scalings are felt
+        ("epsilon", 8, {"original_inference_steps": 100, "set_alpha_to_one": False}),
+    ],
+)
+def test_consistency_sampler(prediction_type, steps, settings):
+    assert_same(scheduler("LCMScheduler", prediction_type=prediction_type, **settings), steps)
+
+
+@pytest.mark.parametrize(
+    "theirs_",
+    [
+        ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
+        ("DDIMScheduler", {"clip_sample_range": 0.5}),
+        ("HeunDiscreteScheduler", {"timestep_spacing": "leading", "steps_offset": 1}),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+        ("DPMSolverMultistepScheduler", {"solver_order": 3, "euler_at_final": True}),
+        ("DPMSolverSinglestepScheduler", {"solver_order": 3, "final_sigmas_type": "sigma_min"}),
+        ("LCMScheduler", {"original_inference_steps": 100, "timestep_scaling": 5.0}),
+    ],
+    ids=str,
+)
+def test_diffusers_reads_the_scheduler_config_that_we_write(theirs_):
+    name, settings = theirs_
+    original = scheduler(name, prediction_type="v_prediction", **settings)
+    read = config_of(original)
+    written = SamplerConfig.from_config(read).to_config(
+        schedule_from_config(read).to_config("v_prediction")
+    )
+    assert written["_class_name"] == name
+    again = getattr(diffusers, name).from_config(written)
+    assert SamplerConfig.from_config(config_of(again)) == SamplerConfig.from_config(read)
+    for key in written.keys() & original.config.keys() - {"_class_name"}:
+        assert again.config[key] == original.config[key], key
