@@ -17,7 +17,13 @@ DEFAULT_SAMPLER = SamplerConfig()
 
 
 def initial_noise(key: Array, shape: tuple[int, ...]) -> Array:
-    """``z_T``: standard normal, float32 of ``shape``."""
+    """``z_T``: standard normal, float32 of ``shape``.
+
+    With keys [B], one for each of ``shape[0]`` images, an image's noise does not depend on the
+    batch that it is in.
+    """
+    if key.ndim:
+        return jax.vmap(lambda k: jax.random.normal(k, shape[1:], jnp.float32))(key)
     return jax.random.normal(key, shape, jnp.float32)
 
 
