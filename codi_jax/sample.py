@@ -31,7 +31,7 @@ from codi_jax.diffusion.sampler import initial_noise
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.solvers import SOLVERS
 from codi_jax.evals.sampling import PictureSampler, sampling_key
-from codi_jax.typing import UserError
+from codi_jax.typing import Array, Cond, UserError
 
 Picture = Image.Image | np.ndarray
 
@@ -107,25 +107,38 @@ class Sampler:
         settings = self._sampler(solver)
 
         def one(picture: Picture) -> Picture:
-            lr = _as_array(picture)
-            scale = self.pipeline.scale
-            padded = np.pad(lr, [*self._padding(lr.shape), (0, 0)], mode="edge")
-            result = self.pictures.super_resolve(
-                self.params,
-                jnp.asarray(padded[None]),
-                jax.random.key(seed),
-                steps,
-                text,
-                negative,
-                guidance_scale,
-                settings,
-            )
-            large = np.asarray(result[0, : lr.shape[0] * scale, : lr.shape[1] * scale])
+            lr = _as_array(picture)[None]
+            key = jax.random.key(seed)
+            batch = self.enlarge(lr, key, steps, text, negative, guidance_scale, settings)
+            large = np.asarray(batch[0])
             return Image.fromarray(large) if isinstance(picture, Image.Image) else large
 
         if isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim == 3):
             return one(images)
         return [one(image) for image in images]
+
+    def enlarge(
+        self,
+        lr: Array | np.ndarray,
+        key: Array,
+        steps: int,
+        text: Cond | None = None,
+        negative: Cond | None = None,
+        guidance_scale: float = 1.0,
+        sampler: SamplerConfig | None = None,
+    ) -> Array:
+        """A batch of any size: uint8 [B, h, w, 3] -> uint8 [B, h * scale, w * scale, 3].
+
+        ``key`` is one, or [B], see :func:`codi_jax.diffusion.sampler.initial_noise`. A batch
+        that is split over devices is computed there, if ``params`` are on them all.
+        """
+        height, width = lr.shape[1:3]
+        padded = jnp.pad(lr, [(0, 0), *self._padding(lr.shape[1:]), (0, 0)], mode="edge")
+        large = self.pictures.super_resolve(
+            self.params, padded, key, steps, text, negative, guidance_scale, sampler
+        )
+        scale = self.pipeline.scale
+        return large[:, : height * scale, : width * scale]
 
     def generate(
         self,
@@ -244,34 +257,38 @@ def _inputs(path: Path) -> list[tuple[Path, Path]]:
     return [(path, Path(path.name))]
 
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "demo", "Workdir, model directory, or 'demo'")
-_INPUT = flags.DEFINE_string("input", None, "An image, or a folder of images, to enlarge")
-_PROMPT = flags.DEFINE_string("prompt", None, "Text; without --input, what to draw (priors)")
-_NEGATIVE = flags.DEFINE_string("negative_prompt", None, "What guidance leads away from")
-_GUIDANCE = flags.DEFINE_float("guidance_scale", None, "Classifier-free guidance: 1 is none")
-_OUTPUT = flags.DEFINE_string("output", "out", "Folder for the results (PNG)")
-_STEPS = flags.DEFINE_integer("steps", None, "Sampling steps: 4; without --input 50")
-_SOLVER = flags.DEFINE_string("solver", None, f"One of {', '.join(SOLVERS)}; default: the model's")
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise")
+def _define_flags() -> None:
+    """Not at import: ``evaluate``, which has flags of the same names, imports this module."""
+    flags.DEFINE_string("checkpoint", "demo", "Workdir, model directory, or 'demo'")
+    flags.DEFINE_string("input", None, "An image, or a folder of images, to enlarge")
+    flags.DEFINE_string("prompt", None, "Text; without --input, what to draw (priors)")
+    flags.DEFINE_string("negative_prompt", None, "What guidance leads away from")
+    flags.DEFINE_float("guidance_scale", None, "Classifier-free guidance: 1 is none")
+    flags.DEFINE_string("output", "out", "Folder for the results (PNG)")
+    flags.DEFINE_integer("steps", None, "Sampling steps: 4; without --input 50")
+    solvers = ", ".join(SOLVERS)
+    flags.DEFINE_string("solver", None, f"One of {solvers}; default: the model's")
+    flags.DEFINE_integer("seed", 0, "Seed of the noise")
 
 
 def _main(_: list[str]) -> None:
-    output = Path(_OUTPUT.value)
-    given: dict[str, Any] = {"steps": _STEPS.value, "guidance_scale": _GUIDANCE.value}
+    args = flags.FLAGS
+    output = Path(args.output)
+    given: dict[str, Any] = {"steps": args.steps, "guidance_scale": args.guidance_scale}
     given = {name: value for name, value in given.items() if value is not None}
-    given |= {"seed": _SEED.value, "negative_prompt": _NEGATIVE.value, "solver": _SOLVER.value}
-    if _INPUT.value is None:
-        sampler = Sampler.load(_CHECKPOINT.value)
-        picture = sampler.generate(_PROMPT.value, **given)
-        target = output / f"seed_{_SEED.value}.png"
+    given |= {"seed": args.seed, "negative_prompt": args.negative_prompt, "solver": args.solver}
+    if args.input is None:
+        sampler = Sampler.load(args.checkpoint)
+        picture = sampler.generate(args.prompt, **given)
+        target = output / f"seed_{args.seed}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         save_image(target, np.asarray(picture))
         print(f"written: {target}")
         return
-    files = _inputs(Path(_INPUT.value))
-    sampler = Sampler.load(_CHECKPOINT.value)
+    files = _inputs(Path(args.input))
+    sampler = Sampler.load(args.checkpoint)
     for file, name in tqdm(files, unit="image", disable=len(files) == 1):
-        result = sampler(load_image(file), prompt=_PROMPT.value, **given)
+        result = sampler(load_image(file), prompt=args.prompt, **given)
         target = (output / name).with_suffix(".png")
         target.parent.mkdir(parents=True, exist_ok=True)
         save_image(target, result)
@@ -279,4 +296,5 @@ def _main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    _define_flags()
     cli.run(_main)

@@ -30,9 +30,9 @@ from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.evals.cost import sampling_cost, step_cost
 from codi_jax.evals.distributions import swd
 from codi_jax.evals.image_metrics import scores_per_image
-from codi_jax.evals.report import write_report
 from codi_jax.evals.sampling import PictureSampler
 from codi_jax.evals.statistics import bootstrap_interval
+from codi_jax.evals.study_report import write_report
 from codi_jax.typing import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Path of the config: configs/study.py")

@@ -116,9 +116,10 @@ def load_params(
     tensor as stored and one copy of it. Values stored as bfloat16 or float16 are exact in float32.
 
     Args:
-      directory: with ``diffusion_pytorch_model`` (or ``model``) as ``.safetensors``, as
-        ``.safetensors.index.json`` with its shards, or as the variant ``fp16`` of either, in this
-        order. Names of old diffusers and transformers are accepted, see ``canonical_name``.
+      directory: a safetensors file, or a folder with ``diffusion_pytorch_model`` (or ``model``) as
+        ``.safetensors``, as ``.safetensors.index.json`` with its shards, or as the variant ``fp16``
+        of either, in this order. Names of old diffusers and transformers are accepted, see
+        ``canonical_name``.
       template: nested dicts of arrays or ShapeDtypeStructs: names, shapes and dtypes wanted.
       sharding: one for all, or a tree like ``template``; by default the first local device.
 

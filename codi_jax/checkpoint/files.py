@@ -66,11 +66,19 @@ def open_tensors(file: Path) -> Any:
         ) from error
 
 
+def read_metadata(file: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; raises as :func:`open_tensors`."""
+    with open_tensors(file) as opened:
+        return dict(opened.metadata() or {})
+
+
 def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files that together hold the model in ``directory``.
+    """The safetensors files that together hold the model in ``directory``, or that file itself.
 
     Raises UserError if there are none, or if an index names a file that is absent or elsewhere.
     """
+    if directory.is_file() and directory.suffix == ".safetensors":
+        return [directory]
     names = [p.name for p in sorted(directory.glob("*")) if p.is_file()]
     chosen = choose_weights(names)
     if chosen:

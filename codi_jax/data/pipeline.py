@@ -173,7 +173,16 @@ def eval_batch(source: Source, transforms: Transforms, count: int, seed: int) ->
     """
     if count < 1:
         raise UserError(f"data: the evaluation batch has {count} images; ask for at least 1.")
-    return _samples(source, transforms, seed, shuffle=False).batch(count)[0]
+    return eval_samples(source, transforms, seed).batch(count)[0]
+
+
+def eval_samples(source: Source, transforms: Transforms, seed: int) -> grain.MapDataset:
+    """The endless random-access sequence of which `eval_batch` is the beginning.
+
+    Item n is {"image": uint8 [H, W, 3], ..., "text": str, "name": str}, a pure function of
+    (source, transforms, seed, n).
+    """
+    return _samples(source, transforms, seed, shuffle=False)
 
 
 def _samples(

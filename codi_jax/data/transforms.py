@@ -35,6 +35,23 @@ class RandomCropFlip(grain.transforms.RandomMap):
 
 
 @dataclasses.dataclass(frozen=True)
+class CutToMultiple(grain.transforms.Map):
+    """The whole image, its right and lower edge cut to sides that `multiple` divides."""
+
+    multiple: int
+
+    def map(self, element: dict) -> dict:
+        """uint8 [H, W, 3] to at most that."""
+        height, width = (n // self.multiple * self.multiple for n in element["image"].shape[:2])
+        if not height or not width:
+            raise UserError(
+                f"{element['name']}: {element['image'].shape[:2]} pixels, less than the scale "
+                f"{self.multiple}; use larger images."
+            )
+        return {**element, "image": element["image"][:height, :width]}
+
+
+@dataclasses.dataclass(frozen=True)
 class Degrade(grain.transforms.RandomMap):
     """Adds the low-resolution image "lr": uint8 [H / scale, W / scale, 3].
 

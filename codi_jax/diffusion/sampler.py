@@ -35,8 +35,21 @@ class StepInfo(NamedTuple):
 
 
 def initial_noise(key: Array, shape: tuple[int, ...]) -> Array:
-    """``z_T``: standard normal, float32 of ``shape``."""
+    """``z_T``: standard normal, float32 of ``shape``.
+
+    With keys [B], one for each of ``shape[0]`` images, an image's noise does not depend on the
+    batch that it is in.
+    """
+    if key.ndim:
+        return jax.vmap(lambda k: jax.random.normal(k, shape[1:], jnp.float32))(key)
     return jax.random.normal(key, shape, jnp.float32)
+
+
+def call_keys(key: Array, num_calls: int) -> Array:
+    """A key for the noise of each network call: [num_calls], or [num_calls, B] of keys [B]."""
+    if key.ndim == 0:
+        return jax.random.split(key, num_calls)
+    return jax.vmap(lambda k: jax.random.split(k, num_calls), out_axes=1)(key)
 
 
 def step_infos(schedule: Schedule, sampler: SamplerConfig, num_inference_steps: int) -> StepInfo:
@@ -107,7 +120,7 @@ def sample(
         guidance_scale: weight of classifier-free guidance; 1.0 is none.
         sampler: the solver and the times of its steps.
         key: of the noise of a stochastic solver; call i of m draws `initial_noise` of
-            ``jax.random.split(key, m)[i]``. Other solvers do not use it.
+            ``call_keys(key, m)[i]``. Other solvers do not use it.
 
     Returns:
         float32 [B, h, w, C].
@@ -123,7 +136,7 @@ def sample(
     if sampler.stochastic:
         if key is None:
             raise UserError(f"solver={sampler.solver!r} draws noise: give a key.")
-        keys = jax.random.split(key, num_calls)
+        keys = call_keys(key, num_calls)
 
     def step(carry: tuple[Array, History], xs: tuple[StepInfo, Array | None]) -> Any:
         (z_t, history), (info, noise_key) = carry, xs

@@ -121,7 +121,9 @@ def table(results: Mapping[str, Any]) -> str:
         nested = all(isinstance(v, Mapping) for v in value.values())
         rows += [(method, n, s) for n, s in value.items()] if nested else [(method, "-", value)]
     names = list(rows[0][2])
-    lines = [f"{'method':<16}{'steps':>6}" + "".join(f"{name:>10}" for name in names)]
+    widths = {name: max(10, len(name) + 2) for name in names}
+    lines = [f"{'method':<16}{'steps':>6}" + "".join(f"{k:>{w}}" for k, w in widths.items())]
     for method, n, s in rows:
-        lines.append(f"{method:<16}{n:>6}" + "".join(f"{s[name]:>10.4f}" for name in names))
+        values = "".join(f"{s[name]:>{width}.4f}" for name, width in widths.items())
+        lines.append(f"{method:<16}{n:>6}{values}")
     return "\n".join(lines)

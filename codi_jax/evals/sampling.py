@@ -141,5 +141,5 @@ class PictureSampler:
 
 
 def sampling_key(key: Array) -> Array:
-    """The key of a stochastic solver's noise, where ``key`` is that of the initial noise."""
-    return jax.random.fold_in(key, 1)
+    """The key of a stochastic solver's noise, where ``key`` is that of the initial noise; or [B]."""
+    return jax.random.fold_in(key, 1) if key.ndim == 0 else jax.vmap(sampling_key)(key)

@@ -6,7 +6,7 @@ import numpy as np
 
 from codi_jax.typing import UserError
 
-RESAMPLES = 10_000
+RESAMPLES = 2000
 
 
 def bootstrap_interval(
@@ -16,7 +16,7 @@ def bootstrap_interval(
 
     Args:
         values: one number per image.
-        seed: of the 10,000 resamples.
+        seed: of the 2,000 resamples.
         level: of confidence, in (0, 1).
 
     Returns:

@@ -17,9 +17,9 @@ SCALE = (0.458, 0.448, 0.450)
 
 
 class _Conv(NamedTuple):
-    """A convolution with ReLU; ``index`` is its place in torchvision's list ``features``."""
+    """A convolution with ReLU; ``place`` is that in torchvision's list ``features``."""
 
-    index: int
+    place: int
     channels: int
     kernel: int = 3
     stride: int = 1
@@ -99,7 +99,7 @@ class LPIPS(nn.Module):
                 (item.kernel,) * 2,
                 item.stride,
                 item.padding,
-                name=f"features_{item.index}",
+                name=f"features_{item.place}",
             )
             h = nn.relu(conv(h))
             if item.tap:

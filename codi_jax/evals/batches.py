@@ -1,0 +1,64 @@
+"""Images of any sizes in batches, over all devices of this process."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import jax
+import numpy as np
+
+from codi_jax.parallel.mesh import batch_sharding, make_mesh, replicated
+from codi_jax.typing import Array, PyTree
+
+Item = TypeVar("Item")
+
+
+def buckets(
+    items: Iterable[Item], shape: Callable[[Item], tuple[int, ...]], size: int
+) -> Iterator[list[Item]]:
+    """Lists of up to ``size`` items of one shape; what is left of each shape comes at the end."""
+    waiting: dict[tuple[int, ...], list[Item]] = {}
+    for item in items:
+        bucket = waiting.setdefault(shape(item), [])
+        bucket.append(item)
+        if len(bucket) == size:
+            yield waiting.pop(shape(item))
+    yield from waiting.values()
+
+
+class Devices:
+    """The devices of this process: each has all parameters and its part of every batch.
+
+    Processes work on images of their own, so the mesh has no device of another one.
+
+    Args:
+        batch_size: rounded up to a multiple of the number of devices.
+    """
+
+    def __init__(self, batch_size: int = 1):
+        self.mesh = make_mesh(devices=jax.local_devices())
+        self.batch_size = -(-batch_size // self.mesh.size) * self.mesh.size
+
+    def replicate(self, tree: PyTree) -> PyTree:
+        """The arrays of ``tree`` on every device."""
+        return jax.device_put(tree, replicated(self.mesh))
+
+    def spread(self, rows: Sequence[np.ndarray]) -> Array:
+        """[batch_size, ...] of up to ``batch_size`` rows of one shape; the last one is repeated,
+        so that every batch has one shape and is compiled once."""
+        padded = [*rows, *[rows[-1]] * (self.batch_size - len(rows))]
+        return jax.device_put(np.stack(padded), batch_sharding(self.mesh))
+
+    def map(self, f: Callable[..., Array], *columns: Iterable[np.ndarray]) -> np.ndarray:
+        """Rows [N, ...] of ``f`` on batches of the columns' rows, in the columns' order.
+
+        Args:
+            f: takes as many arrays [batch_size, ...] as there are columns.
+            columns: equally many arrays each; shapes may differ from row to row.
+        """
+        rows: dict[int, np.ndarray] = {}
+        numbered = enumerate(zip(*columns, strict=True))
+        for batch in buckets(numbered, lambda item: item[1][0].shape, self.batch_size):
+            by_column = zip(*(row for _, row in batch), strict=True)
+            out = np.asarray(f(*(self.spread(column) for column in by_column)))
+            rows.update((i, out[k]) for k, (i, _) in enumerate(batch))
+        return np.stack([rows[i] for i in range(len(rows))])

@@ -1,0 +1,269 @@
+"""The study's report: tables in Markdown, plots, pictures."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from codi_jax.evals.pictures import grid
+
+Rows = Sequence[Mapping[str, Any]]
+#: Metric -> heading, whether more is better, decimals.
+METRICS: dict[str, tuple[str, bool, int]] = {
+    "psnr": ("PSNR", True, 2),
+    "ssim": ("SSIM", True, 3),
+    "gmsd": ("GMSD", False, 4),
+    "haarpsi": ("HaarPSI", True, 4),
+    "swd": ("SWD", False, 1),
+}
+#: What the paper's order is judged by: a perceptual and a distribution measure.
+PERCEPTUAL, DISTRIBUTION = "haarpsi", "swd"
+
+
+def value(rows: Rows, label: str, steps: int, metric: str, table: str = "methods") -> float:
+    """The mean of one cell; KeyError if there is none."""
+    for row in rows:
+        if (row["label"], row["steps"], row["table"]) == (label, steps, table):
+            return row["scores"][metric]["mean"]
+    raise KeyError(f"{label} at {steps} steps")
+
+
+def table(rows: Rows, bicubic: Mapping[str, Any] | None = None) -> str:
+    """Markdown: a line per row; 95% intervals of the per-picture metrics in brackets."""
+    headings = [f"{name} {'↑' if up else '↓'}" for name, up, _ in METRICS.values()]
+    lines = [f"| method | steps | {' | '.join(headings)} |", "|---|---|" + "---|" * len(METRICS)]
+    if bicubic:
+        lines.append(f"| bicubic | - | {' | '.join(_cells(bicubic))} |")
+    lines += [
+        f"| {row['label']} | {row['steps']} | {' | '.join(_cells(row['scores']))} |" for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _cells(scores: Mapping[str, Any]) -> list[str]:
+    cells = []
+    for name, (_, _, decimals) in METRICS.items():
+        score = scores[name]
+        text = f"{score['mean']:.{decimals}f}"
+        if "low" in score and name == PERCEPTUAL:
+            text += f" [{score['low']:.{decimals}f}, {score['high']:.{decimals}f}]"
+        cells.append(text)
+    return cells
+
+
+def order(rows: Rows, ours: str = "CoDi") -> str:
+    """Markdown: the paper's claims, each with the figures that speak for or against it."""
+    lines = ["| claim | perceptual (HaarPSI) | distribution (SWD) |", "|---|---|---|"]
+    others = [r["label"] for r in rows if r["steps"] == 4 and r["table"] == "methods"]
+    for other in others:
+        if other == ours:
+            continue
+        cells = []
+        for metric in (PERCEPTUAL, DISTRIBUTION):
+            _, up, decimals = METRICS[metric]
+            a, b = value(rows, ours, 4, metric), value(rows, other, 4, metric)
+            holds = a > b if up else a < b
+            cells.append(f"{_verdict(holds)}: {a:.{decimals}f} against {b:.{decimals}f}")
+        lines.append(f"| {ours} at 4 steps beats {other} at 4 | {' | '.join(cells)} |")
+    try:
+        a, b = value(rows, ours, 4, PERCEPTUAL), value(rows, "LDM-SR", 50, PERCEPTUAL)
+    except KeyError:
+        return "\n".join(lines)
+    near = f"{_verdict(a >= 0.9 * b)}: {a:.4f} against {b:.4f} ({a / b - 1:+.1%})"
+    lines.append(f"| {ours} at 4 steps is within 10% of LDM-SR at 50 | {near} | - |")
+    return "\n".join(lines)
+
+
+def _verdict(holds: bool) -> str:
+    return "yes" if holds else "**no**"
+
+
+def cost_table(costs: Mapping[str, Mapping[str, float]], reference: str = "ldm") -> str:
+    """Markdown: FLOPs, memory and time of one training step, and relative to fine-tuning."""
+    lines = [
+        "| stage | GFLOP per step | relative | memory, MiB | seconds | relative |",
+        "|---|---|---|---|---|---|",
+    ]
+    base = costs[reference]
+    for name, cost in costs.items():
+        lines.append(
+            f"| {name} | {cost['gflops']:.1f} | {cost['gflops'] / base['gflops']:.2f} | "
+            f"{cost['memory_mb']:.0f} | {cost['seconds']:.3f} | "
+            f"{cost['seconds'] / base['seconds']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def sampling_table(costs: Iterable[Mapping[str, Any]]) -> str:
+    """Markdown: cost of sampling one picture; passes are relative to one of the plain U-Net."""
+    lines = [
+        "| model | steps | GFLOP per picture | U-Net passes | the same, condition recomputed | "
+        "seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {c['label']} | {c['steps']} | {c['gflops']:.1f} | {c['passes']:.2f} | "
+        f"{c['passes_recomputed']:.2f} | {c['seconds']:.3f} |"
+        for c in costs
+    ]
+    return "\n".join(lines)
+
+
+def plot_steps(rows: Rows, bicubic: Mapping[str, Any], path: Path) -> None:
+    """Quality against the number of steps, a panel per metric; the steps' axis is logarithmic."""
+    names = (PERCEPTUAL, "psnr", DISTRIBUTION)
+    figure, axes = _panels(len(names))
+    for axis, name in zip(axes, names, strict=True):
+        for label in dict.fromkeys(row["label"] for row in rows):
+            points = [(r["steps"], r["scores"][name]["mean"]) for r in rows if r["label"] == label]
+            axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
+        axis.axhline(bicubic[name]["mean"], color="grey", linestyle=":", label="bicubic")
+        axis.set_xscale("log", base=2)
+        axis.set_xlabel("sampling steps")
+        axis.set_title(_heading(name))
+    axes[-1].legend(fontsize=6, loc="best")
+    _save(figure, path)
+
+
+def plot_metrics(rows: Rows, path: Path) -> None:
+    """One metric against another, a point per number of steps (the paper's figure 5)."""
+    figure, (axis,) = _panels(1)
+    for label in dict.fromkeys(row["label"] for row in rows):
+        own = [row for row in rows if row["label"] == label]
+        x = [row["scores"][DISTRIBUTION]["mean"] for row in own]
+        y = [row["scores"][PERCEPTUAL]["mean"] for row in own]
+        axis.plot(x, y, marker="o", markersize=3, label=label)
+        for row, point in zip(own, zip(x, y, strict=True), strict=True):
+            axis.annotate(str(row["steps"]), point, fontsize=6)
+    axis.set_xlabel(_heading(DISTRIBUTION))
+    axis.set_ylabel(_heading(PERCEPTUAL))
+    axis.legend(fontsize=6)
+    _save(figure, path)
+
+
+def plot_losses(losses: Mapping[str, Path], path: Path) -> None:
+    """Each training run's loss, from its ``metrics.jsonl``: what healthy looks like."""
+    figure, axes = _panels(2)
+    for name, file in losses.items():
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        for axis, metric in zip(axes, ("loss", "consistency"), strict=True):
+            points = [(line["step"], line[metric]) for line in lines if metric in line]
+            if points:
+                axis.plot(*zip(*points, strict=True), linewidth=1, label=name)
+                axis.set_title(metric)
+    for axis in axes:
+        axis.set_yscale("log")
+        axis.set_xlabel("step")
+        axis.legend(fontsize=5, ncols=2)
+    _save(figure, path)
+
+
+def write_report(
+    results: Mapping[str, Any],
+    losses: Mapping[str, Path],
+    columns: Mapping[str, Sequence[np.ndarray]],
+    folder: Path,
+    command: str,
+) -> None:
+    """Write ``results.md`` and ``images/study_*.png`` below ``folder``.
+
+    Args:
+        results: the content of the study's ``results.json``.
+        losses: stage -> its ``metrics.jsonl``.
+        columns: pictures side by side, see :func:`codi_jax.evals.pictures.grid`.
+        folder: of the report.
+        command: that made the study.
+    """
+    images = folder / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    tables = {
+        name: [row for row in results["rows"] if row["table"] == name]
+        for name in ("methods", "ablations")
+    }
+    for name, rows in tables.items():
+        plot_steps(rows, results["bicubic"], images / f"study_{name}.png")
+    plot_metrics(tables["methods"], images / "study_metrics.png")
+    plot_losses(losses, images / "study_losses.png")
+    grid(columns, images / "study_pictures.png")
+    text = _TEXT.format(
+        command=command,
+        methods=table(tables["methods"], results["bicubic"]),
+        ablations=table(tables["ablations"]),
+        order=order(results["rows"]),
+        cost=cost_table(results["cost"]),
+        sampling=sampling_table(results["sampling"]),
+        **{key: results[key] for key in ("images", "size", "steps", "batch_size", "device")},
+    )
+    (folder / "results.md").write_text(text, encoding="utf-8")
+
+
+_TEXT = """# Results of the study
+
+Written by `{command}`. Every method and every ablation
+starts from the embedded prior and has the same budget: {steps} steps of {batch_size} crops, a
+method of two stages {steps} in all. Device: {device}. All are scored on the same {images}
+held-out crops of {size} px, reduced by 4 bicubically. This is a small scale: the *order* is what it
+can show, not how good the methods are. [study.md](study.md) says how to read it.
+
+HaarPSI is the perceptual measure, SWD (sliced Wasserstein distance on Laplacian pyramids) the one
+of distributions; [metrics.md](metrics.md) defines them. Brackets: 95% bootstrap intervals over the
+pictures.
+
+## Does the paper's order hold?
+
+{order}
+
+## Methods
+
+{methods}
+
+![Quality against steps](images/study_methods.png)
+![SWD against HaarPSI, a point per number of steps](images/study_metrics.png)
+
+Photos that come with scikit-image, four steps:
+
+![Pictures side by side](images/study_pictures.png)
+
+## Ablations
+
+{ablations}
+
+![Quality against steps](images/study_ablations.png)
+
+## Loss curves
+
+What healthy looks like: the loss falls fast in the first fifty steps and then slowly, and jumps
+about by the time `t` that each step draws.
+
+![Losses](images/study_losses.png)
+
+## Cost
+
+One training step, by XLA's cost analysis on one device, and measured. One more forward pass
+makes a distillation step 4/3 of a fine-tuning step.
+
+{cost}
+
+Sampling, where the condition's features are computed once per picture:
+
+{sampling}
+"""
+
+
+def _heading(metric: str) -> str:
+    name, up, _ = METRICS[metric]
+    return f"{name} ({'higher' if up else 'lower'} is better)"
+
+
+def _panels(count: int) -> tuple[Figure, Sequence[Any]]:
+    figure = Figure(figsize=(4.5 * count, 3.6), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, count, squeeze=False)[0]
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path)

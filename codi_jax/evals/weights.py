@@ -1,0 +1,110 @@
+"""Weights of the networks behind LPIPS and FID: which file, from where, and is it that one.
+
+They are published as PyTorch pickles, which can run code when they are loaded and are not read
+here. The user converts each once, where PyTorch is, with the command that the message gives; the
+result carries the SHA-256 of the published file, which is held against this table.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from codi_jax.checkpoint.diffusers_format import load_params
+from codi_jax.checkpoint.files import read_metadata
+from codi_jax.typing import Array, UserError
+
+#: LPIPS's linear heads, shipped with the package.
+HEADS = Path(__file__).parents[1] / "assets" / "lpips"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Published:
+    """A published file.
+
+    Attributes:
+        url: where it is.
+        sha256: how its hash starts, as far as its publisher put that into its name.
+        keep: beginnings of the names of the tensors that are read.
+    """
+
+    url: str
+    sha256: str
+    keep: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.url.rsplit("/", 1)[-1]
+
+    @property
+    def converted(self) -> str:
+        """Name of the safetensors file made of it."""
+        return Path(self.name).with_suffix(".safetensors").name
+
+
+NETWORKS = {
+    "alex": Published(
+        url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+        sha256="7be5be79",
+        keep=("features.",),
+    ),
+    "vgg": Published(
+        url="https://download.pytorch.org/models/vgg16-397923af.pth",
+        sha256="397923af",
+        keep=("features.",),
+    ),
+    "inception": Published(
+        url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+        "pt_inception-2015-12-05-6726825d.pth",
+        sha256="6726825d",
+        keep=("Conv2d_", "Mixed_"),
+    ),
+}
+
+
+def conversion_command(network: str, directory: Path) -> str:
+    """A shell command that makes the safetensors file in ``directory`` of the published one there.
+
+    Scalars (batch norm's counters) are left out.
+    """
+    published = NETWORKS[network]
+    source, target = directory / published.name, directory / published.converted
+    return (
+        'python -c "import hashlib, torch; from safetensors.torch import save_file; '
+        f"p = '{source}'; d = torch.load(p, map_location='cpu', weights_only=True); "
+        "save_file({k: v.clone().contiguous() for k, v in d.items() "
+        f"if k.startswith({published.keep}) and v.ndim}}, '{target}', metadata={{'format': 'pt', "
+        "'sha256': hashlib.sha256(open(p, 'rb').read()).hexdigest()})\""
+    )
+
+
+def find_weights(network: str, directory: Path) -> Path:
+    """The converted file of one of :data:`NETWORKS` in ``directory``.
+
+    Raises:
+        UserError: absent, or made of another file than the published one.
+    """
+    published = NETWORKS[network]
+    path = directory / published.converted
+    if not path.is_file():
+        there = (directory / published.name).is_file()
+        get = "" if there else f"download {published.url} to {directory}, then "
+        raise UserError(
+            f"weights of {network}: {path} is absent. Where PyTorch is installed, {get}run\n"
+            f"{conversion_command(network, directory)}\n"
+            "(.pth files can run code when they are loaded and are not read here), or give the "
+            "folder that has it by --weights, or leave the metric out by --skip_missing."
+        )
+    found = read_metadata(path).get("sha256", "")
+    if not found.startswith(published.sha256):
+        raise UserError(
+            f"weights of {network}: {path} was made of a file with the SHA-256 {found or '(none)'}"
+            f", not of {published.name} ({published.sha256}...). Download {published.url} again "
+            f"and run\n{conversion_command(network, directory)}"
+        )
+    return path
+
+
+def load_backbone(network: str, directory: Path, template: Mapping[str, Any]) -> dict[str, Array]:
+    """Parameters of one of :data:`NETWORKS`, like ``template``; raises as :func:`find_weights`."""
+    return load_params(find_weights(network, directory), template)
