@@ -76,6 +76,11 @@ def run_setting(checkpoint: str) -> Setting:
     )
 
 
+def share(count: int) -> range:
+    """This process's part of ``count`` images."""
+    return range(jax.process_index(), count, jax.process_count())
+
+
 def sample_checkpoint(
     checkpoint: str, setting: Setting, steps: Sequence[int], batch_size: int, folder: Path
 ) -> tuple[Setting, Any]:
@@ -113,8 +118,8 @@ def sample_checkpoint(
     def sample(lr: Array, indices: Array, n: int) -> Array:
         return sampler.enlarge(lr, key_of(indices), n, text)
 
-    share = range(jax.process_index(), setting.count or 0, jax.process_count())
-    sample_files.write_samples(folder, examples, share, steps, sample, devices)
+    indices = share(setting.count or 0)
+    sample_files.write_samples(folder, examples, indices, steps, sample, devices)
     multihost_utils.sync_global_devices("sampled")
     return setting, examples
 

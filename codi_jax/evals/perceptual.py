@@ -16,7 +16,7 @@ from codi_jax.checkpoint.hub import resolve
 from codi_jax.checkpoint.tokenizer import load_tokenizer
 from codi_jax.data.images import resize
 from codi_jax.evals.batches import Devices
-from codi_jax.evals.weights import HEADS, load_backbone
+from codi_jax.evals.weights import HEADS, find_weights
 from codi_jax.models import clip, inception, lpips
 from codi_jax.models.conditioning import to_signed
 from codi_jax.models.text_encoder import CLIPTextEncoder
@@ -41,6 +41,7 @@ class Lpips:
     """
 
     def __init__(self, backbone: str, weights: Path):
+        file = find_weights(backbone, weights)
         model = lpips.LPIPS(backbone)
         example = jnp.zeros((1, 64, 64, 3))
         shapes = jax.eval_shape(model.init, jax.random.key(0), example, example)["params"]
@@ -49,7 +50,7 @@ class Lpips:
         self._devices = Devices(BATCH)
         params = {
             **load_params(HEADS / f"{backbone}.safetensors", heads),
-            **load_backbone(backbone, weights, features),
+            **load_params(file, features),
         }
         self._params = self._devices.replicate(params)
         self._apply = jax.jit(
@@ -90,11 +91,12 @@ class InceptionFeatures:
     """
 
     def __init__(self, weights: Path):
+        file = find_weights("inception", weights)
         model = inception.InceptionV3()
         example = jnp.zeros((1, inception.SIDE, inception.SIDE, 3))
         shapes = jax.eval_shape(model.init, jax.random.key(0), example)["params"]
         self._devices = Devices(BATCH)
-        self._params = self._devices.replicate(load_backbone("inception", weights, shapes))
+        self._params = self._devices.replicate(load_params(file, shapes))
         # Apart from the network, which is then compiled for one size only.
         self._prepare = jax.jit(inception_input)
         self._apply = jax.jit(lambda params, x: model.apply({"params": params}, x))

@@ -73,6 +73,7 @@ def metric_vs_metric(curves: Curves, x: str, y: str, path: str | os.PathLike[str
         axes.plot(*np.array(line).T, "o-", label=method)
         for n, point in zip(steps, line, strict=True):
             axes.annotate(str(n), point, (4, 4), textcoords="offset points", fontsize=8)
+    axes.locator_params(nbins=5)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.set_title("each point: a number of steps", fontsize=9)

@@ -141,5 +141,5 @@ class PictureSampler:
 
 
 def sampling_key(key: Array) -> Array:
-    """The key of a stochastic solver's noise, where ``key`` is that of the initial noise; or [B]."""
+    """The key of a stochastic solver's noise; ``key``, one or [B], is the initial noise's."""
     return jax.random.fold_in(key, 1) if key.ndim == 0 else jax.vmap(sampling_key)(key)

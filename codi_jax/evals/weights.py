@@ -6,13 +6,10 @@ result carries the SHA-256 of the published file, which is held against this tab
 """
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from codi_jax.checkpoint.diffusers_format import load_params
 from codi_jax.checkpoint.files import read_metadata
-from codi_jax.typing import Array, UserError
+from codi_jax.typing import UserError
 
 #: LPIPS's linear heads, shipped with the package.
 HEADS = Path(__file__).parents[1] / "assets" / "lpips"
@@ -103,8 +100,3 @@ def find_weights(network: str, directory: Path) -> Path:
             f"and run\n{conversion_command(network, directory)}"
         )
     return path
-
-
-def load_backbone(network: str, directory: Path, template: Mapping[str, Any]) -> dict[str, Array]:
-    """Parameters of one of :data:`NETWORKS`, like ``template``; raises as :func:`find_weights`."""
-    return load_params(find_weights(network, directory), template)

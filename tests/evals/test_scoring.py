@@ -1,0 +1,87 @@
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from skimage import data
+
+from codi_jax.evals import image_metrics, scoring
+from codi_jax.evals.distributions import fid, kid, swd
+from codi_jax.evals.scoring import METRICS, WEIGHT_FREE, Networks, Score, Scorer
+from codi_jax.evals.statistics import bootstrap_interval
+from codi_jax.typing import UserError
+
+DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+
+@pytest.fixture(scope="module")
+def photos():
+    photo = data.astronaut()
+    return [photo[i : i + 40, i : i + 48] for i in range(0, 250, 50)]
+
+
+@pytest.fixture(scope="module")
+def blurred(photos):
+    return [ndimage.gaussian_filter(x, (1.5, 1.5, 0)) for x in photos]
+
+
+class FakeInception:
+    """Means and deviations of the channels as features."""
+
+    def __init__(self, weights):
+        self.weights = weights
+
+    def __call__(self, images):
+        return np.stack([np.r_[x.mean((0, 1)), x.std((0, 1))] for x in images]).astype(np.float32)
+
+
+def test_every_metric_is_documented():
+    rows = dict(re.findall(r"^\| `(\w+)` \| (higher|lower) ", DOCS.read_text(), re.MULTILINE))
+    directions = {k: "higher" if m.higher_is_better else "lower" for k, m in METRICS.items()}
+    assert rows == directions
+
+
+def test_the_default_needs_no_weights(photos, blurred, tmp_path):
+    scorer = Scorer(photos, Networks(None, tmp_path), border=2)
+    assert scorer.metrics == tuple(n for n in WEIGHT_FREE if n != "ms_ssim")
+    assert scorer.warnings == [
+        "ms_ssim is left out: the smallest image has 36 of the 161 pixels a side that it needs"
+    ]
+    scores = scorer(blurred)
+    assert list(scores) == list(scorer.metrics)
+    one_by_one = image_metrics.scores_per_image(blurred, photos, ["psnr_y"], 2)["psnr_y"]
+    assert scores["psnr_y"].value == pytest.approx(one_by_one.mean())
+    assert scores["psnr_y"].interval == bootstrap_interval(one_by_one)
+    assert scores["swd"] == Score(value=swd(blurred, photos))
+    assert scorer(photos)["psnr"] == Score(value=math.inf)
+    large = [data.chelsea()[:170, :170]]
+    assert Scorer(large, Networks(None, tmp_path)).metrics == WEIGHT_FREE
+
+
+def test_fid_and_kid_share_a_network_and_few_images_warn(photos, blurred, tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "InceptionFeatures", FakeInception)
+    networks = Networks(["kid", "fid"], tmp_path)
+    assert networks["fid"] is networks["kid"]
+    scorer = Scorer(photos, networks)
+    scores = scorer(blurred)
+    features = [FakeInception(None)(x) for x in (blurred, photos)]
+    assert scores["fid"].value == pytest.approx(fid(*features))
+    assert scores["kid"].value == pytest.approx(kid(*features))
+    assert list(scores) == ["fid", "kid"]
+    assert [w[:14] for w in scorer.warnings] == ["fid of 5 refer", "fid of 5 image"]
+    monkeypatch.setattr(scoring.distributions, "FEW", 5)
+    assert Scorer(photos, networks).warnings == []
+
+
+def test_absent_weights_stop_or_are_left_out(tmp_path):
+    with pytest.raises(UserError, match="alexnet-owt-7be5be79"):
+        Networks(["psnr", "lpips_alex"], tmp_path)
+    networks = Networks(["psnr", "lpips_alex", "fid"], tmp_path, skip_missing=True)
+    assert networks.metrics == ("psnr",)
+    assert [w.split(" is left out")[0] for w in networks.warnings] == ["lpips_alex", "fid"]
+    with pytest.raises(UserError, match="nothing to compute"):
+        Networks(["fid"], tmp_path, skip_missing=True)
+    with pytest.raises(UserError, match="metric='fidd' is unknown"):
+        Networks(["fidd"], tmp_path)

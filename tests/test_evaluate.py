@@ -1,0 +1,162 @@
+"""The evaluator from end to end: a folder, and a small random model."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+from skimage import data
+
+from codi_jax import evaluate
+from codi_jax.builder import build_pipeline
+from codi_jax.checkpoint.directory import save_pipeline
+from codi_jax.checkpoint.pipeline import with_params
+from codi_jax.data.images import save_image
+from codi_jax.evals import sample_files
+from codi_jax.evals.scoring import Networks
+from codi_jax.evaluate import Setting, evaluate_checkpoint, run_setting
+from codi_jax.sample import Sampler
+from codi_jax.typing import UserError
+from configs import sr
+
+ROOT = Path(__file__).parents[1]
+SETTING = Setting(source="skimage", count=3, crop=32)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Random parameters of the tiny architecture."""
+    path = tmp_path_factory.mktemp("model")
+    with jax.numpy_dtype_promotion("standard"):
+        pipeline = build_pipeline(sr.get_config("tiny"), np.float32)
+        save_pipeline(path, with_params(pipeline, jax.random.key(0)))
+    return path
+
+
+def psnr_only(folder):
+    return Networks(["psnr", "swd"], folder)
+
+
+def read(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_a_folder_from_the_command_line(tmp_path):
+    photo = data.astronaut()
+    for i in range(3):
+        crop = photo[i * 50 : i * 50 + 48, :64]
+        save_image(tmp_path / "hr" / f"{i}.png", crop)
+        save_image(tmp_path / "out" / f"{i}.png", ndimage.gaussian_filter(crop, (1, 1, 0)))
+    command = [sys.executable, "-m", "codi_jax.evaluate", "--images", "out", "--reference", "hr"]
+
+    def run(*more):
+        return subprocess.run(
+            [*command, *more], cwd=tmp_path, capture_output=True, text=True,
+            env={**__import__("os").environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""},
+        )  # fmt: skip
+
+    done = run("--border", "4", "--output", "scores")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "scores" / "results.json").read_text())
+    assert set(results) == {
+        "setting", "images", "border", "metrics", "intervals", "conventions", "warnings",
+    }  # fmt: skip
+    scores = results["metrics"]["images"]
+    assert list(scores) == ["psnr", "ssim", "psnr_y", "ssim_y", "gmsd", "haarpsi", "swd"]
+    assert f"{scores['psnr']:.4f}" in done.stdout
+    assert "warning: ms_ssim is left out" in done.stdout
+    assert list(results["conventions"]) == list(scores)
+    low, high = results["intervals"]["images"]["psnr"]
+    assert low < scores["psnr"] < high
+    (tmp_path / "hr" / "1.png").unlink()
+    done = run()
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error: out/1.png has no counterpart")
+
+
+def test_a_model(model, tmp_path):
+    """All it writes; images that do not depend on the batch; a run that goes on."""
+    networks = psnr_only(tmp_path)
+    first, second = tmp_path / "first", tmp_path / "second"
+    report = evaluate_checkpoint(
+        str(model), SETTING, [1, 2], networks, first, batch_size=1, save_images=True
+    )
+    assert {p.name for p in first.iterdir()} == {
+        "grid.png", "images", "metric_vs_metric.png", "quality_vs_steps.png", "results.json",
+    }  # fmt: skip
+    results = json.loads((first / "results.json").read_text())
+    assert list(results["metrics"]) == ["bicubic", "1", "2"]
+    assert results["setting"]["count"] == 3
+    images = {n: [read(first / "images" / n / f"0000{i}.png") for i in range(3)] for n in "12"}
+    assert report.values()["2"]["psnr"] == results["metrics"]["2"]["psnr"]
+    # By the Sampler itself, one image at a time.
+    sampler = Sampler.load(model)
+    key = jax.random.fold_in(jax.random.key(0), 2)
+    lr = read(first / "images" / "input" / "00002.png")
+    alone = np.asarray(sampler.enlarge(lr[None], key[None], 2))[0]
+    assert np.abs(alone.astype(int) - images["2"][2]).max() <= 1
+    assert not np.array_equal(images["2"][0], images["2"][2])
+
+    # One image and one number of steps are missing: only they are made.
+    (first / "images" / "2" / "00001.png").unlink()
+    kept = first / "images" / "2" / "00000.png"
+    save_image(kept, np.zeros_like(images["2"][0]))  # to be found again, not made again
+    again = evaluate_checkpoint(str(model), SETTING, [2], networks, first, save_images=True)
+    assert (read(kept) == 0).all()
+    np.testing.assert_array_equal(read(first / "images" / "2" / "00001.png"), images["2"][1])
+    assert again.values()["2"]["psnr"] != report.values()["2"]["psnr"]
+    with pytest.raises(UserError, match=r"another evaluation: seed \(0 there, 1 now\)"):
+        changed = dataclasses.replace(SETTING, seed=1)
+        evaluate_checkpoint(str(model), changed, [2], networks, first)
+    assert not second.exists()
+
+
+def test_images_are_kept_only_when_asked_and_shares_make_the_whole(model, tmp_path, monkeypatch):
+    whole, shared = tmp_path / "whole", tmp_path / "shared"
+    networks = psnr_only(tmp_path)
+    one = evaluate_checkpoint(str(model), SETTING, [1], networks, whole)
+    assert not (whole / "images").exists()
+    # Two processes one after the other: the first makes image 1 alone.
+    for index in (1, 0):
+        monkeypatch.setattr(evaluate, "share", lambda count, i=index: range(i, count, 2))
+        folder = shared / "images"
+        evaluate.sample_checkpoint(str(model), SETTING, [1], 1, folder)
+        names = sorted(p.name for p in (folder / "1").iterdir())
+        assert names == (["00001.png"] if index else ["00000.png", "00001.png", "00002.png"])
+    monkeypatch.setattr(evaluate, "share", lambda count: range(0))  # nothing is left to do
+    two = evaluate_checkpoint(str(model), SETTING, [1], networks, shared)
+    assert one.values() == two.values()
+
+
+def test_whole_frames_of_any_size(model, tmp_path):
+    photo = data.astronaut()
+    sizes = [(66, 70), (40, 90), (66, 70)]
+    for i, (height, width) in enumerate(sizes):
+        save_image(tmp_path / "hr" / f"{i}.png", photo[:height, :width])
+    setting = Setting(source=str(tmp_path / "hr"))
+    evaluate_checkpoint(
+        str(model), setting, [1], psnr_only(tmp_path), tmp_path / "out", save_images=True
+    )
+    for i, (height, width) in enumerate(sizes):
+        image = read(tmp_path / "out" / "images" / "1" / sample_files.image_name(i))
+        assert image.shape == (height // 4 * 4, width // 4 * 4, 3)
+
+
+def test_a_run_says_what_it_is_evaluated_on(model, tmp_path):
+    assert run_setting(str(model)) == Setting()
+    config = sr.get_config("tiny").to_dict()
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    setting = run_setting(str(tmp_path))
+    assert setting == Setting(source="skimage", count=2, crop=32, degradation="realesrgan")
+
+
+def test_a_prior_is_refused(tmp_path):
+    with pytest.raises(UserError, match="--checkpoint prior is a model for no task"):
+        evaluate_checkpoint("prior", SETTING, [1], psnr_only(tmp_path), tmp_path / "out")
