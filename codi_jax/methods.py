@@ -59,8 +59,8 @@ def make_loss(task: str, method: str, options: Mapping[str, Any], pipeline: Pipe
         raise UserError(f"config.loss={dict(options)} of {method!r}: {error}.") from error
     if loss.perceptual:
         raise UserError(
-            f"config.loss={dict(options)} asks for LPIPS, whose network's weights this version "
-            "cannot read: choose another distance."
+            f"config.loss={dict(options)} asks for LPIPS, which needs its network's weights "
+            "(vgg.safetensors); training cannot read them yet: choose another distance."
         )
     return loss
 

@@ -13,12 +13,14 @@ takes pictures of any size.
 from ml_collections import ConfigDict
 
 from configs.base import base
+from configs.methods import METHODS, apply_method
 
 
-def get_config(variant: str = "default") -> ConfigDict:
-    """``default``, or ``tiny``: the same road with small networks, for tests."""
+def get_config(variants: str = "default") -> ConfigDict:
+    """``default``, ``tiny`` (the same road with small networks, for tests), or a method that needs
+    no condition, such as ``progressive``; several with commas between."""
     config = base()
-    config.task = "prior"
+    config.task, config.method = "prior", "finetune"
     config.steps, config.batch_size = 1600, 16
     config.model.trainable = "unet/.*"
     config.model.unet = ConfigDict(
@@ -47,12 +49,21 @@ def get_config(variant: str = "default") -> ConfigDict:
     config.optim.warmup_steps = 100
     config.ema = ConfigDict({"eval": 0.995})
     config.eval.steps = (20,)
-    if variant == "tiny":
-        config.steps, config.batch_size, config.data.size = 4, 2, 32
-        config.eval.size = 32
-        config.model.unet.block_out_channels = (32, 32)
-        config.eval.count, config.eval.steps, config.log_every = 2, (2,), 2
-        config.eval.every = config.checkpoint.every = 4
-    elif variant != "default":
-        raise ValueError(f"unknown variant {variant!r}: default or tiny")
+    for variant in variants.split(","):
+        if variant == "tiny":
+            _make_tiny(config)
+        elif variant in METHODS:
+            apply_method(config, variant)
+            config.model.trainable = "unet/.*"
+        elif variant != "default":
+            known = ", ".join(("default", "tiny", *METHODS))
+            raise ValueError(f"unknown variant {variant!r}: choose from {known}")
     return config
+
+
+def _make_tiny(config: ConfigDict) -> None:
+    config.steps, config.batch_size, config.data.size = 4, 2, 32
+    config.eval.size = 32
+    config.model.unet.block_out_channels = (32, 32)
+    config.eval.count, config.eval.steps, config.log_every = 2, (2,), 2
+    config.eval.every = config.checkpoint.every = 4

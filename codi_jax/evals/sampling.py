@@ -116,10 +116,15 @@ class PictureSampler:
     ) -> Array:
         """Latents from ``noise``, see :func:`codi_jax.diffusion.sampler.sample`.
 
-        Classifier-free guidance where ``uncond`` is given.
+        Classifier-free guidance where ``uncond`` is given; a network that was distilled for many
+        scales reads ``guidance_scale`` instead.
         """
         p, network = self.pipeline, self.pipeline.unet
         assert network is not None and p.schedule is not None
+        if network.unet.time_cond_proj_dim is not None:
+            scale = jnp.asarray(guidance_scale, jnp.float32)
+            cond = {**cond, "guidance_scale": jnp.broadcast_to(scale, noise.shape[:1])}
+            uncond = None
 
         def prepared(condition: Cond) -> Cond:
             # Once per image, not once per step: h_eta depends on neither z_t nor t.
