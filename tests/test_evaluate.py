@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from codi_jax.checkpoint.pipeline import with_params
 from codi_jax.data.images import save_image
 from codi_jax.evals import sample_files
 from codi_jax.evals.scoring import Networks
-from codi_jax.evaluate import Setting, evaluate_checkpoint, run_setting
+from codi_jax.evaluate import Setting, evaluate_checkpoint, evaluate_folder, run_setting
 from codi_jax.sample import Sampler
 from codi_jax.typing import UserError
 from configs import sr
@@ -54,15 +55,12 @@ def test_a_folder_from_the_command_line(tmp_path):
         crop = photo[i * 50 : i * 50 + 48, :64]
         save_image(tmp_path / "hr" / f"{i}.png", crop)
         save_image(tmp_path / "out" / f"{i}.png", ndimage.gaussian_filter(crop, (1, 1, 0)))
-    command = [sys.executable, "-m", "codi_jax.evaluate", "--images", "out", "--reference", "hr"]
-
-    def run(*more):
-        return subprocess.run(
-            [*command, *more], cwd=tmp_path, capture_output=True, text=True,
-            env={**__import__("os").environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""},
-        )  # fmt: skip
-
-    done = run("--border", "4", "--output", "scores")
+    done = subprocess.run(
+        [sys.executable, "-m", "codi_jax.evaluate", "--images", "out", "--reference", "hr",
+         "--border", "4", "--output", "scores"],
+        cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "scores" / "results.json").read_text())
     assert set(results) == {
@@ -76,9 +74,9 @@ def test_a_folder_from_the_command_line(tmp_path):
     low, high = results["intervals"]["images"]["psnr"]
     assert low < scores["psnr"] < high
     (tmp_path / "hr" / "1.png").unlink()
-    done = run()
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith("error: out/1.png has no counterpart")
+    folders = tmp_path / "out", tmp_path / "hr"
+    with pytest.raises(UserError, match=r"out/1.png has no counterpart"):
+        evaluate_folder(*folders, psnr_only(tmp_path), tmp_path / "scores")
 
 
 def test_a_model(model, tmp_path):

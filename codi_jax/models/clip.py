@@ -5,6 +5,7 @@ config of the pair. Parameters are named as published checkpoints name their ten
 """
 
 import dataclasses
+from functools import partial
 from typing import Any, Self
 
 import flax.linen as nn
@@ -96,11 +97,10 @@ class _Embeddings(nn.Module):
     def __call__(self, pixels: Array) -> Array:
         c = self.config
         patch = (c.patch_size, c.patch_size)
-        conv = nn.Conv(
-            c.hidden_size, patch, patch, "VALID", use_bias=False, dtype=self.dtype,
-            name="patch_embedding",
-        )  # fmt: skip
-        x = conv(pixels).reshape(len(pixels), -1, c.hidden_size)
+        project = partial(nn.Conv, c.hidden_size, patch, patch, "VALID", use_bias=False)
+        x = project(dtype=self.dtype, name="patch_embedding")(pixels).reshape(
+            len(pixels), -1, c.hidden_size
+        )
         token = self.param("class_embedding", nn.initializers.normal(0.02), (c.hidden_size,))
         token = jnp.broadcast_to(token.astype(x.dtype), (len(x), 1, c.hidden_size))
         x = jnp.concatenate([token, x], axis=1)

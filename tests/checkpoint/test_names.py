@@ -23,6 +23,8 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
         ),
         ("time_embedding/linear_1/kernel", "time_embedding.linear_1.weight"),
         ("time_embedding/linear_2/bias", "time_embedding.linear_2.bias"),
+        ("Mixed_6b/branch7x7dbl_5/conv/kernel", "Mixed_6b.branch7x7dbl_5.conv.weight"),
+        ("Mixed_7b/branch3x3_2a/bn/running_var", "Mixed_7b.branch3x3_2a.bn.running_var"),
         ("mid_block/resnets_1/conv1/bias", "mid_block.resnets.1.conv1.bias"),
         ("mid_block/resnets_0/time_emb_proj/kernel", "mid_block.resnets.0.time_emb_proj.weight"),
         (

@@ -187,3 +187,21 @@ def test_degrade_keeps_or_sharpens_the_target(source):
     assert (sharp["lr"] != out["lr"]).any()
     with pytest.raises(UserError, match="^n: image size 39x40"):
         plain.random_map(element(image[:39]), np.random.default_rng(0))
+
+
+def test_eval_samples_go_on_where_the_batch_ends(source):
+    samples = pipeline.eval_samples(source, STEPS, seed=5)
+    batch = pipeline.eval_batch(source, STEPS, 9, seed=5)
+    for i in (0, 8):  # the second one in the source's second round
+        for key in ("image", "lr"):
+            np.testing.assert_array_equal(samples[i][key], batch[key][i])
+    assert samples[9]["name"] == "2.png"
+
+
+def test_whole_images_are_cut_to_a_multiple():
+    image = np.arange(9 * 14 * 3, dtype=np.uint8).reshape(9, 14, 3)
+    got = transforms.CutToMultiple(4).map({"image": image, "text": "t", "name": "n"})
+    np.testing.assert_array_equal(got["image"], image[:8, :12])
+    assert got["text"] == "t"
+    with pytest.raises(UserError, match="n: .* less than the scale 10"):
+        transforms.CutToMultiple(10).map({"image": image, "text": "", "name": "n"})

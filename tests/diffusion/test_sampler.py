@@ -278,3 +278,11 @@ def test_sampler_with_guidance_equals_sampling_the_guided_network():
         x_hat = 0.5 * z + extra[:, None, None, None]
         z = alpha_s * x_hat + sigma_s * (z - alpha_t * x_hat) / sigma_t
     np.testing.assert_allclose(result, z, rtol=1e-4)
+
+
+def test_noise_of_an_image_with_its_own_key_does_not_depend_on_the_batch():
+    keys = jax.random.split(jax.random.key(0), 3)
+    noise = initial_noise(keys, SHAPE)
+    assert noise.shape == SHAPE
+    np.testing.assert_array_equal(noise[1], initial_noise(keys[1], SHAPE[1:]))
+    assert not np.array_equal(noise[0], noise[1])
