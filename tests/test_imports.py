@@ -37,7 +37,7 @@ OWNERS = {
     "tensorflow": "train/metrics.py",
     "tensorflow_datasets": "data/",
     "safetensors": "checkpoint/files.py",
-    "ml_collections": ("builder.py", "runner.py", "main.py"),
+    "ml_collections": ("builder.py", "runner.py", "main.py", "study.py"),
     "transformers": "checkpoint/tokenizer.py",
     "huggingface_hub": "checkpoint/hub.py",
 }
