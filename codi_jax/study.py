@@ -6,6 +6,7 @@
 Resumable: what is finished is not done again. The report is written to docs/results.md.
 """
 
+import dataclasses
 import functools
 import sys
 import time
@@ -46,6 +47,7 @@ class Study:
 
     def __init__(self, config: ConfigDict, workdir: Path):
         self.config, self.workdir = config, workdir
+        self._samplers: list[tuple[Pipeline, PictureSampler]] = []
         unknown = {row["stage"] for row in config.rows} - set(config.stages)
         if unknown:
             raise UserError(f"config.rows name the stages {sorted(unknown)}, which do not exist.")
@@ -98,9 +100,14 @@ class Study:
         )
 
     def pipeline(self, stage: str) -> tuple[Pipeline, PictureSampler]:
-        """A trained stage's model."""
+        """A trained stage's model; models of one architecture share their compiled programs."""
         pipeline = builder.load_model(self.workdir / stage)
-        return pipeline, PictureSampler(pipeline)
+        kind = dataclasses.replace(pipeline, params={}, directory=None, adapter_directory=None)
+        for known, sampler in self._samplers:
+            if known == kind:
+                return pipeline, sampler
+        self._samplers.append((kind, PictureSampler(kind)))
+        return pipeline, self._samplers[-1][1]
 
     def pictures(
         self, stage: str, steps: int, sampler: Mapping[str, Any], lr: np.ndarray

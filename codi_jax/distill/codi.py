@@ -58,8 +58,8 @@ class CoDiLoss(LatentLoss):
             consistency` in both terms; for "x" only. None is the plain prediction.
         guidance_range: (lowest, highest) scale of classifier-free guidance in both networks,
             uniform; None is no guidance.
-        min_snr_gamma: weights both terms as errors of x by ``min(SNR, gamma)`` (Hang et al. 2023),
-            scaled to the space that each compares in; None is no weight.
+        min_snr_gamma: weighs both terms by their noise level, see
+            `codi_jax.distill.distances.min_snr_weight`; None is no weight.
 
     Raises:
         UserError: an unknown name, a number out of range, or settings that exclude each other.

@@ -36,12 +36,13 @@ def distance(name: str, a: Array, b: Array) -> Array:
 
 
 def min_snr_weight(alpha: Array, sigma: Array, gamma: float, space: str) -> Array:
-    """``min(SNR, gamma)`` for errors of "x"; divided by the SNR for errors of "eps" [B].
+    """``clip(SNR, 1, gamma)`` for errors of "x", ``min(1, gamma / SNR)`` for those of "eps" [B].
 
-    Hang et al. 2023. Both are the same weight: an error of eps is the SNR's root times one of x.
-    ``alpha`` and ``sigma`` are float32 [B], sigma > 0.
+    Min-SNR (Hang et al. 2023): an error of eps is one of x times the SNR, so both end at gamma. The
+    floor is that of truncated SNR (Salimans & Ho 2022): at zero terminal SNR, where sampling in
+    few steps starts, min-SNR alone would weigh nothing. ``alpha``, ``sigma`` > 0: float32 [B].
     """
-    square = alpha**2, sigma**2
+    snr = (alpha / sigma) ** 2
     if space == "x":
-        return jnp.minimum(square[0] / square[1], gamma)
-    return jnp.minimum(1.0, gamma * square[1] / jnp.maximum(square[0], 1e-20))
+        return jnp.clip(snr, 1.0, gamma)
+    return jnp.minimum(1.0, gamma / jnp.maximum(snr, 1e-20))
