@@ -11,8 +11,6 @@ from ml_collections import ConfigDict
 from codi_jax import trees
 from codi_jax.builder import build_loss, build_pipeline, split_params
 from codi_jax.checkpoint.pipeline import with_guidance_input
-from codi_jax.distill.consistency import ConsistencyLoss
-from codi_jax.distill.progressive import ProgressiveLoss
 from codi_jax.methods import check_guidance, ema_decays, frozen_teacher, make_loss, make_objective
 from codi_jax.train.objectives import TEACHER, null_condition
 from codi_jax.train.optim import OptimConfig, make_optimizer
@@ -152,11 +150,3 @@ def test_null_condition() -> None:
     null = null_condition(cond, {})
     assert float(null["latents"].sum()) == 0
     np.testing.assert_array_equal(null["guidance_scale"], cond["guidance_scale"])
-
-
-def test_losses_by_method() -> None:
-    pipeline = build_pipeline(tiny("cm"), jnp.float32)
-    for name, kind in (("cm", ConsistencyLoss), ("progressive", ProgressiveLoss)):
-        config = tiny(name)
-        loss = make_loss("sr", config.method, config.loss.to_dict(), pipeline)
-        assert isinstance(loss, kind)
