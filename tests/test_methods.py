@@ -121,6 +121,11 @@ def test_the_step_of_progressive_distillation_has_its_teacher_among_the_averages
     assert jax.eval_shape(step, *arguments)[1]["loss"].shape == ()
 
 
+def test_progressive_after_guided_keeps_the_scales() -> None:
+    config = sr.get_config("tiny,guided,progressive")
+    assert config.loss.guidance_range == (1.0, 4.0) and config.model.time_cond_proj_dim == 256
+
+
 def test_variants_and_options_that_do_not_exist() -> None:
     config = sr.get_config("sd15,pe_codi")
     assert config.model.trainable == "adapter/.*" and config.loss.dt == 1

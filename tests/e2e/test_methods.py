@@ -4,11 +4,15 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 from ml_collections import ConfigDict
 
 from codi_jax import runner, trees
-from codi_jax.builder import load_model
+from codi_jax.builder import build_pipeline, initial_params, load_model
+from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.checkpoint.store import Store
+from codi_jax.sample import Sampler
+from codi_jax.typing import UserError
 from configs import sr
 
 
@@ -19,6 +23,18 @@ def config_of(method: str, start: Path | None = None) -> ConfigDict:
     if start is not None:
         config.model.pretrained = str(start)
     return config
+
+
+def check_random_initialisation(start: Pipeline, config: ConfigDict) -> None:
+    config.model.init = "random"
+    drawn = initial_params(config, build_pipeline(config, np.float32)).params
+    assert trees.tree_hash(drawn["vae"]) == trees.tree_hash(start.params["vae"])
+    kernels = [params["unet"]["conv_in"]["kernel"] for params in (drawn, start.params)]
+    assert not np.array_equal(*kernels)
+    np.testing.assert_array_equal(kernels[0], drawn["adapter"]["conv_in"]["kernel"])
+    config.model.init = "zeros"
+    with pytest.raises(UserError, match="pretrained, random"):
+        initial_params(config, build_pipeline(config, np.float32))
 
 
 def test_finetune_then_consistency_then_progressive(tmp_path: Path) -> None:
@@ -33,12 +49,19 @@ def test_finetune_then_consistency_then_progressive(tmp_path: Path) -> None:
         assert trees.tree_hash(start.params["adapter"]) != trees.tree_hash(end.params["adapter"])
         assert set(results["metrics"]) == {"bicubic", "start", "codi"}
 
-        gd = config_of("progressive", tmp_path / "ldm" / "model")
+        # Stage 2 with scales, on a network that cannot read them yet.
+        gd = config_of("guided,progressive", tmp_path / "ldm" / "model")
         gd.loss.initial_steps, gd.loss.steps_per_stage = 2, 1
         runner.train(gd, tmp_path / "gd")
+        lr = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+        assert Sampler.load(tmp_path / "gd")(lr, steps=1, guidance_scale=3.0).shape == (32, 32, 3)
+        with pytest.raises(UserError, match="guidance_scale"):
+            Sampler.load(tmp_path / "cm")(lr, steps=1, guidance_scale=3.0)
+
         # An unfinished run's last checkpoint holds the teacher too: the student after stage 1.
         (tmp_path / "gd" / "model" / "model_index.json").unlink()
         model = load_model(tmp_path / "gd")
+        check_random_initialisation(start, config_of("codi", tmp_path / "ldm" / "model"))
     with Store(tmp_path / "gd" / "checkpoints", read_only=True) as store:
         trained = {part: model.params[part] for part in ("unet", "adapter")}
         names = dict.fromkeys(("eval", "teacher"), trained)
