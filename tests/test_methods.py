@@ -43,7 +43,6 @@ def abstract(config: ConfigDict) -> Abstract:
         pipeline = type(base)(**{**vars(base), "params": base.init(key)})
         if config.model.time_cond_proj_dim:
             pipeline = with_guidance_input(pipeline, config.model.time_cond_proj_dim)
-        check_guidance(loss, pipeline)
         built.append(pipeline)
         trainable, frozen = split_params(config, pipeline.params)
         frozen |= frozen_teacher(loss, trainable)
@@ -143,9 +142,14 @@ def test_variants_and_options_that_do_not_exist() -> None:
         make_loss("sr", "consistency", {"distance": "lpips"}, pipeline)
     with pytest.raises(UserError, match=r"pretrained=RUN/model"):
         build_loss(tiny("cm"), pipeline)
-    guided = make_loss("sr", "guided", {}, pipeline)
+    with pytest.raises(UserError, match=r"'consistency' distils.*'prior' is none"):
+        config = sr.get_config("cm")
+        build_loss(config, build_pipeline(config, jnp.float32))
+    guided, plain = (make_loss("sr", name, {}, pipeline) for name in ("guided", "finetune"))
     with pytest.raises(UserError, match="time_cond_proj_dim=256"):
-        check_guidance(guided, pipeline)
+        check_guidance(guided, False)
+    with pytest.raises(UserError, match=r"set config\.loss\.guidance_range"):
+        check_guidance(plain, True)
 
 
 def test_null_condition() -> None:
