@@ -24,6 +24,7 @@ from codi_jax.data.transforms import Degrade, RandomCropFlip
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import schedule_from_config
 from codi_jax.methods import (
+    DISTILLING,
     Loss,
     check_guidance,
     ema_decays,
@@ -162,13 +163,24 @@ def encode_prompt(config: ConfigDict, pipeline: Pipeline) -> tuple[dict[str, Any
 
 
 def build_loss(config: ConfigDict, pipeline: Pipeline) -> Loss:
-    """The loss of the task and the method, with the options of ``config.loss``."""
+    """The loss of the task and the method, with the options of ``config.loss``.
+
+    Raises:
+        UserError: options, networks and start that do not fit together.
+    """
     loss = make_loss(config.task, config.method, config.loss.to_dict(), pipeline)
-    if loss.teacher == "start" and not config.model.pretrained:
+    if config.task == "autoencoder":
+        return loss
+    network = pipeline.unet
+    assert network is not None
+    trained = config.model.pretrained if network.adapter == "none" else pipeline.adapter_directory
+    if config.method in DISTILLING and not trained:
         raise UserError(
-            f"config.method={config.method!r} distils a trained model: set "
-            "config.model.pretrained=RUN/model."
+            f"config.method={config.method!r} distils a model that a run has trained for this "
+            f"task, and config.model.pretrained={config.model.pretrained!r} is none: set it to "
+            "RUN/model."
         )
+    check_guidance(loss, bool(config.model.time_cond_proj_dim or network.unet.time_cond_proj_dim))
     return loss
 
 
@@ -192,7 +204,6 @@ def build_run(config: ConfigDict) -> Run:
     loss = build_loss(config, pipeline)
     averages = ema_decays(dict(config.ema), loss)
     pipeline = initial_params(config, pipeline, partial(param_shardings, mesh))
-    check_guidance(loss, pipeline)
     trainable, frozen = split_params(config, pipeline.params)
     frozen |= frozen_teacher(loss, trainable)
     text, null_text = encode_prompt(config, pipeline)

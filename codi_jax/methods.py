@@ -32,6 +32,8 @@ LOSSES: dict[str, type[LatentLoss]] = {
 }
 #: What makes sense without a condition.
 PRIOR_METHODS = ("finetune", "consistency", "progressive")
+#: What distils a model that is trained already, by an earlier run.
+DISTILLING = ("consistency", "progressive", "guided")
 
 
 def make_loss(task: str, method: str, options: Mapping[str, Any], pipeline: Pipeline) -> Loss:
@@ -103,11 +105,19 @@ def frozen_teacher(loss: Loss, trainable: Mapping[str, Any]) -> dict[str, Any]:
     return {TEACHER: jax.tree.map(jnp.copy, kept)}
 
 
-def check_guidance(loss: Loss, pipeline: Pipeline) -> None:
-    """Raises a UserError where the student is to learn guidance scales that it cannot read."""
-    asks = isinstance(loss, GuidedLoss | ProgressiveLoss) and loss.guidance_range is not None
-    network = pipeline.unet
-    if asks and network is not None and network.unet.time_cond_proj_dim is None:
+def check_guidance(loss: Loss, reads_scale: bool) -> None:
+    """Whether the loss gives the U-Net a guidance scale must be as the U-Net has it.
+
+    Raises:
+        UserError: the student would be told what it cannot read, or not told what it needs.
+    """
+    given = getattr(loss, "guidance_range", None) is not None
+    if reads_scale and not given:
+        raise UserError(
+            "the U-Net reads a guidance scale: set config.loss.guidance_range (the loss of "
+            "method 'finetune' has none: start from another model)."
+        )
+    if given and not reads_scale and isinstance(loss, GuidedLoss | ProgressiveLoss):
         raise UserError(
             "config.loss.guidance_range is set, but the U-Net reads no guidance scale: set "
             "config.model.time_cond_proj_dim=256."

@@ -85,7 +85,8 @@ class Sampler:
                 of any size.
             steps: sampling steps, at least 1; 1 to 4 are what the model was distilled for.
             seed: of all noise; the same seed gives the same picture.
-            guidance_scale: classifier-free guidance, for models with text; 1.0 is none.
+            guidance_scale: classifier-free guidance, for models with text, and for models that
+                were distilled for many scales; 1.0 is none.
             prompt: for models with text; the empty prompt by default.
             negative_prompt: for models with text, what guidance leads away from.
             solver: one of `SOLVERS`; by default the model's own, which for CoDi is "ddim".
@@ -206,8 +207,11 @@ class Sampler:
         self, prompt: str | None, negative_prompt: str | None, guidance_scale: float
     ) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """Condition entries of the prompt, and of the negative one if there is guidance."""
+        network = self.pipeline.unet
         if not self.pipeline.takes_text:
-            if prompt is not None or negative_prompt is not None or guidance_scale != 1.0:
+            reads_scale = network is not None and network.unet.time_cond_proj_dim is not None
+            guided = guidance_scale != 1.0 and not reads_scale
+            if prompt is not None or negative_prompt is not None or guided:
                 raise UserError(
                     f"prompt={prompt!r}, guidance_scale={guidance_scale}: this model has no text "
                     "encoder; leave both out."

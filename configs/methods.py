@@ -97,6 +97,8 @@ def _progressive(config: ConfigDict) -> None:
     # A reference: it follows --config.steps.
     per_stage = config.get_ref("steps") // STAGES
     loss = {"initial_steps": 2 ** (STAGES - 1), "steps_per_stage": per_stage}
+    if config.method == "guided":  # stage 2 after stage 1, "guided,progressive": the same scales
+        loss["guidance_range"] = config.loss.guidance_range
     _set(config, "progressive", loss, EVERYTHING, None)
     config.optim.decay = "constant"  # the last stages are as long as the first
 

@@ -11,8 +11,6 @@ from ml_collections import ConfigDict
 from codi_jax import trees
 from codi_jax.builder import build_loss, build_pipeline, split_params
 from codi_jax.checkpoint.pipeline import with_guidance_input
-from codi_jax.distill.consistency import ConsistencyLoss
-from codi_jax.distill.progressive import ProgressiveLoss
 from codi_jax.methods import check_guidance, ema_decays, frozen_teacher, make_loss, make_objective
 from codi_jax.train.objectives import TEACHER, null_condition
 from codi_jax.train.optim import OptimConfig, make_optimizer
@@ -45,7 +43,6 @@ def abstract(config: ConfigDict) -> Abstract:
         pipeline = type(base)(**{**vars(base), "params": base.init(key)})
         if config.model.time_cond_proj_dim:
             pipeline = with_guidance_input(pipeline, config.model.time_cond_proj_dim)
-        check_guidance(loss, pipeline)
         built.append(pipeline)
         trainable, frozen = split_params(config, pipeline.params)
         frozen |= frozen_teacher(loss, trainable)
@@ -123,6 +120,11 @@ def test_the_step_of_progressive_distillation_has_its_teacher_among_the_averages
     assert jax.eval_shape(step, *arguments)[1]["loss"].shape == ()
 
 
+def test_progressive_after_guided_keeps_the_scales() -> None:
+    config = sr.get_config("tiny,guided,progressive")
+    assert config.loss.guidance_range == (1.0, 4.0) and config.model.time_cond_proj_dim == 256
+
+
 def test_variants_and_options_that_do_not_exist() -> None:
     config = sr.get_config("sd15,pe_codi")
     assert config.model.trainable == "adapter/.*" and config.loss.dt == 1
@@ -140,9 +142,14 @@ def test_variants_and_options_that_do_not_exist() -> None:
         make_loss("sr", "consistency", {"distance": "lpips"}, pipeline)
     with pytest.raises(UserError, match=r"pretrained=RUN/model"):
         build_loss(tiny("cm"), pipeline)
-    guided = make_loss("sr", "guided", {}, pipeline)
+    with pytest.raises(UserError, match=r"'consistency' distils.*'prior' is none"):
+        config = sr.get_config("cm")
+        build_loss(config, build_pipeline(config, jnp.float32))
+    guided, plain = (make_loss("sr", name, {}, pipeline) for name in ("guided", "finetune"))
     with pytest.raises(UserError, match="time_cond_proj_dim=256"):
-        check_guidance(guided, pipeline)
+        check_guidance(guided, False)
+    with pytest.raises(UserError, match=r"set config\.loss\.guidance_range"):
+        check_guidance(plain, True)
 
 
 def test_null_condition() -> None:
@@ -152,11 +159,3 @@ def test_null_condition() -> None:
     null = null_condition(cond, {})
     assert float(null["latents"].sum()) == 0
     np.testing.assert_array_equal(null["guidance_scale"], cond["guidance_scale"])
-
-
-def test_losses_by_method() -> None:
-    pipeline = build_pipeline(tiny("cm"), jnp.float32)
-    for name, kind in (("cm", ConsistencyLoss), ("progressive", ProgressiveLoss)):
-        config = tiny(name)
-        loss = make_loss("sr", config.method, config.loss.to_dict(), pipeline)
-        assert isinstance(loss, kind)

@@ -37,4 +37,6 @@ def inputs(config):
         cond["text_embeds"] = normal(2, pooled, seed=3)
         sizes = [[1024, 768, 0, 16, 1024, 1024], [64, 48, 8, 0, 512, 640]]
         cond["time_ids"] = np.array(sizes, np.int32)
+    if config.time_cond_proj_dim is not None:
+        cond["guidance_scale"] = np.array([1.0, 7.5], np.float32)
     return z, np.array([999, 3], np.int32), cond

@@ -16,6 +16,7 @@ VARIANTS = {
     "inpainting": SD15 | {"in_channels": 9},
     "InstructPix2Pix": SD15 | {"in_channels": 8},
     "SDXL": SDXL,
+    "distilled guidance": SD15 | {"time_cond_proj_dim": 32},
     # The embedded prior's kind. Without text PyTorch takes no transformers at all.
     "convolutions only": SD21
     | {
@@ -39,10 +40,15 @@ FULL = {
 def theirs(parity, model, z, t, cond):
     """PyTorch's output on our inputs."""
     tensors = dict(zip(cond, parity.torch(*cond.values()), strict=True))
-    text = tensors.pop("text", None)
+    text, scale = tensors.pop("text", None), tensors.pop("guidance_scale", None)
     z, t = parity.torch(z, t)
+    if scale is not None:  # as LatentConsistencyModelPipeline calls it
+        embed = diffusers.LatentConsistencyModelPipeline.get_guidance_scale_embedding
+        scale = embed(None, scale - 1, model.config.time_cond_proj_dim)
     with torch.no_grad():
-        return model(z, t, encoder_hidden_states=text, added_cond_kwargs=tensors).sample
+        return model(
+            z, t, encoder_hidden_states=text, timestep_cond=scale, added_cond_kwargs=tensors
+        ).sample
 
 
 def load_both(parity, kwargs):

@@ -1,0 +1,70 @@
+"""One method after the other: fine-tune, then distil the model of that run; resume in a stage."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from codi_jax import runner, trees
+from codi_jax.builder import build_pipeline, initial_params, load_model
+from codi_jax.checkpoint.pipeline import Pipeline
+from codi_jax.checkpoint.store import Store
+from codi_jax.sample import Sampler
+from codi_jax.typing import UserError
+from configs import sr
+
+
+def config_of(method: str, start: Path | None = None) -> ConfigDict:
+    config = sr.get_config(f"tiny,{method}")
+    config.steps = config.eval.every = config.checkpoint.every = 2
+    config.log_every, config.eval.steps, config.tensorboard = 2, (1,), False
+    if start is not None:
+        config.model.pretrained = str(start)
+    return config
+
+
+def check_random_initialisation(start: Pipeline, config: ConfigDict) -> None:
+    config.model.init = "random"
+    drawn = initial_params(config, build_pipeline(config, np.float32)).params
+    assert trees.tree_hash(drawn["vae"]) == trees.tree_hash(start.params["vae"])
+    kernels = [params["unet"]["conv_in"]["kernel"] for params in (drawn, start.params)]
+    assert not np.array_equal(*kernels)
+    np.testing.assert_array_equal(kernels[0], drawn["adapter"]["conv_in"]["kernel"])
+    config.model.init = "zeros"
+    with pytest.raises(UserError, match="pretrained, random"):
+        initial_params(config, build_pipeline(config, np.float32))
+
+
+def test_finetune_then_consistency_then_progressive(tmp_path: Path) -> None:
+    with jax.numpy_dtype_promotion("standard"):
+        runner.train(config_of("finetune"), tmp_path / "ldm")
+        start = load_model(tmp_path / "ldm")
+        cm = config_of("cm_frozen", tmp_path / "ldm" / "model")
+        results = runner.train(cm, tmp_path / "cm")
+        end = load_model(tmp_path / "cm")
+        # The U-Net is the fine-tuned one; only the adapter has moved.
+        assert trees.tree_hash(start.params["unet"]) == trees.tree_hash(end.params["unet"])
+        assert trees.tree_hash(start.params["adapter"]) != trees.tree_hash(end.params["adapter"])
+        assert set(results["metrics"]) == {"bicubic", "start", "codi"}
+
+        # Stage 2 with scales, on a network that cannot read them yet.
+        gd = config_of("guided,progressive", tmp_path / "ldm" / "model")
+        gd.loss.initial_steps, gd.loss.steps_per_stage = 2, 1
+        runner.train(gd, tmp_path / "gd")
+        lr = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+        assert Sampler.load(tmp_path / "gd")(lr, steps=1, guidance_scale=3.0).shape == (32, 32, 3)
+        with pytest.raises(UserError, match="guidance_scale"):
+            Sampler.load(tmp_path / "cm")(lr, steps=1, guidance_scale=3.0)
+
+        # An unfinished run's last checkpoint holds the teacher too: the student after stage 1.
+        (tmp_path / "gd" / "model" / "model_index.json").unlink()
+        model = load_model(tmp_path / "gd")
+        check_random_initialisation(start, config_of("codi", tmp_path / "ldm" / "model"))
+    with Store(tmp_path / "gd" / "checkpoints", read_only=True) as store:
+        trained = {part: model.params[part] for part in ("unet", "adapter")}
+        names = dict.fromkeys(("eval", "teacher"), trained)
+        ema = store.restore(2, {"ema": names})["ema"]
+    bias = ema["teacher"]["unet"]["conv_out"]["bias"]
+    assert not np.array_equal(bias, start.params["unet"]["conv_out"]["bias"])
