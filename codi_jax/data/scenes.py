@@ -46,7 +46,7 @@ class SceneSource:
     def __len__(self) -> int:
         return _COUNT[self._split]
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Any:
         index = operator.index(index)
         rng = np.random.default_rng((list(_COUNT).index(self._split), index))
         image, depth = render(rng)

@@ -121,8 +121,8 @@ class Editing(Task):
         nearer (squared error) to the edit that was asked for than to all other edits and to the
         source. A model that does not read its instruction is right once in ``len(EDITS)``.
         """
-        asked = [edit_of(text) for text in batch["instruction"]]
-        if None in asked:
+        asked = [edit for text in batch["instruction"] if (edit := edit_of(text))]
+        if len(asked) != len(pictures):
             return {}
         right = []
         for picture, source, edit in zip(pictures, batch["source"], asked, strict=True):
@@ -143,7 +143,7 @@ def instruction_features(instruction: str, channels: int) -> np.ndarray:
     total = np.zeros(channels, np.float32)
     for word in re.findall(r"\w+", instruction.lower()):
         rng = np.random.default_rng(zlib.crc32(word.encode()))
-        total += rng.choice(np.float32([-1, 1]), channels)
+        total += rng.choice(np.array([-1, 1], np.float32), channels)
     scale = np.sqrt(np.mean(total**2)) if channels else 0
     return total / scale if scale else total
 

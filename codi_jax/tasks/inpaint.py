@@ -34,7 +34,8 @@ class Inpainting(Task):
     def prepare(self, element: Example, rng: np.random.Generator) -> Example:
         mask = element.get("mask")
         if mask is None or not (mask > 127).any():
-            mask = draw_mask(tuple(self.masks), *element["image"].shape[:2], rng)
+            height, width = element["image"].shape[:2]
+            mask = draw_mask(tuple(self.masks), height, width, rng)
         return {**element, "mask": mask}
 
     def image_channels(self) -> int:
