@@ -77,9 +77,7 @@ def make_objective(
     vae = AutoencoderKL(pipeline.vae, dtype)
     if isinstance(loss, AutoencoderLoss):
         return autoencoder_objective(vae, loss)
-    return diffusion_objective(
-        pipeline, vae, loss, task_of(pipeline).condition, text, null_text
-    )
+    return diffusion_objective(pipeline, vae, loss, task_of(pipeline).condition, text, null_text)
 
 
 def ema_decays(decays: Mapping[str, float], loss: Loss) -> dict[str, Decay]:

@@ -13,25 +13,25 @@ The default's data are closed synthetic scenes in blue haze, off which depth can
 
 Variants:  default   the embedded prior on the synthetic scenes
            tiny      the same road with small random networks: for tests
-           pe        parameter-efficient: the prior is frozen, only the adapter trains
            sd15      Stable Diffusion 1.5 at 512 px, all parameters
            sd21      Stable Diffusion 2.1 (v, 768 px) at 512 px, all parameters
+           METHOD    any of configs/methods.py: pe_codi (parameter-efficient), finetune, ...
 Their prompt is the caption, the column text.
 
 The last two need --config.data.source, and hardware as configs/sr.py says. Parameter-efficient with
-them: --config.model.adapter=controlnet --config.model.trainable='adapter/.*'. We have run neither.
+them: --config=configs/depth.py:sd21,pe_codi --config.model.adapter=controlnet. We have run neither.
 """
 
 from ml_collections import ConfigDict
 
-from configs.shared import CHECKPOINTS, conditional
+from configs.shared import conditional, with_text
 
 
-def get_config(variant: str = "default") -> ConfigDict:
-    """The config of one of :data:`configs.shared.VARIANTS`."""
-    config = conditional("depth", variant)
+def get_config(variants: str = "default") -> ConfigDict:
+    """The config of ``variants``, see :func:`configs.shared.conditional`."""
+    config = conditional("depth", variants)
     config.task_options = ConfigDict({"kind": "metric", "recovered_by": ""})
-    if variant in CHECKPOINTS:
+    if with_text(variants):
         config.model.prompt, config.data.prompt_dropout = "{text}", 0.1
     else:
         config.data.source, config.task_options.recovered_by = "synthetic:depth", "haze"

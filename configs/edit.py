@@ -13,27 +13,27 @@ edited_file_name and instruction (or edit_prompt).
 
 Variants:  default   the embedded prior on the bundled photos
            tiny      the same road with small random networks: for tests
-           pe        parameter-efficient: the prior is frozen, only the adapter trains
            sd15      Stable Diffusion 1.5 at 512 px, all parameters
            sd21      Stable Diffusion 2.1 (v, 768 px) at 512 px, all parameters
+           METHOD    any of configs/methods.py: pe_codi (parameter-efficient), finetune, ...
 Their prompt is the instruction.
 
 The last two need --config.data.source, and hardware as configs/sr.py says. Parameter-efficient with
-them: --config.model.adapter=controlnet --config.model.trainable='adapter/.*'. We have run neither.
+them: --config=configs/edit.py:sd21,pe_codi --config.model.adapter=controlnet. We have run neither.
 """
 
 from ml_collections import ConfigDict
 
-from configs.shared import CHECKPOINTS, conditional
+from configs.shared import conditional, with_text
 
 
-def get_config(variant: str = "default") -> ConfigDict:
-    """The config of one of :data:`configs.shared.VARIANTS`."""
-    config = conditional("edit", variant)
+def get_config(variants: str = "default") -> ConfigDict:
+    """The config of ``variants``, see :func:`configs.shared.conditional`."""
+    config = conditional("edit", variants)
     config.task_options = ConfigDict({"instruction_channels": 16, "drop": 0.05})
-    if variant in CHECKPOINTS:
+    if with_text(variants):
         config.task_options.instruction_channels = 0
         config.model.prompt, config.data.prompt_dropout = "{instruction}", 0.05
-    elif variant != "tiny":
+    elif "tiny" not in variants:
         config.eval.count = 20
     return config

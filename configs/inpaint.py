@@ -12,12 +12,12 @@ data's metadata.jsonl is used where there is one (white is filled).
 
 Variants:  default   the embedded prior on the bundled photos
            tiny      the same road with small random networks: for tests
-           pe        parameter-efficient: the prior is frozen, only the adapter trains
            sd15      Stable Diffusion 1.5 at 512 px, all parameters
            sd21      Stable Diffusion 2.1 (v, 768 px) at 512 px, all parameters
+           METHOD    any of configs/methods.py: pe_codi (parameter-efficient), finetune, ...
 
 The last two need --config.data.source, and hardware as configs/sr.py says. Parameter-efficient with
-them: --config.model.adapter=controlnet --config.model.trainable='adapter/.*'. We have run neither.
+them: --config=configs/inpaint.py:sd21,pe_codi --config.model.adapter=controlnet. We have run neither.
 """
 
 from ml_collections import ConfigDict
@@ -25,8 +25,8 @@ from ml_collections import ConfigDict
 from configs.shared import conditional
 
 
-def get_config(variant: str = "default") -> ConfigDict:
-    """The config of one of :data:`configs.shared.VARIANTS`."""
-    config = conditional("inpaint", variant)
+def get_config(variants: str = "default") -> ConfigDict:
+    """The config of ``variants``, see :func:`configs.shared.conditional`."""
+    config = conditional("inpaint", variants)
     config.task_options = ConfigDict({"masks": ("strokes", "boxes", "half", "object")})
     return config
