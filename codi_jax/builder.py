@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,9 @@ from codi_jax.checkpoint.hub import resolve
 from codi_jax.checkpoint.pipeline import Pipeline, Placement, with_guidance_input, with_params
 from codi_jax.checkpoint.prompts import PromptEncoder
 from codi_jax.checkpoint.store import Store
-from codi_jax.data.degradation import make_degradation
 from codi_jax.data.pipeline import eval_batch, train_iterator
 from codi_jax.data.sources import check_source, make_source
-from codi_jax.data.transforms import Degrade, RandomCropFlip
+from codi_jax.data.transforms import FillPrompt, Keep
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import schedule_from_config
 from codi_jax.methods import (
@@ -36,14 +36,17 @@ from codi_jax.models.adapters import AdaptedUNet
 from codi_jax.models.configs import AutoencoderConfig, UNetConfig
 from codi_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
 from codi_jax.parallel.sharding import param_shardings, state_shardings
+from codi_jax.tasks.base import Task
+from codi_jax.tasks.registry import task_from_config
 from codi_jax.train.objectives import TEACHER
 from codi_jax.train.optim import OptimConfig, make_optimizer
 from codi_jax.train.state import TrainState, create_state
 from codi_jax.train.step import make_step
 from codi_jax.typing import UserError, check_choice
 
-TASKS = ("sr", "prior", "autoencoder")
 INITS = ("pretrained", "random")
+#: ``texts(prompts) -> condition entries`` [len(prompts), ...].
+TextFn = Callable[[Sequence[str]], dict[str, Any]]
 ASSETS = Path(__file__).parent / "assets"
 
 
@@ -73,7 +76,9 @@ class Run:
         pipeline: architecture, without parameters: these are in ``state`` and ``frozen``.
         state, frozen: on the mesh.
         step: jitted; donates the state.
-        text: condition entries [1, ...] of ``config.model.prompt``, where the U-Net takes text.
+        text: condition entries [1, ...] of ``config.model.prompt``, where the U-Net takes text
+            and the prompt is one for all.
+        encode_texts: prompts to condition entries, where each picture has its own.
     """
 
     pipeline: Pipeline
@@ -82,6 +87,7 @@ class Run:
     state: TrainState
     frozen: Any
     text: dict[str, Any]
+    encode_texts: TextFn | None
     step: Any
     key: jax.Array
 
@@ -99,9 +105,18 @@ def compute_dtype(name: str) -> Any:
     return jnp.dtype(name)
 
 
+def build_task(config: ConfigDict) -> Task:
+    """The task, with its options.
+
+    Raises:
+        UserError: an unknown task or option.
+    """
+    return task_from_config(config.task, config.task_options.to_dict(), config.data.to_dict())
+
+
 def build_pipeline(config: ConfigDict, dtype: Any) -> Pipeline:
     """The networks of a run, without parameters: pretrained where given, else of the config."""
-    model = config.model
+    model, task = config.model, build_task(config)
     if model.pretrained:
         base = read_pipeline(checkpoint_path(model.pretrained))
     else:
@@ -116,15 +131,22 @@ def build_pipeline(config: ConfigDict, dtype: Any) -> Pipeline:
     if schedule is None:
         schedule, kind = schedule_from_config(model.scheduler.to_dict()), model.prediction_type
     if network.adapter == "none":
-        network = network.with_adapter(model.adapter, base.vae.downsampling)
+        latents = base.vae.latent_channels
+        network = network.with_adapter(
+            model.adapter,
+            base.vae.downsampling,
+            image_channels=task.image_channels(),
+            extra_latents=task.latent_channels(latents) - latents,
+        )
     network = dataclasses.replace(network, dtype=dtype, remat=model.remat)
     pipeline = dataclasses.replace(
         base,
         unet=network,
         schedule=schedule,
         prediction_type=kind,
-        task=config.task if config.task != "prior" else None,
-        scale=config.data.scale,
+        task=config.task if task.conditional else None,
+        scale=task.scale,
+        task_options={name: getattr(task, name) for name in task.saved},
         sampler=SamplerConfig(),  # what is evaluated, not the prior's own
     )
     if model.pretrained_adapter:
@@ -144,22 +166,35 @@ def initial_params(
     return with_guidance_input(pipeline, config.model.time_cond_proj_dim, place)
 
 
-def encode_prompt(config: ConfigDict, pipeline: Pipeline) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the U-Net reads of ``config.model.prompt``, and of no prompt; the text encoder is not
-    kept."""
+def prompts_differ(config: ConfigDict) -> bool:
+    """Whether ``config.model.prompt`` has columns of the data in it, such as "{text}"."""
+    return "{" in config.model.prompt
+
+
+def encode_prompt(
+    config: ConfigDict, pipeline: Pipeline
+) -> tuple[dict[str, Any], dict[str, Any], TextFn | None]:
+    """What the U-Net reads of ``config.model.prompt``, and of no prompt; and where the prompts
+    differ, nothing of the first but what encodes them. The text encoder is kept only then."""
     if not pipeline.takes_text:
-        return {}, {}
+        return {}, {}, None
     if pipeline.directory is None:
         raise UserError(
             "config.model.unet has a cross_attention_dim, but without config.model.pretrained "
             "there is no text encoder: set cross_attention_dim to None."
         )
     encoder, side = PromptEncoder(pipeline.directory), config.data.size
-    texts = encoder([config.model.prompt]), encoder.negative(None)
-    for text in texts:
+
+    def complete(text: dict[str, Any]) -> dict[str, Any]:
         if "text_embeds" in text:
-            text["time_ids"] = jnp.asarray([[side, side, 0, 0, side, side]], jnp.float32)
-    return texts
+            ids = jnp.asarray([[side, side, 0, 0, side, side]], jnp.float32)
+            text["time_ids"] = jnp.tile(ids, (len(text["text"]), 1))
+        return text
+
+    null = complete(encoder.negative(None))
+    if prompts_differ(config):
+        return {}, null, lambda prompts: complete(encoder(prompts))
+    return complete(encoder([config.model.prompt])), null, None
 
 
 def build_loss(config: ConfigDict, pipeline: Pipeline) -> Loss:
@@ -190,8 +225,7 @@ def build_run(config: ConfigDict) -> Run:
     Raises:
         UserError: whatever in the config does not fit.
     """
-    if config.task not in TASKS:
-        raise UserError(f"config.task={config.task!r} is unknown; choose one of {TASKS}.")
+    build_task(config)
     mesh = make_mesh(**config.mesh)
     check_batch(mesh, config.batch_size)
     if config.batch_size % (config.accumulation * mesh.size):
@@ -206,7 +240,7 @@ def build_run(config: ConfigDict) -> Run:
     pipeline = initial_params(config, pipeline, partial(param_shardings, mesh))
     trainable, frozen = split_params(config, pipeline.params)
     frozen |= frozen_teacher(loss, trainable)
-    text, null_text = encode_prompt(config, pipeline)
+    text, null_text, encode_texts = encode_prompt(config, pipeline)
     optimizer = make_optimizer(OptimConfig(**config.optim), config.steps)
 
     def create(p: Any) -> TrainState:
@@ -229,6 +263,7 @@ def build_run(config: ConfigDict) -> Run:
         state=jax.jit(create, out_shardings=shardings, donate_argnums=0)(trainable),
         frozen=frozen,
         text=text,
+        encode_texts=encode_texts,
         step=jax.jit(
             step,
             in_shardings=(shardings, frozen_shardings, batch_sharding(mesh), replicated(mesh)),
@@ -285,13 +320,12 @@ def load_model(name: str | Path) -> Pipeline:
     return dataclasses.replace(pipeline, params=trees.merge(ema["eval"], frozen))
 
 
-def transforms(config: ConfigDict, size: int) -> list:
-    """Crop to ``size`` pixels, and for super-resolution degrade."""
-    data = config.data
-    crop = RandomCropFlip(size)
-    if config.task != "sr":
-        return [crop]
-    return [crop, Degrade(make_degradation(data.degradation), data.scale)]
+def transforms(config: ConfigDict, size: int, *, train: bool = False) -> list:
+    """The task's, of ``size`` pixels; then prompts, and nothing is left that is not used."""
+    task = build_task(config)
+    prompt = FillPrompt(config.model.prompt, config.data.prompt_dropout if train else 0.0)
+    filled = [prompt] if prompts_differ(config) else []
+    return [*task.transforms(size, train=train), *filled, Keep(task.arrays)]
 
 
 def build_data(config: ConfigDict) -> tuple[Any, dict[str, Any]]:
@@ -303,7 +337,7 @@ def build_data(config: ConfigDict) -> tuple[Any, dict[str, Any]]:
     check_source(held_out)
     iterator = train_iterator(
         source,
-        transforms(config, data.size),
+        transforms(config, data.size, train=True),
         batch_size=config.batch_size // jax.process_count(),
         seed=config.seed,
         num_workers=data.num_workers,

@@ -116,7 +116,7 @@ def sample_checkpoint(
     key_of = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(setting.seed)))
 
     def sample(lr: Array, indices: Array, n: int) -> Array:
-        return sampler.enlarge(lr, key_of(indices), n, text)
+        return sampler.make({"lr": lr}, key_of(indices), n, text)
 
     indices = share(setting.count or 0)
     sample_files.write_samples(folder, examples, indices, steps, sample, devices)

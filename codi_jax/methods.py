@@ -17,6 +17,7 @@ from codi_jax.distill.consistency import ConsistencyLoss
 from codi_jax.distill.finetune import DiffusionLoss
 from codi_jax.distill.progressive import GuidedLoss, ProgressiveLoss
 from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.tasks.registry import task_of
 from codi_jax.train.objectives import TEACHER, autoencoder_objective, diffusion_objective
 from codi_jax.train.step import Decay, Objective
 from codi_jax.typing import UserError, check_choice
@@ -78,7 +79,7 @@ def make_objective(
     vae = AutoencoderKL(pipeline.vae, dtype)
     if isinstance(loss, AutoencoderLoss):
         return autoencoder_objective(vae, loss)
-    return diffusion_objective(pipeline, vae, loss, text, null_text)
+    return diffusion_objective(pipeline, vae, loss, task_of(pipeline).condition, text, null_text)
 
 
 def ema_decays(decays: Mapping[str, float], loss: Loss) -> dict[str, Decay]:

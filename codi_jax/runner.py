@@ -8,13 +8,12 @@ import jax
 from ml_collections import ConfigDict
 
 from codi_jax import __version__, trees
-from codi_jax.builder import Run, build_data, build_run
+from codi_jax.builder import Run, TextFn, build_data, build_run
 from codi_jax.checkpoint.directory import save_pipeline
 from codi_jax.checkpoint.files import load_json, save_json
 from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.checkpoint.store import Store
-from codi_jax.evals.evaluation import Evaluator, sr_results, table
-from codi_jax.evals.image_metrics import score
+from codi_jax.evals.evaluation import Evaluator, table, task_results
 from codi_jax.train.loop import Loop
 from codi_jax.train.metrics import MetricsWriter
 from codi_jax.train.rescale import unit_latents
@@ -69,14 +68,31 @@ def restore(run: Run, store: Store, data: Any, frozen_hash: str) -> TrainState:
     return TrainState(counter, items["trainable"], items["ema"], items["opt"])
 
 
+class EncodedTexts:
+    """The data's batches with their prompts encoded, over the strings of the same names."""
+
+    def __init__(self, data: Any, encode: TextFn) -> None:
+        self._data, self._encode = data, encode
+
+    def __next__(self) -> dict[str, Any]:
+        batch = next(self._data)
+        return {**batch, **self._encode([*batch["prompt"]])}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._data, name)  # the position, and how to close it
+
+
 def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """One run from start or last checkpoint to end; returns the content of ``results.json``."""
     check_workdir(config, workdir)
     data, held_out = build_data(config)
     run = build_run(config)
     pipeline, params0 = run.pipeline, run.params(run.state)
+    text = run.text
+    if run.encode_texts is not None:
+        text, data = run.encode_texts(held_out["prompt"]), EncodedTexts(data, run.encode_texts)
     evaluator = Evaluator(
-        pipeline, held_out, config.eval.steps, workdir / "samples", run.text, run.dtype
+        pipeline, held_out, config.eval.steps, workdir / "samples", text, run.dtype
     )
     frozen_hash = trees.tree_hash(run.frozen) if run.frozen else ""
     with Store(
@@ -99,7 +115,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             frozen=run.frozen,
             key=run.key,
             data=data,
-            keep=("image", "lr") if config.task == "sr" else ("image",),
+            keep=(*evaluator.task.arrays, *(text if run.encode_texts else ())),
             mesh=run.mesh,
             store=store,
             writer=writer,
@@ -134,9 +150,8 @@ def finish(
     batch = evaluator.batch
     save_pipeline(workdir / "model", unit_latents(pipeline, params, batch["image"]))
     images = len(batch["image"])
-    if config.task == "sr":
-        bicubic = score(list(evaluator.bicubic()), list(batch["image"]))
-        results = sr_results(start, scores, bicubic, images)
+    if evaluator.task.conditional:
+        results = task_results(config.task, evaluator.baselines(), start, scores, images)
     else:
         results = {"task": config.task, "images": images, "metrics": scores}
     if jax.process_index() == 0:

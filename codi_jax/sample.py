@@ -10,9 +10,9 @@ python -m codi_jax.sample --checkpoint SD --prompt "a cat" --output out/     (te
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -25,19 +25,17 @@ from codi_jax import cli
 from codi_jax.builder import compute_dtype, load_model
 from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.checkpoint.prompts import PromptEncoder
-from codi_jax.data.images import load_image, save_image
-from codi_jax.data.sources import FolderSource
+from codi_jax.data.images import load_depth, load_image, load_mask, save_image
 from codi_jax.diffusion.sampler import initial_noise
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.solvers import SOLVERS
 from codi_jax.evals.sampling import PictureSampler, sampling_key
+from codi_jax.inputs import Picture, as_map, as_mask, as_picture, input_files, mask_files
 from codi_jax.typing import Array, Cond, UserError
-
-Picture = Image.Image | np.ndarray
 
 
 class Sampler:
-    """A model ready to make pictures: super-resolution, or text to image with a prior.
+    """A model ready to make pictures: of pictures, as its task says, or of text with a prior.
 
     Args:
         pipeline: networks, schedule and parameters.
@@ -77,69 +75,89 @@ class Sampler:
         prompt: str | None = None,
         negative_prompt: str | None = None,
         solver: str | None = None,
+        mask: Picture | Sequence[Picture] | None = None,
+        image_guidance_scale: float = 1.0,
     ) -> Any:
-        """Enlarge one picture or several.
+        """What the model was made for, of one picture or several: enlarge, fill, edit, ...
 
         Args:
             images: PIL images or uint8 arrays [h, w, 3], one or a sequence (also [B, h, w, 3]);
-                of any size.
+                of any size. For a depth model depth maps: 16-bit PIL images or arrays [h, w].
             steps: sampling steps, at least 1; 1 to 4 are what the model was distilled for.
             seed: of all noise; the same seed gives the same picture.
             guidance_scale: classifier-free guidance, for models with text, and for models that
                 were distilled for many scales; 1.0 is none.
-            prompt: for models with text; the empty prompt by default.
+            prompt: for models with text, and for edits the instruction; else the empty prompt.
             negative_prompt: for models with text, what guidance leads away from.
             solver: one of `SOLVERS`; by default the model's own, which for CoDi is "ddim".
+            mask: for inpainting, above 127 (white) where to fill: one for all, or one each, PIL
+                images or arrays [h, w].
+            image_guidance_scale: for edits, guidance by the picture; 1.0 is none.
 
         Returns:
             The same kind: a PIL image, an array [h * scale, w * scale, 3], or a list of them.
 
         Raises:
             UserError: a prior; a prompt or guidance for a model without text; no steps; a wrong
-                array; an unknown solver.
+                array; an unknown solver; a mask that is missing, or not asked for.
         """
-        if self.pipeline.task != "sr":
+        task = self.pictures.task
+        if not task.conditional:
             raise UserError(
                 "this checkpoint is a prior, not a distilled model: it takes no picture. "
                 "Distil it with configs/sr.py, or use --checkpoint demo."
             )
-        text, negative = self._texts(prompt, negative_prompt, guidance_scale)
+        guided = guidance_scale != 1.0 or image_guidance_scale != 1.0
+        text, negative = self._texts(prompt, negative_prompt, guided, task.reads_prompt)
         _check_steps(steps)
         settings = self._sampler(solver)
+        scales = guidance_scale, image_guidance_scale
 
-        def one(picture: Picture) -> Picture:
-            lr = _as_array(picture)[None]
+        def one(picture: Picture, mask: Picture | None) -> Picture:
+            array = as_map(picture) if task.takes_map else as_picture(picture)
+            hole = None if mask is None else as_mask(mask)
+            example = task.from_user(array, mask=hole, prompt=prompt)
+            batch = {name: np.asarray(value)[None] for name, value in example.items()}
             key = jax.random.key(seed)
-            batch = self.enlarge(lr, key, steps, text, negative, guidance_scale, settings)
-            large = np.asarray(batch[0])
-            return Image.fromarray(large) if isinstance(picture, Image.Image) else large
+            made = self.make(batch, key, steps, text, negative, *scales, settings)
+            result = task.finish(np.asarray(made[0]), example)
+            return Image.fromarray(result) if isinstance(picture, Image.Image) else result
 
-        if isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim == 3):
-            return one(images)
-        return [one(image) for image in images]
+        rank = 2 if task.takes_map else 3
+        if isinstance(images, Image.Image) or np.ndim(cast(Any, images)) == rank:
+            return one(cast(Picture, images), cast(Picture | None, mask))
+        pictures = [*cast(Sequence[Picture], images)]
+        one_mask = mask is None or isinstance(mask, Image.Image) or np.ndim(cast(Any, mask)) == 2
+        masks = [mask] * len(pictures) if one_mask else [*cast(Sequence[Picture], mask)]
+        if len(masks) != len(pictures):
+            raise UserError(f"{len(masks)} masks for {len(pictures)} images: one each, or one.")
+        return [one(*pair) for pair in zip(pictures, cast(list[Any], masks), strict=True)]
 
-    def enlarge(
+    def make(
         self,
-        lr: Array | np.ndarray,
+        batch: Mapping[str, Array | np.ndarray],
         key: Array,
         steps: int,
         text: Cond | None = None,
         negative: Cond | None = None,
         guidance_scale: float = 1.0,
+        image_guidance_scale: float = 1.0,
         sampler: SamplerConfig | None = None,
     ) -> Array:
-        """A batch of any size: uint8 [B, h, w, 3] -> uint8 [B, h * scale, w * scale, 3].
+        """uint8 [B, h * scale, w * scale, 3] of the arrays that the task reads, [B, h, w, ...].
 
+        Any height and width will do. What a task does to a finished picture is not done yet.
         ``key`` is one, or [B], see :func:`codi_jax.diffusion.sampler.initial_noise`. A batch
         that is split over devices is computed there, if ``params`` are on them all.
         """
-        height, width = lr.shape[1:3]
-        padded = jnp.pad(lr, [(0, 0), *self._padding(lr.shape[1:]), (0, 0)], mode="edge")
-        large = self.pictures.super_resolve(
-            self.params, padded, key, steps, text, negative, guidance_scale, sampler
+        height, width = next(x.shape[1:3] for x in batch.values() if x.ndim > 2)
+        padded = {name: self._pad(array) for name, array in batch.items()}
+        scales = guidance_scale, image_guidance_scale
+        made = self.pictures.conditional(
+            self.params, padded, key, steps, text, negative, *scales, sampler
         )
         scale = self.pipeline.scale
-        return large[:, : height * scale, : width * scale]
+        return made[:, : height * scale, : width * scale]
 
     def generate(
         self,
@@ -173,7 +191,7 @@ class Sampler:
         if p.task is not None:
             raise UserError(f"this checkpoint is a model for {p.task}: give it a picture.")
         guidance_scale = guidance_scale if p.takes_text else 1.0
-        text, negative = self._texts(prompt, negative_prompt, guidance_scale)
+        text, negative = self._texts(prompt, negative_prompt, guidance_scale != 1.0)
         _check_steps(steps)
         f = p.vae.downsampling
         assert p.unet is not None
@@ -204,21 +222,25 @@ class Sampler:
         return self.pipeline.sampler if solver is None else SamplerConfig(solver=solver)
 
     def _texts(
-        self, prompt: str | None, negative_prompt: str | None, guidance_scale: float
+        self,
+        prompt: str | None,
+        negative_prompt: str | None,
+        guided: bool,
+        task_reads_prompt: bool = False,
     ) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """Condition entries of the prompt, and of the negative one if there is guidance."""
         network = self.pipeline.unet
         if not self.pipeline.takes_text:
-            reads_scale = network is not None and network.unet.time_cond_proj_dim is not None
-            guided = guidance_scale != 1.0 and not reads_scale
-            if prompt is not None or negative_prompt is not None or guided:
+            guided &= network is None or network.unet.time_cond_proj_dim is None
+            unread = (prompt is not None or guided) and not task_reads_prompt
+            if unread or negative_prompt is not None:
                 raise UserError(
-                    f"prompt={prompt!r}, guidance_scale={guidance_scale}: this model has no text "
-                    "encoder; leave both out."
+                    f"prompt={prompt!r}, negative_prompt={negative_prompt!r}, or guidance: this "
+                    "model has no text encoder; leave them out."
                 )
-            return {}, None
+            return {}, {} if guided else None
         text = self.encode_prompt([prompt or ""])
-        if guidance_scale == 1.0:
+        if not guided:
             return text, None
         return text, self.encode_prompt.negative(negative_prompt)
 
@@ -228,23 +250,20 @@ class Sampler:
         assert self.pipeline.directory is not None
         return PromptEncoder(self.pipeline.directory, self.dtype)
 
-    def _padding(self, shape: tuple[int, ...]) -> list[tuple[int, int]]:
-        """To latents that the U-Net can halve; edges repeat, and are cropped off the result."""
+    def _pad(self, array: Array | np.ndarray) -> Array:
+        """Pictures and maps [B, h, w, ...], to latents that the U-Net can halve; the rest stays.
+
+        Edges repeat, and are cropped off the result.
+        """
+        if array.ndim < 3:
+            return jnp.asarray(array)
         p = self.pipeline
         assert p.unet is not None
         multiple = p.vae.downsampling * p.unet.unet.downsampling
-        # Also in steps of 16 of the low resolution: fewer shapes, fewer compilations.
+        # Also in steps of 16 of the input: fewer shapes, fewer compilations.
         multiple = max(-(-multiple // p.scale), 16)
-        return [(0, -size % multiple) for size in shape[:2]]
-
-
-def _as_array(picture: Picture) -> np.ndarray:
-    array = np.asarray(picture.convert("RGB")) if isinstance(picture, Image.Image) else picture
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
-        raise UserError(
-            f"an image is {array.dtype}{list(array.shape)}; give uint8 [height, width, 3]."
-        )
-    return array
+        missing = [(0, -size % multiple) for size in array.shape[1:3]]
+        return jnp.pad(array, [(0, 0), *missing, *[(0, 0)] * (array.ndim - 3)], mode="edge")
 
 
 def _check_steps(steps: int) -> None:
@@ -252,22 +271,16 @@ def _check_steps(steps: int) -> None:
         raise UserError(f"steps={steps}: give at least 1.")
 
 
-def _inputs(path: Path) -> list[tuple[Path, Path]]:
-    """(file, its name below the output folder) of a file or of all images in a folder."""
-    if path.is_dir():
-        return [(path / name, Path(name)) for name in FolderSource(path).names]
-    if not path.exists():
-        raise UserError(f"--input {path} does not exist; give an image or a folder of images.")
-    return [(path, Path(path.name))]
-
-
 def _define_flags() -> None:
     """Not at import: ``evaluate``, which has flags of the same names, imports this module."""
     flags.DEFINE_string("checkpoint", "demo", "Workdir, model directory, or 'demo'")
-    flags.DEFINE_string("input", None, "An image, or a folder of images, to enlarge")
+    flags.DEFINE_string("input", None, "An image, or a folder of images")
+    where = "Inpainting: white where to fill; of a folder the file with the input's name"
+    flags.DEFINE_string("mask", None, where)
     flags.DEFINE_string("prompt", None, "Text; without --input, what to draw (priors)")
     flags.DEFINE_string("negative_prompt", None, "What guidance leads away from")
     flags.DEFINE_float("guidance_scale", None, "Classifier-free guidance: 1 is none")
+    flags.DEFINE_float("image_guidance_scale", 1.0, "Edits: guidance by the picture; 1 is none")
     flags.DEFINE_string("output", "out", "Folder for the results (PNG)")
     flags.DEFINE_integer("steps", None, "Sampling steps: 4; without --input 50")
     solvers = ", ".join(SOLVERS)
@@ -289,10 +302,14 @@ def _main(_: list[str]) -> None:
         save_image(target, np.asarray(picture))
         print(f"written: {target}")
         return
-    files = _inputs(Path(args.input))
+    files = input_files(Path(args.input))
+    masks = [None] * len(files) if args.mask is None else mask_files(Path(args.mask), files)
     sampler = Sampler.load(args.checkpoint)
-    for file, name in tqdm(files, unit="image", disable=len(files) == 1):
-        result = sampler(load_image(file), prompt=args.prompt, **given)
+    given |= {"prompt": args.prompt, "image_guidance_scale": args.image_guidance_scale}
+    load = load_depth if sampler.pictures.task.takes_map else load_image
+    pairs = zip(files, masks, strict=True)
+    for (file, name), mask in tqdm(pairs, unit="image", total=len(files), disable=len(files) == 1):
+        result = sampler(load(file), mask=None if mask is None else load_mask(mask), **given)
         target = (output / name).with_suffix(".png")
         target.parent.mkdir(parents=True, exist_ok=True)
         save_image(target, result)

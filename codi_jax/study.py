@@ -118,8 +118,8 @@ class Study:
         made = []
         for i in range(0, len(lr), size):
             key = jax.random.fold_in(jax.random.key(self.config.eval.seed), i)
-            part = jnp.asarray(lr[i : i + size])
-            made.append(pictures.super_resolve(pipeline.params, part, key, steps, sampler=config))
+            part = {"lr": jnp.asarray(lr[i : i + size])}
+            made.append(pictures.conditional(pipeline.params, part, key, steps, sampler=config))
         return np.concatenate([np.asarray(x) for x in made])
 
     def score(self, row: Mapping[str, Any], steps: int) -> dict[str, Any]:

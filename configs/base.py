@@ -7,7 +7,8 @@ def base() -> ConfigDict:
     """Defaults of every key; the keys are locked, so a misspelt one is refused."""
     return ConfigDict(
         {
-            "task": "sr",  # sr | prior | autoencoder
+            "task": "sr",  # a file of codi_jax/tasks, or module:Class of your own
+            "task_options": {},  # fields of the task's class
             # The loss: codi | finetune | consistency | progressive | guided; see methods.py.
             "method": "codi",
             "seed": 0,
@@ -25,7 +26,7 @@ def base() -> ConfigDict:
                 "unet": {},
                 "scheduler": {},
                 "prediction_type": "v_prediction",
-                "prompt": "",  # for U-Nets that take text: the same for all pictures
+                "prompt": "",  # for U-Nets that take text; with columns of the data: "{text}"
                 "time_cond_proj_dim": 0,  # > 0: gives the U-Net a guidance scale to read, so wide
                 "remat": False,
             },
@@ -48,6 +49,7 @@ def base() -> ConfigDict:
                 "scale": 4,
                 "degradation": "realesrgan",  # realesrgan | bicubic
                 "num_workers": 0,
+                "prompt_dropout": 0.0,  # share of empty prompts, where each picture has its own
             },
             "mesh": {"data": -1, "fsdp": 1},
             "eval": {"every": 500, "count": 8, "size": 128, "steps": (1, 2, 4)},

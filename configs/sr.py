@@ -69,15 +69,15 @@ def _apply(config: ConfigDict, variant: str) -> None:
         config.ema.eval = 0.995
         config.eval.every, config.checkpoint.every = 1000, 500
     elif variant == "tiny":
-        _make_tiny(config)
+        make_tiny(config)
     elif variant in CHECKPOINTS:
-        _make_full_size(config, CHECKPOINTS[variant])
+        make_full_size(config, CHECKPOINTS[variant])
     elif variant != "default":
         known = ", ".join((*VARIANTS, *METHODS))
         raise ValueError(f"unknown variant {variant!r}: choose from {known}")
 
 
-def _make_full_size(config: ConfigDict, checkpoint: str) -> None:
+def make_full_size(config: ConfigDict, checkpoint: str) -> None:
     config.model.pretrained, config.model.remat = checkpoint, True
     config.steps, config.batch_size = 50_000, 64
     config.data.size = config.eval.size = 512
@@ -89,7 +89,7 @@ def _make_full_size(config: ConfigDict, checkpoint: str) -> None:
     config.eval.every, config.checkpoint.every, config.log_every = 5_000, 1_000, 50
 
 
-def _make_tiny(config: ConfigDict) -> None:
+def make_tiny(config: ConfigDict) -> None:
     config.steps, config.batch_size, config.data.size = 8, 8, 32
     config.eval.count, config.eval.size, config.log_every = 2, 32, 2
     config.eval.every = config.checkpoint.every = 4

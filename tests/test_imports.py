@@ -22,6 +22,7 @@ LAYERS = {
     "distill": 2,
     "checkpoint": 2,
     "train": 3,
+    "tasks": 3,
     "evals": 4,
     "methods": 4,
     "builder": 5,

@@ -91,12 +91,14 @@ def save_pipeline(
         index["adapter"] = ["mix_adapter", "CoDiMixAdapter"]
     if pipeline.task:
         index |= {"task": pipeline.task, "scale": pipeline.scale}
+        if pipeline.task_options:
+            index["task_options"] = dict(pipeline.task_options)
     save_json(root / INDEX, {"_class_name": _pipeline_class(pipeline, index), **index})
 
 
 def _adapter_config(network: AdaptedUNet) -> dict[str, Any]:
     if network.adapter == "mix":
-        return network.unet.to_config()
+        return {**network.unet.to_config(), "in_channels": network.mix_in_channels}
     return (network.controlnet if network.adapter == "controlnet" else network.t2i).to_config()
 
 
@@ -158,6 +160,7 @@ def read_pipeline(directory: str | os.PathLike[str]) -> Pipeline:
         prediction_type=scheduler.get("prediction_type", "epsilon"),
         task=index.get("task"),
         scale=index.get("scale", 1),
+        task_options=index.get("task_options", {}),
         sampler=SamplerConfig.from_config(scheduler),
         directory=root,
     )
@@ -184,6 +187,11 @@ def with_adapter(pipeline: Pipeline, directory: Path) -> Pipeline:
         changes["controlnet"] = ControlNetConfig.from_config(config)
     elif kind == "t2i":
         changes["t2i"] = T2IAdapterConfig.from_config(config)
+    else:
+        extra = config["in_channels"] - pipeline.unet.unet.in_channels
+        if extra < 0:
+            raise UserError(f"{directory}: the adapter belongs to a U-Net of fewer channels.")
+        changes["extra_latents"] = extra
     network = dataclasses.replace(pipeline.unet, **changes)
     return dataclasses.replace(pipeline, unet=network, adapter_directory=directory)
 

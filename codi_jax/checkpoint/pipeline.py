@@ -1,7 +1,7 @@
 """A whole model: networks, noise schedule and parameters."""
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,9 @@ class Pipeline:
         unet: the U-Net and its adapter; None for an autoencoder alone.
         schedule: noise schedule; None for an autoencoder alone.
         prediction_type: what the U-Net predicts, in diffusers' words.
-        task: "sr", or None for an unconditional prior.
-        scale: for "sr", how many times larger the result is.
+        task: name of the conditional task ("sr", "inpaint", ...); None for a prior.
+        scale: how many times larger the result is than what the user gives.
+        task_options: what else sampling must know of the task.
         sampler: how the checkpoint's own scheduler samples; few-step DDIM for our models.
         directory: where it was read from; the text encoder and tokenizer are there.
         adapter_directory: where the adapter's weights are, if it has any yet.
@@ -44,6 +45,7 @@ class Pipeline:
     prediction_type: str = "v_prediction"
     task: str | None = None
     scale: int = 1
+    task_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     sampler: SamplerConfig = SamplerConfig()
     directory: Path | None = None
     adapter_directory: Path | None = None

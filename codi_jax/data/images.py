@@ -20,6 +20,17 @@ from codi_jax.typing import UserError
 #: Decoding bound in pixels (0.5 GB as uint8 RGB), where Pillow too sees a decompression bomb.
 MAX_PIXELS = 178_956_970
 
+
+class CorruptError(UserError):
+    """An image that cannot be used: its name, and what is wrong with it."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: {self.args[1]}"
+
+
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 _CV2_MODES = {
     "area": cv2.INTER_AREA,
@@ -53,18 +64,36 @@ def load_image(
       uint8 [H, W, 3] in [0, 255], RGB, C-contiguous and writable.
 
     Raises:
-      UserError: missing, empty, truncated, not an image, too large, or floating point.
+      CorruptError: missing, empty, truncated, not an image, too large, or floating point.
     """
-    data, name = _read(source, name)
-    with _open(data, name, max_pixels) as image:
-        try:
-            image.load()
-            image = ImageOps.exif_transpose(image)
-        except _DECODE_ERRORS as error:
-            raise UserError(
-                f"{name}: broken image file ({error}); replace it or remove it."
-            ) from error
-        return _to_rgb(image, name)
+    return _to_rgb(*_decode(source, name, max_pixels))
+
+
+def load_mask(source: str | os.PathLike[str] | bytes, name: str | None = None) -> np.ndarray:
+    """Decodes an image file to its brightness: as `load_image`, but uint8 [H, W].
+
+    Grey values are kept exactly; colours become their luma.
+    """
+    return cv2.cvtColor(load_image(source, name), cv2.COLOR_RGB2GRAY)
+
+
+def load_depth(source: str | os.PathLike[str] | bytes, name: str | None = None) -> np.ndarray:
+    """Decodes a grey image of 8 or 16 bits, without scaling its values.
+
+    Returns:
+      uint16 [H, W]: the numbers that are stored, up to 255 for 8 bits.
+
+    Raises:
+      CorruptError: as `load_image`, and for an image with more than one channel.
+    """
+    image, name = _decode(source, name, MAX_PIXELS)
+    if image.mode == "L":
+        return np.array(image).astype(np.uint16)
+    if not image.mode.startswith("I"):
+        raise CorruptError(
+            name, f"depth must be grey with 8 or 16 bits, this is {image.mode}; convert it."
+        )
+    return _uint16(image, name)
 
 
 def verify_image(
@@ -78,7 +107,7 @@ def verify_image(
       (height, width) as stored, before the EXIF orientation.
 
     Raises:
-      UserError: missing, empty, not an image, too large, or a header that is damaged. A
+      CorruptError: missing, empty, not an image, too large, or a header that is damaged. A
         file that is cut short inside its pixel data can pass; `load_image` names it then.
     """
     data, name = _read(source, name)
@@ -87,8 +116,8 @@ def verify_image(
         try:
             image.verify()
         except _DECODE_ERRORS as error:
-            raise UserError(
-                f"{name}: broken image file ({error}); replace it or remove it."
+            raise CorruptError(
+                name, f"broken image file ({error}); replace it or remove it."
             ) from error
     return size[1], size[0]
 
@@ -205,12 +234,27 @@ def _read(source: str | os.PathLike[str] | bytes, name: str | None) -> tuple[byt
         try:
             data = Path(source).read_bytes()
         except OSError as error:
-            raise UserError(
-                f"{name}: cannot be read ({error.strerror}); check the path."
+            raise CorruptError(
+                name, f"cannot be read ({error.strerror}); check the path."
             ) from error
     if not data:
-        raise UserError(f"{name}: the file is empty (0 bytes); replace it or remove it.")
+        raise CorruptError(name, "the file is empty (0 bytes); replace it or remove it.")
     return data, name
+
+
+def _decode(
+    source: str | os.PathLike[str] | bytes, name: str | None, max_pixels: int
+) -> tuple[Image.Image, str]:
+    """The image, upright, in the mode of its file, and its name."""
+    data, name = _read(source, name)
+    with _open(data, name, max_pixels) as image:
+        try:
+            image.load()
+            return ImageOps.exif_transpose(image), name
+        except _DECODE_ERRORS as error:
+            raise CorruptError(
+                name, f"broken image file ({error}); replace it or remove it."
+            ) from error
 
 
 def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
@@ -218,32 +262,37 @@ def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
         image = Image.open(io.BytesIO(data))
         width, height = image.size
     except Image.DecompressionBombError as error:
-        raise UserError(f"{name}: too large ({error}); scale it down first.") from error
+        raise CorruptError(name, f"too large ({error}); scale it down first.") from error
     except _DECODE_ERRORS as error:
-        raise UserError(
-            f"{name}: not an image that Pillow can read; convert it to PNG, or remove it."
+        raise CorruptError(
+            name, "not an image that Pillow can read; convert it to PNG, or remove it."
         ) from error
     if width * height > max_pixels:
-        raise UserError(
-            f"{name}: too large, {width}x{height} is above {max_pixels} pixels; "
-            "scale it down or cut it into tiles first."
+        raise CorruptError(
+            name,
+            f"too large, {width}x{height} is above {max_pixels} pixels; "
+            "scale it down or cut it into tiles first.",
         )
     return image
 
 
 def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
     if image.mode == "F":
-        raise UserError(
-            f"{name}: floating-point pixels have no known range; save it with 8 or 16 bits."
+        raise CorruptError(
+            name, "floating-point pixels have no known range; save it with 8 or 16 bits."
         )
     if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip at 255
-        grey = np.asarray(image).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise UserError(f"{name}: 32-bit pixels; save it with 8 or 16 bits.")
-        grey = ((grey + 128) // 257).astype(np.uint8)
+        grey = ((_uint16(image, name).astype(np.int64) + 128) // 257).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=-1)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
     return np.array(image.convert("RGB"))
+
+
+def _uint16(image: Image.Image, name: str) -> np.ndarray:
+    grey = np.asarray(image).astype(np.int64)
+    if grey.min() < 0 or grey.max() > 65535:
+        raise CorruptError(name, "32-bit pixels; save it with 8 or 16 bits.")
+    return grey.astype(np.uint16)

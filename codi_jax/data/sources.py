@@ -22,6 +22,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from codi_jax.data import images
+from codi_jax.data.scenes import SceneSource
 from codi_jax.typing import UserError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"})
@@ -273,8 +274,8 @@ def make_source(spec: str, split: str, data_dir: str | None = None) -> Source:
     """Makes the source that a user names.
 
     Args:
-      spec: "skimage", a folder, a glob of ArrayRecord files ("data/*.array_record") or
-        "tfds:NAME".
+      spec: "skimage", "synthetic:depth", a folder, a glob of ArrayRecord files
+        ("data/*.array_record") or "tfds:NAME".
       split: "train" or "eval"; for tfds any split it has. A folder that has "train" or
         "eval" below it is split by them; any other folder serves both in whole.
       data_dir: where tfds keeps its data.
@@ -286,6 +287,8 @@ def make_source(spec: str, split: str, data_dir: str | None = None) -> Source:
         raise UserError("data source is empty; use 'skimage', a folder, a glob or 'tfds:NAME'.")
     if spec == "skimage":
         return CachedSource(SkimageSource(split))
+    if spec == "synthetic:depth":
+        return SceneSource(split)
     if spec.startswith("tfds:"):
         return TfdsSource(spec.removeprefix("tfds:"), split, data_dir)
     if ".array_record" in Path(spec).name or ".arrayrecord" in Path(spec).name:

@@ -1,9 +1,12 @@
 """Grain transforms of one element: crop, flip, degrade. Images stay uint8 to the device.
 
-An element is what a source gives: {"image": uint8 [H, W, 3], "text": str, "name": str}.
+An element is what a source gives: {"image": uint8 [H, W, 3], "text": str, "name": str}, and
+further maps of the image's size, such as "depth" uint16 [H, W].
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import grain
 import numpy as np
@@ -17,21 +20,94 @@ from codi_jax.typing import UserError
 class RandomCropFlip(grain.transforms.RandomMap):
     """A uniformly placed square crop, mirrored left to right half the time.
 
-    An image with a side below `size` is first scaled up (bicubic, aspect kept) until its
-    shorter side is `size`; larger images are never scaled.
+    An image with a side below `size` is first scaled up (bicubic, aspect kept; maps by the
+    nearest pixel: a mean of two depths is neither) until its shorter side is `size`; larger
+    images are never scaled.
+
+    Attributes:
+      size: side of the crop.
+      aligned: keys of what is cropped alike, where an element has them: pictures [H, W, 3] and
+        maps [H, W].
+
+    Raises:
+      UserError: pictures and maps of one element that differ in size.
     """
 
     size: int
+    aligned: tuple[str, ...] = ("image",)
 
     def random_map(self, element: dict, rng: np.random.Generator) -> dict:
-        """uint8 [H, W, 3] to [size, size, 3]."""
-        image = _at_least(element["image"], self.size)
+        """uint8 [H, W, 3] (maps: any dtype, [H, W]) to [size, size, 3] ([size, size])."""
+        given = {name: element[name] for name in self.aligned if name in element}
+        sizes = {name: array.shape[:2] for name, array in given.items()}
+        if len({*sizes.values()}) > 1:
+            raise UserError(
+                f"{element['name']}: its pictures and maps differ in size (height, width): "
+                f"{sizes}; make them equal."
+            )
+        given = {name: _at_least(array, self.size) for name, array in given.items()}
+        image = given["image"]
         top = int(rng.integers(image.shape[0] - self.size + 1))
         left = int(rng.integers(image.shape[1] - self.size + 1))
-        crop = image[top : top + self.size, left : left + self.size]
-        if rng.random() < 0.5:
-            crop = crop[:, ::-1]
-        return {**element, "image": np.ascontiguousarray(crop)}
+        rows, columns = slice(top, top + self.size), slice(left, left + self.size)
+        step = -1 if rng.random() < 0.5 else 1
+        crops = {
+            name: np.ascontiguousarray(array[rows, columns][:, ::step])
+            for name, array in given.items()
+        }
+        return {**element, **crops}
+
+
+@dataclasses.dataclass(frozen=True)
+class Apply(grain.transforms.RandomMap):
+    """A task's own `function(element, rng) -> element`; it must pickle, as methods of tasks do."""
+
+    function: Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]
+
+    def random_map(self, element: dict, rng: np.random.Generator) -> dict:
+        """What `function` makes of it."""
+        return self.function(element, rng)
+
+
+@dataclasses.dataclass(frozen=True)
+class FillPrompt(grain.transforms.RandomMap):
+    """Adds "prompt": `template` with the element's own strings, such as "a photo of {text}".
+
+    Attributes:
+      template: names in braces are keys of the element.
+      dropout: probability of the empty prompt instead, for classifier-free guidance.
+    """
+
+    template: str
+    dropout: float = 0.0
+
+    def random_map(self, element: dict, rng: np.random.Generator) -> dict:
+        """Raises UserError where the element has no such string."""
+        dropped = rng.random() < self.dropout
+        strings = {key: value for key, value in element.items() if isinstance(value, str)}
+        try:
+            prompt = self.template.format(**strings)
+        except (KeyError, IndexError, ValueError) as error:
+            raise UserError(
+                f"model.prompt={self.template!r}: {element['name']} has no {error}; it has the "
+                f"strings {', '.join(strings)}."
+            ) from error
+        return {**element, "prompt": "" if dropped else prompt}
+
+
+@dataclasses.dataclass(frozen=True)
+class Keep(grain.transforms.Map):
+    """Strings, and the arrays of these names: others may differ in size, and cost time."""
+
+    names: tuple[str, ...]
+
+    def map(self, element: dict) -> dict:
+        """The element with fewer entries."""
+        return {
+            key: value
+            for key, value in element.items()
+            if key in self.names or isinstance(value, str)
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,4 +162,7 @@ def _at_least(image: np.ndarray, size: int) -> np.ndarray:
         return image
     # The shorter side is `size` exactly: rounding must not leave it one pixel short.
     larger = (max(size, round(height * size / shorter)), max(size, round(width * size / shorter)))
-    return images.resize(image, larger, "bicubic")
+    if image.ndim == 3:
+        return images.resize(image, larger, "bicubic")
+    rows, columns = (np.arange(n) * old // n for n, old in zip(larger, image.shape, strict=True))
+    return image[rows][:, columns]

@@ -1,4 +1,7 @@
-"""Classifier-free guidance (Ho & Salimans 2022): ``uncond + w (cond - uncond)``."""
+"""Classifier-free guidance (Ho & Salimans 2022): ``uncond + w (cond - uncond)``.
+
+With two conditions, image and text: :func:`two_guidances`.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -51,3 +54,24 @@ def cfg_predict(
     output = predict(params, jnp.concatenate([z_t, z_t]), jnp.concatenate([t, t]), both)
     out_uncond, out_cond = jnp.split(output.astype(jnp.float32), 2)
     return out_uncond + expand(guidance_scale, out_cond) * (out_cond - out_uncond)
+
+
+def two_guidances(predict: PredictFn) -> PredictFn:
+    """``predict`` under guidance by an image and by a text (Brooks et al. 2023, equation 3).
+
+        e(0, 0) + s_I (e(c_I, 0) - e(0, 0)) + s_T (e(c_I, c_T) - e(c_I, 0))
+
+    from one call on a tripled batch. The result reads a condition of four entries: "full" (image
+    and text), "image" (the image alone) and "none", each a condition of ``predict`` with the same
+    keys, and "scales" float32 [B, 2]: s_I and s_T.
+    """
+
+    def guided(params: Params, z_t: Array, t: Array, cond: Cond) -> Array:
+        parts = [dict(cond[name]) for name in ("none", "image", "full")]
+        joined = jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *parts)
+        output = predict(params, jnp.concatenate([z_t] * 3), jnp.concatenate([t] * 3), joined)
+        none, image, full = jnp.split(output.astype(jnp.float32), 3)
+        s_image, s_text = (expand(cond["scales"][:, i], none) for i in (0, 1))
+        return none + s_image * (image - none) + s_text * (full - image)
+
+    return guided

@@ -75,7 +75,7 @@ def sampling_cost(pipeline: Pipeline, lr: Any, steps: int) -> dict[str, float]:
     network, params = pipeline.unet, pipeline.params
     assert network is not None
     sampler = PictureSampler(pipeline)
-    cond = sampler.image_condition(params["vae"], lr)
+    cond = sampler.image_condition(params["vae"], {"lr": lr})
     z, t = jnp.zeros_like(cond["latents"]), jnp.zeros((1,), jnp.int32)
     features = network.condition(params, cond)
     condition = _flops(network.condition, params, cond)
@@ -84,7 +84,7 @@ def sampling_cost(pipeline: Pipeline, lr: Any, steps: int) -> dict[str, float]:
     key, seconds = jax.random.key(0), []
     for _ in range(4):
         begin = time.perf_counter()
-        jax.block_until_ready(sampler.super_resolve(params, lr, key, steps))
+        jax.block_until_ready(sampler.conditional(params, {"lr": lr}, key, steps))
         seconds.append(time.perf_counter() - begin)
     return {
         "gflops": (condition + steps * call) / 1e9,

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from codi_jax.checkpoint.pipeline import Pipeline
-from codi_jax.data.images import resize
 from codi_jax.diffusion.sampler import initial_noise
 from codi_jax.evals.image_metrics import score
 from codi_jax.evals.pictures import grid
@@ -25,7 +24,7 @@ class Evaluator:
 
     Args:
         pipeline: the networks.
-        batch: "image" uint8 [N, H, W, 3]; for "sr" also "lr".
+        batch: "image" uint8 [N, H, W, 3], and what the task reads.
         steps: numbers of sampling steps.
         directory: where ``step_N.png`` go.
         text: condition entries of the prompt, for U-Nets that take text.
@@ -44,7 +43,7 @@ class Evaluator:
         self.pipeline, self.batch, self.steps = pipeline, batch, tuple(steps)
         self.directory, self.text = directory, text
         self._sampler = PictureSampler(pipeline, dtype)
-        vae = self._sampler.vae
+        self.task, vae = self._sampler.task, self._sampler.vae
 
         def reconstruct(params: Params, images: jax.Array) -> jax.Array:
             z = vae.apply({"params": params}, to_signed(images), method="encode")
@@ -55,43 +54,47 @@ class Evaluator:
     def __call__(self, step: int, params: Params) -> dict[str, Scores]:
         """Write the grid of ``step``; the scores by column, e.g. ``{"4": {"psnr": ...}}``."""
         columns = self._columns(params)
-        truth = self.batch["image"]
-        scores = {
-            name: score(list(pictures), list(truth))
-            for name, pictures in columns.items()
-            if self.pipeline.unet is None or self.pipeline.task
-        }
+        scores = self._scores(columns)
         labels = {
             f"{n} step{'s' * (n > 1)}": columns[str(n)] for n in self.steps if str(n) in columns
         }
         rest = {name: value for name, value in columns.items() if not name.isdigit()}
-        last = "ground truth" if self.pipeline.task or not labels else "photos"
-        shown = {**self._inputs(), **rest, **labels, last: truth}
+        last = "ground truth" if self.task.conditional or not labels else "photos"
+        shown = {
+            **self.task.inputs(self.batch),
+            **self.task.baselines(self.batch),
+            **rest,
+            **labels,
+            last: self.batch["image"],
+        }
         rows = {name: list(pictures) for name, pictures in shown.items()}
         if jax.process_index() == 0:
             self.directory.mkdir(parents=True, exist_ok=True)
             grid(rows, self.directory / f"step_{step}.png", title=f"step {step}")
         return scores
 
-    def bicubic(self) -> np.ndarray:
-        """The low-resolution images, bicubically enlarged: what must be beaten."""
-        size = self.batch["image"].shape[1:3]
-        return np.stack([resize(image, size, "bicubic") for image in self.batch["lr"]])
+    def baselines(self) -> dict[str, Scores]:
+        """Scores of what must be beaten."""
+        return self._scores(self.task.baselines(self.batch))
 
-    def _inputs(self) -> dict[str, np.ndarray]:
-        if self.pipeline.task != "sr":
+    def _scores(self, columns: Mapping[str, np.ndarray]) -> dict[str, Scores]:
+        if not self.task.scored:
             return {}
-        return {"input": self.batch["lr"], "bicubic": self.bicubic()}
+        truth = list(self.batch["image"])
+        return {
+            name: {**score(list(pictures), truth), **self.task.score(pictures, self.batch)}
+            for name, pictures in columns.items()
+        }
 
     def _columns(self, params: Params) -> dict[str, np.ndarray]:
         p, key = self.pipeline, jax.random.key(0)
         images = self.batch["image"]
         if p.unet is None:
             return {"reconstruction": np.asarray(self._reconstruct(params["vae"], images))}
-        if p.task == "sr":
-            lr = jnp.asarray(self.batch["lr"])
+        if self.task.conditional:
+            arrays = {name: jnp.asarray(self.batch[name]) for name in self.task.reads}
             return {
-                str(n): np.asarray(self._sampler.super_resolve(params, lr, key, n, self.text))
+                str(n): self._finish(self._sampler.conditional(params, arrays, key, n, self.text))
                 for n in self.steps
             }
         f = p.vae.downsampling
@@ -102,16 +105,25 @@ class Evaluator:
             for n in self.steps
         }
 
+    def _finish(self, pictures: jax.Array) -> np.ndarray:
+        """The task's last touch on each picture."""
+        examples = [
+            {name: self.batch[name][i] for name in self.task.reads} for i in range(len(pictures))
+        ]
+        pairs = zip(np.asarray(pictures), examples, strict=True)
+        return np.stack([self.task.finish(picture, example) for picture, example in pairs])
 
-def sr_results(
-    start: Mapping[str, Scores], now: Mapping[str, Scores], bicubic: Scores, n: int
+
+def task_results(
+    task: str,
+    baselines: Mapping[str, Scores],
+    start: Mapping[str, Scores],
+    now: Mapping[str, Scores],
+    n: int,
 ) -> dict[str, Any]:
-    """The content of ``results.json`` for super-resolution."""
-    return {
-        "task": "sr",
-        "images": n,
-        "metrics": {"bicubic": bicubic, "start": dict(start), "codi": dict(now)},
-    }
+    """The content of ``results.json`` for a conditional task."""
+    metrics = {**baselines, "start": dict(start), "codi": dict(now)}
+    return {"task": task, "images": n, "metrics": metrics}
 
 
 def table(results: Mapping[str, Any]) -> str:

@@ -1,16 +1,19 @@
 """Pictures from a pipeline: the jitted samplers that evaluation and users share."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from codi_jax.checkpoint.pipeline import Pipeline
+from codi_jax.diffusion.guidance import two_guidances
 from codi_jax.diffusion.sampler import initial_noise, sample
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.models.autoencoder import AutoencoderKL
-from codi_jax.models.conditioning import sr_condition, to_uint8
-from codi_jax.typing import Array, Cond, Params
+from codi_jax.models.conditioning import to_uint8
+from codi_jax.tasks.registry import task_of
+from codi_jax.typing import Array, Cond, Params, UserError
 
 
 class PictureSampler:
@@ -27,36 +30,54 @@ class PictureSampler:
     def __init__(self, pipeline: Pipeline, dtype: Any = jnp.float32):
         self.pipeline = pipeline
         self.vae = AutoencoderKL(pipeline.vae, dtype)
+        self.task = task_of(pipeline)
         self.image_condition = jax.jit(
-            lambda params, lr: sr_condition(self.vae, params, lr, pipeline.scale)
+            lambda vae_params, batch: self.task.condition(self.vae, vae_params, batch)
         )
         self._sample = jax.jit(self.sample_latents, static_argnames=("steps", "sampler"))
         self._decode = jax.jit(
             lambda params, z: to_uint8(self.vae.apply({"params": params}, z, method="decode"))
         )
 
-    def super_resolve(
+    def conditional(
         self,
         params: Params,
-        lr: Array,
+        batch: Mapping[str, Any],
         key: Array,
         steps: int,
         text: Cond | None = None,
         negative: Cond | None = None,
         guidance_scale: float = 1.0,
+        image_guidance_scale: float = 1.0,
         sampler: SamplerConfig | None = None,
     ) -> Array:
-        """uint8 [B, h, w, 3] -> uint8 [B, h * scale, w * scale, 3] in ``steps`` steps.
+        """Pictures for the arrays that the task reads: uint8 [B, H, W, 3] in ``steps`` steps.
 
-        ``key`` is that of all noise, ``negative`` the text of the other side of classifier-free
-        guidance; ``sampler`` defaults to few-step DDIM.
+        ``key`` is that of all noise. ``negative`` is the text of the other side of classifier-free
+        guidance, for which the task also leaves out what it reads of the prompt.
+        ``image_guidance_scale`` weighs the picture against none (see :func:`two_guidances`) and
+        needs ``negative`` too. ``sampler`` defaults to few-step DDIM.
+
+        Raises:
+            UserError: the task has no guidance by the image.
         """
-        image = self.image_condition(params["vae"], lr)
-        noise = initial_noise(key, image["latents"].shape)
-        cond = {**image, **self.text_condition(text or {}, noise.shape)}
+        task = self.task
+
+        def entries(arrays: Mapping[str, Any], words: Cond) -> dict[str, Array]:
+            image = self.image_condition(params["vae"], arrays)
+            return {**image, **self.text_condition(words, image["latents"].shape)}
+
+        cond: dict[str, Any] = entries(batch, text or {})
         uncond = None
+        shape = (*cond["latents"].shape[:3], self.pipeline.vae.latent_channels)
+        noise = initial_noise(key, shape)
         if negative is not None:
-            uncond = {**image, **self.text_condition(negative, noise.shape)}
+            uncond = entries(task.without_prompt(batch), negative)
+        if image_guidance_scale != 1.0:
+            assert negative is not None
+            none = entries(task.without_picture(task.without_prompt(batch)), negative)
+            scales = jnp.tile(jnp.asarray([[image_guidance_scale, guidance_scale]]), (shape[0], 1))
+            cond, uncond = {"full": cond, "image": uncond, "none": none, "scales": scales}, None
         z = self._sample(
             params,
             noise,
@@ -117,21 +138,34 @@ class PictureSampler:
         """Latents from ``noise``, see :func:`codi_jax.diffusion.sampler.sample`.
 
         Classifier-free guidance where ``uncond`` is given; a network that was distilled for many
-        scales reads ``guidance_scale`` instead.
+        scales reads ``guidance_scale`` instead. With the four entries of :func:`two_guidances` in
+        ``cond``: guidance by image and text.
+
+        Raises:
+            UserError: both of the last two.
         """
         p, network = self.pipeline, self.pipeline.unet
         assert network is not None and p.schedule is not None
+        two = "full" in cond
         if network.unet.time_cond_proj_dim is not None:
+            if two:
+                raise UserError(
+                    "this model reads one guidance scale and has no guidance by the image: leave "
+                    "image_guidance_scale out."
+                )
             scale = jnp.asarray(guidance_scale, jnp.float32)
             cond = {**cond, "guidance_scale": jnp.broadcast_to(scale, noise.shape[:1])}
             uncond = None
 
         def prepared(condition: Cond) -> Cond:
+            if "full" in condition:
+                parts = {name: prepared(condition[name]) for name in ("full", "image", "none")}
+                return {**parts, "scales": condition["scales"]}
             # Once per image, not once per step: h_eta depends on neither z_t nor t.
             return {**condition, "features": network.condition(params, condition)}
 
         return sample(
-            network.predict,
+            two_guidances(network.predict) if two else network.predict,
             params,
             p.schedule,
             p.prediction_type,

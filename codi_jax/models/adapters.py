@@ -29,14 +29,16 @@ class AdaptedUNet:
 
     The condition (``cond``) may hold
 
-    * ``"latents"`` [B, h, w, C]: the condition image's latents (read by ``mix``);
-    * ``"image"`` [B, H, W, 3] in [-1, 1]: the condition image (``controlnet``, ``t2i``);
+    * ``"latents"`` [B, h, w, C]: the condition image's latents, and perhaps more channels (read
+      by ``mix``);
+    * ``"image"`` [B, H, W, 3 or more] in [-1, 1]: the condition image (``controlnet``, ``t2i``);
     * ``"text"`` [B, S, D]: text embeddings, where the U-Net takes text;
     * ``"text_embeds"`` [B, P], ``"time_ids"`` [B, 6]: see :class:`Prompt`, for SDXL;
     * ``"guidance_scale"`` [B]: where the U-Net reads it;
     * ``"features"``: the result of :meth:`condition`, which then is not computed again.
 
-    ``controlnet`` and ``t2i`` are read by the adapters of these names.
+    ``controlnet`` and ``t2i`` are read by the adapters of these names. ``extra_latents`` are the
+    channels of "latents" beyond the U-Net's; they start with zero weights.
 
     Raises:
         UserError: an unknown adapter, or one that belongs to another U-Net.
@@ -46,6 +48,7 @@ class AdaptedUNet:
     adapter: str = "none"
     controlnet: ControlNetConfig = dataclasses.field(default_factory=ControlNetConfig)
     t2i: T2IAdapterConfig = dataclasses.field(default_factory=T2IAdapterConfig)
+    extra_latents: int = 0
     dtype: Any = jnp.float32
     remat: bool = False
 
@@ -73,8 +76,17 @@ class AdaptedUNet:
                 "it belongs to another model."
             )
 
-    def with_adapter(self, kind: str, downsampling: int) -> "AdaptedUNet":
-        """This U-Net with a new adapter; ``downsampling`` is the autoencoder's."""
+    def with_adapter(
+        self, kind: str, downsampling: int, *, image_channels: int = 3, extra_latents: int = 0
+    ) -> "AdaptedUNet":
+        """This U-Net with a new adapter.
+
+        Args:
+            kind: its name.
+            downsampling: the autoencoder's.
+            image_channels: of the condition's "image".
+            extra_latents: channels of the condition's "latents" beyond the U-Net's.
+        """
         levels = downsampling.bit_length()  # of ControlNet's pyramid: one more than it halves
         hint = ControlNetConfig().conditioning_embedding_out_channels[-levels:]
         # Without attention in the first level its feature comes after the downsampler, as in SDXL.
@@ -82,8 +94,12 @@ class AdaptedUNet:
         return dataclasses.replace(
             self,
             adapter=kind,
-            controlnet=ControlNetConfig(conditioning_embedding_out_channels=hint),
+            extra_latents=extra_latents,
+            controlnet=ControlNetConfig(
+                conditioning_channels=image_channels, conditioning_embedding_out_channels=hint
+            ),
             t2i=T2IAdapterConfig(
+                in_channels=image_channels,
                 channels=self.unet.block_out_channels,
                 downscale_factor=2 * downsampling if late else downsampling,
                 adapter_type="full_adapter_xl" if late else "full_adapter",
@@ -121,6 +137,10 @@ class AdaptedUNet:
         if self.adapter == "controlnet":
             time = copied["time_embedding"]
             copied["time_embedding"] = {k: v for k, v in time.items() if k != "cond_proj"}
+        if self.adapter == "mix":  # further inputs get zeros, so they change nothing yet
+            kernel = copied["conv_in"]["kernel"]  # [3, 3, in, out]
+            more = ((0, 0), (0, 0), (0, self.extra_latents), (0, 0))
+            copied["conv_in"] = {**copied["conv_in"], "kernel": jnp.pad(kernel, more)}
         # A true copy: the step donates its buffers, and one buffer can't be donated twice.
         return jax.tree.map(jnp.copy, copied)
 
@@ -148,7 +168,8 @@ class AdaptedUNet:
             return self._image_reader.apply(adapter, image)
         latents = _need(cond, "latents", self.adapter)
         t = jnp.zeros((latents.shape[0],), jnp.int32)  # the fixed time of method section 2
-        return self._encoder.apply(adapter, latents, t, Prompt.of(cond))[0]
+        encoder = UNetEncoder(self._encoder_config, self.dtype, self.remat)
+        return encoder.apply(adapter, latents, t, Prompt.of(cond))[0]
 
     def predict(self, params: Params, z_t: Array, t: Array, cond: Cond) -> Array:
         """The network's output [B, h, w, out_channels] float32; a ``PredictFn``."""
@@ -205,7 +226,12 @@ class AdaptedUNet:
     def _encoder_config(self) -> EncoderConfig:
         """Of the adapter's own encoder."""
         own = self.controlnet.encoder if self.adapter == "controlnet" else None
-        return own or self.unet.encoder
+        return own or self._copied_encoder
+
+    @property
+    def mix_in_channels(self) -> int:
+        """Channels of the condition's "latents", all together."""
+        return self.unet.in_channels + self.extra_latents
 
     @property
     def _copied_encoder(self) -> EncoderConfig:
@@ -213,6 +239,8 @@ class AdaptedUNet:
         encoder = self.unet.encoder
         if self.adapter == "controlnet":  # in diffusers, a ControlNet reads no guidance scale
             encoder = dataclasses.replace(encoder, time_cond_proj_dim=None)
+        if self.adapter == "mix":
+            encoder = dataclasses.replace(encoder, in_channels=self.mix_in_channels)
         return encoder
 
     @property

@@ -33,3 +33,18 @@ def sr_condition(vae: AutoencoderKL, vae_params: Params, lr: Array, scale: int) 
     image = jax.image.resize(to_signed(lr), (b, h * scale, w * scale, c), method="cubic")
     image = jnp.clip(image, -1.0, 1.0)
     return {"image": image, "latents": vae.apply({"params": vae_params}, image, method="encode")}
+
+
+def map_condition(vae: AutoencoderKL, vae_params: Params, values: Array) -> dict[str, Array]:
+    """The condition of a map of one number per pixel, shown as a grey picture.
+
+    Args:
+        vae: the autoencoder.
+        vae_params: its parameters.
+        values: float [B, H, W] in [-1, 1].
+
+    Returns:
+        "image" [B, H, W, 3] and its "latents" (the mode).
+    """
+    image = jnp.repeat(values.astype(jnp.float32)[..., None], 3, axis=-1)
+    return {"image": image, "latents": vae.apply({"params": vae_params}, image, method="encode")}

@@ -1,7 +1,7 @@
 """A batch of pictures to the losses: what each task trains on."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 
@@ -10,13 +10,16 @@ from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.distill.autoencoding import AutoencoderLoss
 from codi_jax.distill.base import LatentLoss, Networks, StepContext
 from codi_jax.models.autoencoder import AutoencoderKL
-from codi_jax.models.conditioning import sr_condition, to_signed
+from codi_jax.models.conditioning import to_signed
+from codi_jax.models.embeddings import Prompt
 from codi_jax.train.step import Objective
 from codi_jax.typing import Array, Cond, Params
 
 #: Name of the teacher among the frozen parameters: those values of the start that have since
 #: been trained. The rest it shares with the student.
 TEACHER = "teacher"
+#: ``condition(vae, vae_params, batch) -> condition entries``: a task's method.
+ConditionFn = Callable[[AutoencoderKL, Params, Mapping[str, Array]], dict[str, Array]]
 
 
 def autoencoder_objective(vae: AutoencoderKL, loss: AutoencoderLoss) -> Objective:
@@ -35,18 +38,21 @@ def diffusion_objective(
     pipeline: Pipeline,
     vae: AutoencoderKL,
     loss: LatentLoss,
+    condition: ConditionFn,
     text: Cond | None = None,
     null_text: Cond | None = None,
     perceptual: Callable[[Array, Array], Array] | None = None,
 ) -> Objective:
-    """``loss`` on the latents of ``batch["image"]``, given ``batch["lr"]`` if there is one.
+    """``loss`` on the latents of ``batch["image"]``, given ``condition`` of the batch.
 
     Args:
         pipeline: the networks.
         vae: the autoencoder.
         loss: its teacher is the U-Net alone ("prior") or the adapted model ("start"), with the
             values of ``params["teacher"]`` where they have been trained since.
-        text: condition entries [1, ...] that all pictures share: those of the prompt.
+        condition: the task's.
+        text: condition entries [1, ...] that all pictures share: those of the prompt. A batch may
+            bring its own, [B, ...].
         null_text: the same entries for no prompt.
         perceptual: ``(pictures, pictures) -> [B]``, LPIPS.
     """
@@ -69,8 +75,8 @@ def diffusion_objective(
         images = to_signed(batch["image"])
         latents = vae.apply(frozen_vae, images, method="encode")
         cond = shared(text, len(images))
-        if pipeline.task == "sr":
-            cond |= sr_condition(vae, params["vae"], batch["lr"], pipeline.scale)
+        cond |= {name: batch[name] for name in Prompt._fields if name in batch}
+        cond |= condition(vae, params["vae"], batch)
 
         networks = Networks(
             predict=unet.predict,

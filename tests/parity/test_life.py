@@ -234,7 +234,7 @@ def our_floats(sampler, z):
     """The 4-step picture as floats, before it is rounded to bytes."""
     lr = jnp.asarray(np.asarray(small_picture())[None])
     pictures, params = sampler.pictures, sampler.params
-    cond = pictures.image_condition(params["vae"], lr)
+    cond = pictures.image_condition(params["vae"], {"lr": lr})
     cond = {**cond, **pictures.text_condition(sampler.encode_prompt([PROMPT]), (1, 16, 16, 4))}
     latents = pictures.sample_latents(params, jnp.asarray(z[None]), cond, None, 1.0, steps=4)
     return decoded(sampler, latents)[0]
@@ -248,7 +248,7 @@ def test_exported_adapters_run_in_their_own_pipelines(sd, tmp_path, adapter):
     sampler = Sampler.load(tmp_path / "run")
     pipe = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "out")
     lr = jnp.asarray(np.asarray(small_picture())[None])
-    image = np.asarray(sampler.pictures.image_condition(sampler.params["vae"], lr)["image"])
+    image = np.asarray(sampler.pictures.image_condition(sampler.params["vae"], {"lr": lr})["image"])
     hint = (torch.from_numpy(image.transpose(0, 3, 1, 2).copy()) + 1) / 2
     z = noise(16)
     options = {"num_inference_steps": 4, "guidance_scale": 1.0, "output_type": "pt"}

@@ -14,6 +14,7 @@ from codi_jax.distill.base import LatentLoss, Networks, StepContext
 from codi_jax.distill.codi import CoDiLoss
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.parallel.mesh import put_batch
+from codi_jax.tasks.registry import task_of
 from codi_jax.train.objectives import diffusion_objective
 from codi_jax.train.optim import OptimConfig, make_optimizer
 from codi_jax.train.state import create_state
@@ -144,7 +145,7 @@ def test_accumulation_averages_the_parts_and_shares_t() -> None:
     pipeline, params = run.pipeline, run.params(run.state)
     assert pipeline.schedule is not None
     spy = _Spy(schedule=pipeline.schedule, prediction_type=pipeline.prediction_type)
-    objective = diffusion_objective(pipeline, vae, spy)
+    objective = diffusion_objective(pipeline, vae, spy, task_of(pipeline).condition)
     context = StepContext(jax.random.key(0), jnp.zeros((), jnp.int32))
     assert objective(params, params, batch(2), context)["loss"].shape == (2,)
 

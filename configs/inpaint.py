@@ -1,0 +1,32 @@
+"""Inpainting, distilled by CoDi from a prior.
+
+Command:   python -m codi_jax.main --config=configs/inpaint.py --workdir=runs/inpaint
+Hardware:  two CPU cores, no accelerator.
+Time:      minutes.
+Expect:    in results.json, against "mean fill" (the hole in the mean colour of the rest): in the
+           hole at 1 step at least 1 dB more PSNR ("hole_psnr"); at 4 steps a higher HaarPSI and a
+           lower GMSD. Outside the hole every pixel is the input's.
+
+Holes are strokes, boxes, halves and silhouettes, drawn on the fly; a column mask_file_name in the
+data's metadata.jsonl is used where there is one (white is filled).
+
+Variants:  default   the embedded prior on the bundled photos
+           tiny      the same road with small random networks: for tests
+           sd15      Stable Diffusion 1.5 at 512 px, all parameters
+           sd21      Stable Diffusion 2.1 (v, 768 px) at 512 px, all parameters
+           METHOD    any of configs/methods.py: pe_codi (parameter-efficient), finetune, ...
+
+The last two need --config.data.source, and hardware as configs/sr.py says. Parameter-efficient with
+them: --config=configs/inpaint.py:sd21,pe_codi --config.model.adapter=controlnet. We have run neither.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.shared import conditional
+
+
+def get_config(variants: str = "default") -> ConfigDict:
+    """The config of ``variants``, see :func:`configs.shared.conditional`."""
+    config = conditional("inpaint", variants)
+    config.task_options = ConfigDict({"masks": ("strokes", "boxes", "half", "object")})
+    return config

@@ -1,0 +1,76 @@
+"""Tasks by name, and one from outside the package."""
+
+import dataclasses
+import inspect
+import pickle
+
+import numpy as np
+import pytest
+
+from codi_jax.builder import build_task
+from codi_jax.checkpoint.pipeline import Pipeline
+from codi_jax.models.configs import AutoencoderConfig
+from codi_jax.tasks.base import Task
+from codi_jax.tasks.registry import task_class, task_from_config, task_names, task_of
+from codi_jax.typing import UserError
+from configs import autoencoder, canny, depth, edit, inpaint, prior, sr
+
+
+class Outside(Task):
+    """What a user's own module would hold."""
+
+    name = "outside"
+
+
+def test_every_file_is_a_task_of_its_name():
+    assert {"sr", "prior", "autoencoder", "inpaint", "canny", "depth", "edit"} <= {*task_names()}
+    for name in task_names():
+        kind = task_class(name)
+        assert kind.name == name and issubclass(kind, Task)
+        fields = {field.name for field in dataclasses.fields(kind)}
+        assert {*kind.saved} <= fields
+        assert inspect.getdoc(kind) != inspect.getdoc(Task)
+
+
+def test_a_task_of_ones_own_is_module_and_class():
+    assert task_class(f"{__name__}:Outside") is Outside
+    vae = AutoencoderConfig()
+    assert isinstance(task_of(Pipeline(vae=vae, task=f"{__name__}:Outside")), Outside)
+
+
+@pytest.mark.parametrize("name", ["magic", "numpy:ndarray", "no_such_module:Task", "codi_jax:Nix"])
+def test_unknown_tasks_are_named(name):
+    with pytest.raises(UserError, match=name.split(":")[-1]):
+        task_class(name)
+
+
+def test_an_unknown_option_is_named():
+    with pytest.raises(UserError, match="colour"):
+        task_from_config("canny", {"colour": 3}, {})
+
+
+@pytest.mark.parametrize("module", [sr, prior, autoencoder, inpaint, canny, depth, edit])
+def test_configs_give_their_task_and_it_pickles(module):
+    """Data workers are other processes."""
+    config = module.get_config("tiny")
+    task = build_task(config)
+    assert task.name == module.__name__.split(".")[-1]
+    assert pickle.loads(pickle.dumps(task)) == task
+    for transform in task.transforms(16, train=True):
+        pickle.dumps(transform)
+
+
+def test_options_travel_with_a_model():
+    vae = AutoencoderConfig()
+    pipeline = Pipeline(vae=vae, task="canny", task_options={"low": 10.0, "high": 20.0})
+    task = task_of(pipeline)
+    assert (task.low, task.high) == (10.0, 20.0)
+    assert task_of(Pipeline(vae=vae)).name == "autoencoder"
+    assert task_of(Pipeline(vae=vae, task="sr", scale=2)).scale == 2
+
+
+def test_a_base_task_takes_no_picture():
+    with pytest.raises(UserError, match="takes no picture"):
+        Outside().from_user(np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(UserError, match="no guidance by the image"):
+        Outside().without_picture({})
