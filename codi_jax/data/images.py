@@ -55,16 +55,34 @@ def load_image(
     Raises:
       UserError: missing, empty, truncated, not an image, too large, or floating point.
     """
-    data, name = _read(source, name)
-    with _open(data, name, max_pixels) as image:
-        try:
-            image.load()
-            image = ImageOps.exif_transpose(image)
-        except _DECODE_ERRORS as error:
-            raise UserError(
-                f"{name}: broken image file ({error}); replace it or remove it."
-            ) from error
-        return _to_rgb(image, name)
+    return _to_rgb(*_decode(source, name, max_pixels))
+
+
+def load_mask(source: str | os.PathLike[str] | bytes, name: str | None = None) -> np.ndarray:
+    """Decodes an image file to its brightness: as `load_image`, but uint8 [H, W].
+
+    Grey values are kept exactly; colours become their luma.
+    """
+    return cv2.cvtColor(load_image(source, name), cv2.COLOR_RGB2GRAY)
+
+
+def load_depth(source: str | os.PathLike[str] | bytes, name: str | None = None) -> np.ndarray:
+    """Decodes a grey image of 8 or 16 bits, without scaling its values.
+
+    Returns:
+      uint16 [H, W]: the numbers that are stored, up to 255 for 8 bits.
+
+    Raises:
+      UserError: as `load_image`, and for an image with more than one channel.
+    """
+    image, name = _decode(source, name, MAX_PIXELS)
+    if image.mode == "L":
+        return np.array(image).astype(np.uint16)
+    if not image.mode.startswith("I"):
+        raise UserError(
+            f"{name}: depth must be grey with 8 or 16 bits, this is {image.mode}; convert it."
+        )
+    return _uint16(image, name)
 
 
 def verify_image(
@@ -213,6 +231,21 @@ def _read(source: str | os.PathLike[str] | bytes, name: str | None) -> tuple[byt
     return data, name
 
 
+def _decode(
+    source: str | os.PathLike[str] | bytes, name: str | None, max_pixels: int
+) -> tuple[Image.Image, str]:
+    """The image, upright, in the mode of its file, and its name."""
+    data, name = _read(source, name)
+    with _open(data, name, max_pixels) as image:
+        try:
+            image.load()
+            return ImageOps.exif_transpose(image), name
+        except _DECODE_ERRORS as error:
+            raise UserError(
+                f"{name}: broken image file ({error}); replace it or remove it."
+            ) from error
+
+
 def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data))
@@ -237,13 +270,17 @@ def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
             f"{name}: floating-point pixels have no known range; save it with 8 or 16 bits."
         )
     if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip at 255
-        grey = np.asarray(image).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise UserError(f"{name}: 32-bit pixels; save it with 8 or 16 bits.")
-        grey = ((grey + 128) // 257).astype(np.uint8)
+        grey = ((_uint16(image, name).astype(np.int64) + 128) // 257).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=-1)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
     return np.array(image.convert("RGB"))
+
+
+def _uint16(image: Image.Image, name: str) -> np.ndarray:
+    grey = np.asarray(image).astype(np.int64)
+    if grey.min() < 0 or grey.max() > 65535:
+        raise UserError(f"{name}: 32-bit pixels; save it with 8 or 16 bits.")
+    return grey.astype(np.uint16)

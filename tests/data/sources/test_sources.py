@@ -1,4 +1,3 @@
-import json
 import pickle
 import sys
 import types
@@ -7,67 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from codi_jax.data import images, sources
+from codi_jax.data import sources
 from codi_jax.typing import UserError
 
 
-def save(path, value, size=(6, 8)):
-    images.save_image(path, np.full((*size, 3), value, np.uint8))
-    return path.read_bytes()
-
-
-@pytest.fixture
-def folder(tmp_path):
-    root = tmp_path / "photos"
-    for value, name in enumerate(["b.png", "a/c.PNG", "a/b/d.webp", "z.jpeg", "t.TIFF"]):
-        save(root / name, value * 40)
-    save(root / ".hidden.png", 7)
-    (root / "notes.txt").write_text("not an image")
-    return root
-
-
-def test_folder_is_recursive_sorted_and_any_case(folder):
-    source = sources.FolderSource(folder)
-    assert [source[i]["name"] for i in range(len(source))] == [
-        "a/b/d.webp",
-        "a/c.PNG",
-        "b.png",
-        "t.TIFF",
-        "z.jpeg",
-    ]
-    element = source[1]
-    assert element["text"] == "" and element["image"].shape == (6, 8, 3)
-    assert (element["image"] == 40).all()
-    with pytest.raises(IndexError):
-        source[5]
-
-
-def test_folder_captions(folder):
-    rows = [{"file_name": "b.png", "text": "a bee"}, {"file_name": "a/c.PNG", "text": "Zoë"}]
-    lines = "\n".join(json.dumps(row) for row in rows)
-    (folder / "metadata.jsonl").write_text(lines + "\n\n", encoding="utf-8")
-    source = sources.FolderSource(folder)
-    assert [source[i]["text"] for i in range(3)] == ["", "Zoë", "a bee"]
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ('{"file_name": "../b.png", "text": "x"}', "line 2.*leaves the folder"),
-        ('{"file_name": "/etc/b.png", "text": "x"}', "line 2.*leaves the folder"),
-        ('{"file_name": "gone.png", "text": "x"}', "line 2.*no image of"),
-        ('{"file_name": "b.png"}', "line 2: expected.*'text'"),
-        ("{broken", "line 2: expected"),
-    ],
-)
-def test_folder_captions_that_are_wrong(folder, line, message):
-    first = '{"file_name": "z.jpeg", "text": "fine"}\n'
-    (folder / "metadata.jsonl").write_text(first + line)
-    with pytest.raises(UserError, match=message):
-        sources.FolderSource(folder)
-
-
-def test_make_source_splits_a_folder(folder, tmp_path):
+def test_make_source_splits_a_folder(folder, tmp_path, save):
     assert len(sources.make_source(str(folder), "train")) == 5
     assert len(sources.make_source(str(folder), "eval")) == 5
     save(tmp_path / "split" / "train" / "a.png", 1)
@@ -105,7 +48,7 @@ def test_skimage_photos_are_colour_and_splits_are_disjoint():
             assert np.abs(image[..., 0] - image[..., 2]).mean() > 3  # not grey
 
 
-def test_array_record_roundtrip(tmp_path):
+def test_array_record_roundtrip(tmp_path, save):
     data = [save(tmp_path / f"{i}.png", i * 10) for i in range(5)]
     assert sources.write_array_record(tmp_path / "ar" / "s-0.array_record", data[:3]) == 3
     sources.write_array_record(tmp_path / "ar" / "s-1.array_record", iter(data[3:]))

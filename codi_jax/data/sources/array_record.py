@@ -1,0 +1,73 @@
+"""ArrayRecord shards: read and written."""
+
+import glob
+import operator
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import grain
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from codi_jax.data import images
+from codi_jax.data.sources.base import Element
+from codi_jax.typing import UserError
+
+
+class ArrayRecordSource:
+    """ArrayRecord shards whose records are encoded image files (PNG, JPEG, ...).
+
+    Args:
+      paths: a glob pattern, or the paths themselves; read in sorted order.
+
+    Raises:
+      UserError: no such file, or shards that hold no record.
+    """
+
+    def __init__(self, paths: str | Sequence[str | os.PathLike[str]]) -> None:
+        found = glob.glob(paths) if isinstance(paths, str) else [os.fspath(p) for p in paths]
+        absent = [p for p in found if not os.path.isfile(p)]
+        if absent or not found:
+            raise UserError(
+                f"ArrayRecord {absent[0] if absent else paths}: no such file; check the path."
+            )
+        self._paths = sorted(found)
+        try:
+            self._records = grain.sources.ArrayRecordDataSource(self._paths)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"ArrayRecord {paths}: cannot be read ({error}); write it again."
+            ) from error
+        if len(self._records) == 0:
+            raise UserError(f"ArrayRecord {paths}: holds no record; write it again.")
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Element:
+        index = operator.index(index)
+        name = f"{Path(self._paths[0]).parent.name}[{index}]"
+        image = images.load_image(self._records[index], name=f"record {name}")
+        return {"image": image, "text": "", "name": name}
+
+
+def write_array_record(path: str | os.PathLike[str], records: Iterable[bytes]) -> int:
+    """Writes encoded image files as one shard for `ArrayRecordSource`, atomically.
+
+    Returns:
+      The number of records.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        temporary = os.path.join(folder, path.name)
+        # One record a group: a random read then decompresses one record.
+        writer = ArrayRecordWriter(temporary, "group_size:1")
+        count = 0
+        for record in records:
+            writer.write(record)
+            count += 1
+        writer.close()
+        os.replace(temporary, path)
+    return count

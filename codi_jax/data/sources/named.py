@@ -1,0 +1,56 @@
+"""The source that a user names."""
+
+from pathlib import Path
+
+import numpy as np
+
+from codi_jax.data import images
+from codi_jax.data.sources.array_record import ArrayRecordSource
+from codi_jax.data.sources.base import CachedSource, Source
+from codi_jax.data.sources.folder import FolderSource
+from codi_jax.data.sources.skimage import SkimageSource
+from codi_jax.data.sources.tfds import TfdsSource
+from codi_jax.typing import UserError
+
+
+def make_source(spec: str, split: str, data_dir: str | None = None) -> Source:
+    """Makes the source that a user names.
+
+    Args:
+      spec: "skimage", a folder, a glob of ArrayRecord files ("data/*.array_record") or
+        "tfds:NAME".
+      split: "train" or "eval"; for tfds any split it has. A folder that has "train" or
+        "eval" below it is split by them; any other folder serves both in whole.
+      data_dir: where tfds keeps its data.
+
+    Raises:
+      UserError: what is named does not exist or holds no image.
+    """
+    if not spec:
+        raise UserError("data source is empty; use 'skimage', a folder, a glob or 'tfds:NAME'.")
+    if spec == "skimage":
+        return CachedSource(SkimageSource(split))
+    if spec.startswith("tfds:"):
+        return TfdsSource(spec.removeprefix("tfds:"), split, data_dir)
+    if ".array_record" in Path(spec).name or ".arrayrecord" in Path(spec).name:
+        return ArrayRecordSource(spec)
+    is_split = any((Path(spec) / name).is_dir() for name in ("train", "eval"))
+    return FolderSource(Path(spec) / split if is_split else spec)
+
+
+def check_source(source: Source, limit: int = 10_000, decode: int = 4) -> None:
+    """Finds broken images before any long work: reads up to `limit` headers, decodes a few.
+
+    Args:
+      source: any source; headers can be read alone in a `FolderSource` only.
+      limit: number of headers.
+      decode: number of images, spread over the source, to decode in full.
+
+    Raises:
+      UserError: the first broken image, named.
+    """
+    if isinstance(source, FolderSource):
+        for name in source.names[:limit]:
+            images.verify_image(source.root / name)
+    for index in np.linspace(0, len(source) - 1, min(decode, len(source))).astype(int):
+        source[int(index)]
