@@ -19,7 +19,7 @@ from codi_jax.checkpoint.prompts import PromptEncoder
 from codi_jax.checkpoint.store import Store
 from codi_jax.data.degradation import make_degradation
 from codi_jax.data.pipeline import eval_batch, train_iterator
-from codi_jax.data.sources import check_source, make_source
+from codi_jax.data.sources import SkippingSource, check_source, make_source
 from codi_jax.data.transforms import Degrade, RandomCropFlip
 from codi_jax.diffusion.schedules import schedule_from_config
 from codi_jax.distill.autoencoding import AutoencoderLoss
@@ -275,10 +275,10 @@ def build_data(config: ConfigDict) -> tuple[Any, dict[str, Any]]:
     data = config.data
     source = make_source(data.source, "train")
     held_out = make_source(data.eval_source or data.source, "eval")
-    check_source(source)
-    check_source(held_out)
+    check_source(source, data.max_corrupt)
+    check_source(held_out, data.max_corrupt)
     iterator = train_iterator(
-        source,
+        SkippingSource(source, data.max_corrupt),
         transforms(config, data.size),
         batch_size=config.batch_size // jax.process_count(),
         seed=config.seed,
@@ -287,6 +287,9 @@ def build_data(config: ConfigDict) -> tuple[Any, dict[str, Any]]:
         shard_count=jax.process_count(),
     )
     shown = eval_batch(
-        held_out, transforms(config, config.eval.size), config.eval.count, config.seed
+        SkippingSource(held_out, data.max_corrupt),
+        transforms(config, config.eval.size),
+        config.eval.count,
+        config.seed,
     )
     return iterator, shown

@@ -44,6 +44,7 @@ def base() -> ConfigDict:
                 "scale": 4,
                 "degradation": "realesrgan",  # realesrgan | bicubic
                 "num_workers": 0,
+                "max_corrupt": 0,  # so many corrupt images are skipped; then the run stops
             },
             "mesh": {"data": -1, "fsdp": 1},
             "eval": {"every": 500, "count": 8, "size": 128, "steps": (1, 2, 4)},

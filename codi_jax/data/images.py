@@ -20,6 +20,17 @@ from codi_jax.typing import UserError
 #: Decoding bound in pixels (0.5 GB as uint8 RGB), where Pillow too sees a decompression bomb.
 MAX_PIXELS = 178_956_970
 
+
+class CorruptError(UserError):
+    """An image that cannot be used: its name, and what is wrong with it."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: {self.args[1]}"
+
+
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 _CV2_MODES = {
     "area": cv2.INTER_AREA,
@@ -53,7 +64,7 @@ def load_image(
       uint8 [H, W, 3] in [0, 255], RGB, C-contiguous and writable.
 
     Raises:
-      UserError: missing, empty, truncated, not an image, too large, or floating point.
+      CorruptError: missing, empty, truncated, not an image, too large, or floating point.
     """
     return _to_rgb(*_decode(source, name, max_pixels))
 
@@ -73,14 +84,14 @@ def load_depth(source: str | os.PathLike[str] | bytes, name: str | None = None) 
       uint16 [H, W]: the numbers that are stored, up to 255 for 8 bits.
 
     Raises:
-      UserError: as `load_image`, and for an image with more than one channel.
+      CorruptError: as `load_image`, and for an image with more than one channel.
     """
     image, name = _decode(source, name, MAX_PIXELS)
     if image.mode == "L":
         return np.array(image).astype(np.uint16)
     if not image.mode.startswith("I"):
-        raise UserError(
-            f"{name}: depth must be grey with 8 or 16 bits, this is {image.mode}; convert it."
+        raise CorruptError(
+            name, f"depth must be grey with 8 or 16 bits, this is {image.mode}; convert it."
         )
     return _uint16(image, name)
 
@@ -96,7 +107,7 @@ def verify_image(
       (height, width) as stored, before the EXIF orientation.
 
     Raises:
-      UserError: missing, empty, not an image, too large, or a header that is damaged. A
+      CorruptError: missing, empty, not an image, too large, or a header that is damaged. A
         file that is cut short inside its pixel data can pass; `load_image` names it then.
     """
     data, name = _read(source, name)
@@ -105,8 +116,8 @@ def verify_image(
         try:
             image.verify()
         except _DECODE_ERRORS as error:
-            raise UserError(
-                f"{name}: broken image file ({error}); replace it or remove it."
+            raise CorruptError(
+                name, f"broken image file ({error}); replace it or remove it."
             ) from error
     return size[1], size[0]
 
@@ -223,11 +234,11 @@ def _read(source: str | os.PathLike[str] | bytes, name: str | None) -> tuple[byt
         try:
             data = Path(source).read_bytes()
         except OSError as error:
-            raise UserError(
-                f"{name}: cannot be read ({error.strerror}); check the path."
+            raise CorruptError(
+                name, f"cannot be read ({error.strerror}); check the path."
             ) from error
     if not data:
-        raise UserError(f"{name}: the file is empty (0 bytes); replace it or remove it.")
+        raise CorruptError(name, "the file is empty (0 bytes); replace it or remove it.")
     return data, name
 
 
@@ -241,8 +252,8 @@ def _decode(
             image.load()
             return ImageOps.exif_transpose(image), name
         except _DECODE_ERRORS as error:
-            raise UserError(
-                f"{name}: broken image file ({error}); replace it or remove it."
+            raise CorruptError(
+                name, f"broken image file ({error}); replace it or remove it."
             ) from error
 
 
@@ -251,23 +262,24 @@ def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
         image = Image.open(io.BytesIO(data))
         width, height = image.size
     except Image.DecompressionBombError as error:
-        raise UserError(f"{name}: too large ({error}); scale it down first.") from error
+        raise CorruptError(name, f"too large ({error}); scale it down first.") from error
     except _DECODE_ERRORS as error:
-        raise UserError(
-            f"{name}: not an image that Pillow can read; convert it to PNG, or remove it."
+        raise CorruptError(
+            name, "not an image that Pillow can read; convert it to PNG, or remove it."
         ) from error
     if width * height > max_pixels:
-        raise UserError(
-            f"{name}: too large, {width}x{height} is above {max_pixels} pixels; "
-            "scale it down or cut it into tiles first."
+        raise CorruptError(
+            name,
+            f"too large, {width}x{height} is above {max_pixels} pixels; "
+            "scale it down or cut it into tiles first.",
         )
     return image
 
 
 def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
     if image.mode == "F":
-        raise UserError(
-            f"{name}: floating-point pixels have no known range; save it with 8 or 16 bits."
+        raise CorruptError(
+            name, "floating-point pixels have no known range; save it with 8 or 16 bits."
         )
     if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip at 255
         grey = ((_uint16(image, name).astype(np.int64) + 128) // 257).astype(np.uint8)
@@ -282,5 +294,5 @@ def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
 def _uint16(image: Image.Image, name: str) -> np.ndarray:
     grey = np.asarray(image).astype(np.int64)
     if grey.min() < 0 or grey.max() > 65535:
-        raise UserError(f"{name}: 32-bit pixels; save it with 8 or 16 bits.")
+        raise CorruptError(name, "32-bit pixels; save it with 8 or 16 bits.")
     return grey.astype(np.uint16)

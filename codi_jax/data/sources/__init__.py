@@ -11,6 +11,7 @@ from codi_jax.data.sources.base import CachedSource, Element, Source
 from codi_jax.data.sources.folder import FolderSource
 from codi_jax.data.sources.named import check_source, make_source
 from codi_jax.data.sources.skimage import SkimageSource
+from codi_jax.data.sources.skipping import SkippingSource
 from codi_jax.data.sources.tfds import TfdsSource
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Element",
     "FolderSource",
     "SkimageSource",
+    "SkippingSource",
     "Source",
     "TfdsSource",
     "check_source",

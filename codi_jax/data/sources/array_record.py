@@ -48,7 +48,11 @@ class ArrayRecordSource:
     def __getitem__(self, index: int) -> Element:
         index = operator.index(index)
         name = f"{Path(self._paths[0]).parent.name}[{index}]"
-        image = images.load_image(self._records[index], name=f"record {name}")
+        try:
+            record = self._records[index]
+        except (OSError, RuntimeError) as error:
+            raise images.CorruptError(f"record {name}", f"cannot be read ({error}).") from error
+        image = images.load_image(record, name=f"record {name}")
         return {"image": image, "text": "", "name": name}
 
 

@@ -1,6 +1,8 @@
 """The source that a user names."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +11,7 @@ from codi_jax.data.sources.array_record import ArrayRecordSource
 from codi_jax.data.sources.base import CachedSource, Source
 from codi_jax.data.sources.folder import FolderSource
 from codi_jax.data.sources.skimage import SkimageSource
+from codi_jax.data.sources.skipping import too_many
 from codi_jax.data.sources.tfds import TfdsSource
 from codi_jax.typing import UserError
 
@@ -38,19 +41,34 @@ def make_source(spec: str, split: str, data_dir: str | None = None) -> Source:
     return FolderSource(Path(spec) / split if is_split else spec)
 
 
-def check_source(source: Source, limit: int = 10_000, decode: int = 4) -> None:
+def check_source(
+    source: Source, max_corrupt: int = 0, limit: int = 10_000, decode: int = 4
+) -> None:
     """Finds broken images before any long work: reads up to `limit` headers, decodes a few.
 
     Args:
       source: any source; headers can be read alone in a `FolderSource` only.
+      max_corrupt: how many broken images are allowed.
       limit: number of headers.
       decode: number of images, spread over the source, to decode in full.
 
     Raises:
-      UserError: the first broken image, named.
+      UserError: more broken images than that, named.
     """
+    broken = []
+
+    def check(read: Callable[[Any], Any], what: Any) -> None:
+        try:
+            read(what)
+        except images.CorruptError as error:
+            if not max_corrupt:
+                raise
+            broken.append(str(error))
+            if len(set(broken)) > max_corrupt:
+                raise too_many(list(dict.fromkeys(broken)), max_corrupt) from error
+
     if isinstance(source, FolderSource):
         for name in source.names[:limit]:
-            images.verify_image(source.root / name)
+            check(images.verify_image, source.root / name)
     for index in np.linspace(0, len(source) - 1, min(decode, len(source))).astype(int):
-        source[int(index)]
+        check(source.__getitem__, int(index))
