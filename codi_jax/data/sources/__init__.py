@@ -10,20 +10,26 @@ from codi_jax.data.sources.array_record import ArrayRecordSource, write_array_re
 from codi_jax.data.sources.base import CachedSource, Element, Source
 from codi_jax.data.sources.folder import FolderSource
 from codi_jax.data.sources.named import check_source, make_source
+from codi_jax.data.sources.parquet import ParquetSource
+from codi_jax.data.sources.record import pack_record
 from codi_jax.data.sources.skimage import SkimageSource
 from codi_jax.data.sources.skipping import SkippingSource
 from codi_jax.data.sources.tfds import TfdsSource
+from codi_jax.data.sources.webdataset import WebDatasetSource
 
 __all__ = [
     "ArrayRecordSource",
     "CachedSource",
     "Element",
     "FolderSource",
+    "ParquetSource",
     "SkimageSource",
     "SkippingSource",
     "Source",
     "TfdsSource",
+    "WebDatasetSource",
     "check_source",
     "make_source",
+    "pack_record",
     "write_array_record",
 ]

@@ -1,6 +1,5 @@
 """ArrayRecord shards: read and written."""
 
-import glob
 import operator
 import os
 import tempfile
@@ -10,13 +9,15 @@ from pathlib import Path
 import grain
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from codi_jax.data import images
+from codi_jax.data.images import CorruptError
 from codi_jax.data.sources.base import Element
+from codi_jax.data.sources.files import find_files
+from codi_jax.data.sources.record import unpack_record
 from codi_jax.typing import UserError
 
 
 class ArrayRecordSource:
-    """ArrayRecord shards whose records are encoded image files (PNG, JPEG, ...).
+    """ArrayRecord shards of `prepare` (see `record`), or of encoded image files (PNG, JPEG, ...).
 
     Args:
       paths: a glob pattern, or the paths themselves; read in sorted order.
@@ -26,13 +27,7 @@ class ArrayRecordSource:
     """
 
     def __init__(self, paths: str | Sequence[str | os.PathLike[str]]) -> None:
-        found = glob.glob(paths) if isinstance(paths, str) else [os.fspath(p) for p in paths]
-        absent = [p for p in found if not os.path.isfile(p)]
-        if absent or not found:
-            raise UserError(
-                f"ArrayRecord {absent[0] if absent else paths}: no such file; check the path."
-            )
-        self._paths = sorted(found)
+        self._paths = find_files(paths, "ArrayRecord")
         try:
             self._records = grain.sources.ArrayRecordDataSource(self._paths)
         except (OSError, RuntimeError, ValueError) as error:
@@ -51,13 +46,12 @@ class ArrayRecordSource:
         try:
             record = self._records[index]
         except (OSError, RuntimeError) as error:
-            raise images.CorruptError(f"record {name}", f"cannot be read ({error}).") from error
-        image = images.load_image(record, name=f"record {name}")
-        return {"image": image, "text": "", "name": name}
+            raise CorruptError(f"record {name}", f"cannot be read ({error}).") from error
+        return unpack_record(record, name)
 
 
 def write_array_record(path: str | os.PathLike[str], records: Iterable[bytes]) -> int:
-    """Writes encoded image files as one shard for `ArrayRecordSource`, atomically.
+    """Writes records as one shard for `ArrayRecordSource`, atomically.
 
     Returns:
       The number of records.

@@ -9,7 +9,7 @@ from typing import Any
 
 from codi_jax.data import images
 from codi_jax.data.sources.base import Element
-from codi_jax.data.sources.columns import check_column, load_column
+from codi_jax.data.sources.columns import RESERVED, check_image_column, load_column
 from codi_jax.typing import UserError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"})
@@ -22,13 +22,13 @@ class FolderSource:
     Hidden files are skipped. A `metadata.jsonl` at the top (Hugging Face's ImageFolder) gives
     captions and columns, one image on each line:
     {"file_name": "relative/path.jpg", "text": "...", "depth_file_name": "depth/path.png"}.
-    "text" and every other column are optional, but a column that one line has, all images must
-    have. `X_file_name` is an image, decoded under the key X; the file it names is no sample
-    of its own. Other strings keep their name; values that are no strings are left out.
+    `X_file_name` is an image, decoded under the key X; the file it names is no sample of its
+    own, and if one image has an X, all must. Other strings keep their name; values that are no
+    strings are left out.
 
     Raises:
       UserError: no such folder, no image in it, or a metadata file that is malformed, names a
-        file that is not in the folder, or leaves an image without a column.
+        file that is not in the folder, or leaves an image without an image column.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -46,20 +46,22 @@ class FolderSource:
             value for row in self._rows.values() for key, value in row.items() if _is_file(key)
         }
         self.names = sorted(found - referred)
-        _check_complete(self.root, self.names, self._rows)
+        self._columns = sorted({key for row in self._rows.values() for key in row})
+        _check_complete(self.root, self.names, self._columns, self._rows)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Element:
         name = self.names[operator.index(index)]
+        row = self._rows.get(name, {})
         element = {"image": images.load_image(self.root / name), "text": "", "name": name}
-        for key, value in self._rows.get(name, {}).items():
+        for key in self._columns:
             if _is_file(key):
-                column = key.removesuffix(_FILE)
-                element[column] = load_column(column, self.root / value, f"{self.root / value}")
+                column, path = key.removesuffix(_FILE), self.root / row[key]
+                element[column] = load_column(column, path, str(path))
             else:
-                element[key] = value
+                element[key] = row.get(key, "")
         return element
 
 
@@ -88,12 +90,13 @@ def _read_metadata(root: Path, found: frozenset[str]) -> dict[str, dict[str, str
             raise UserError(f"{where}: {name!r} has a line already; remove one of them.")
         rows[name] = {}
         for key, value in row.items():
-            if isinstance(value, str):
-                if key != "text":
-                    check_column(key.removesuffix(_FILE), where)
-                rows[name][key] = (
-                    _inside(value, found, key, root, where) if _is_file(key) else value
-                )
+            if not isinstance(value, str):
+                continue
+            if _is_file(key):
+                check_image_column(key.removesuffix(_FILE), where)
+                rows[name][key] = _inside(value, found, key, root, where)
+            elif key == "text" or key not in RESERVED:
+                rows[name][key] = value
     return rows
 
 
@@ -118,14 +121,15 @@ def _inside(name: str, found: frozenset[str], key: str, root: Path, where: str) 
     return pure.as_posix()
 
 
-def _check_complete(root: Path, names: list[str], rows: dict[str, dict[str, str]]) -> None:
+def _check_complete(
+    root: Path, names: list[str], columns: list[str], rows: dict[str, dict[str, str]]
+) -> None:
     if not names:
         raise UserError(f"image folder {root}: every image is a column of another one.")
-    columns = {key for row in rows.values() for key in row} - {"text"}
-    for name in names if columns else ():
-        missing = sorted(columns - rows.get(name, {}).keys())
-        if missing:
-            raise UserError(
-                f"{root}/metadata.jsonl: {name!r} has no {missing[0]!r}, which others have; "
-                "give it to every image or to none."
-            )
+    for column in filter(_is_file, columns):
+        for name in names:
+            if column not in rows.get(name, {}):
+                raise UserError(
+                    f"{root}/metadata.jsonl: {name!r} has no {column!r}, which others have; "
+                    "give it to every image or to none."
+                )

@@ -10,9 +10,11 @@ from codi_jax.data import images
 from codi_jax.data.sources.array_record import ArrayRecordSource
 from codi_jax.data.sources.base import CachedSource, Source
 from codi_jax.data.sources.folder import FolderSource
+from codi_jax.data.sources.parquet import ParquetSource
 from codi_jax.data.sources.skimage import SkimageSource
 from codi_jax.data.sources.skipping import too_many
 from codi_jax.data.sources.tfds import TfdsSource
+from codi_jax.data.sources.webdataset import WebDatasetSource
 from codi_jax.typing import UserError
 
 
@@ -20,8 +22,8 @@ def make_source(spec: str, split: str, data_dir: str | None = None) -> Source:
     """Makes the source that a user names.
 
     Args:
-      spec: "skimage", a folder, a glob of ArrayRecord files ("data/*.array_record") or
-        "tfds:NAME".
+      spec: "skimage", a folder, "tfds:NAME", or a glob of ArrayRecord shards
+        ("data/*.array_record"), WebDataset shards ("*.tar") or parquet files ("*.parquet").
       split: "train" or "eval"; for tfds any split it has. A folder that has "train" or
         "eval" below it is split by them; any other folder serves both in whole.
       data_dir: where tfds keeps its data.
@@ -30,13 +32,20 @@ def make_source(spec: str, split: str, data_dir: str | None = None) -> Source:
       UserError: what is named does not exist or holds no image.
     """
     if not spec:
-        raise UserError("data source is empty; use 'skimage', a folder, a glob or 'tfds:NAME'.")
+        raise UserError(
+            "data source is empty; use 'skimage', a folder, 'tfds:NAME' or a glob of shards."
+        )
     if spec == "skimage":
         return CachedSource(SkimageSource(split))
     if spec.startswith("tfds:"):
         return TfdsSource(spec.removeprefix("tfds:"), split, data_dir)
-    if ".array_record" in Path(spec).name or ".arrayrecord" in Path(spec).name:
+    file = Path(spec).name
+    if ".array_record" in file or ".arrayrecord" in file:
         return ArrayRecordSource(spec)
+    if file.endswith(".tar"):
+        return WebDatasetSource(spec)
+    if file.endswith(".parquet"):
+        return ParquetSource(spec)
     is_split = any((Path(spec) / name).is_dir() for name in ("train", "eval"))
     return FolderSource(Path(spec) / split if is_split else spec)
 

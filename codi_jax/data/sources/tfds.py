@@ -2,6 +2,7 @@
 
 import operator
 import textwrap
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ class TfdsSource:
 
     Args:
       name: data set, with its configuration if any ("div2k/bicubic_x4").
-      split: tfds's split ("train", "validation", "train[:90%]"); "eval" means "validation"
-        where there is one, else "test".
+      split: tfds's split ("train", "validation", "train[:80%]"); "eval" means "validation"
+        where there is one, else "test". A data set that has "train" alone ("tf_flowers") is
+        divided: "eval" is its last tenth, "train" the rest.
       data_dir: where tfds keeps it; its default otherwise. Missing data is downloaded.
 
     The caption is the feature "text" or "caption", the image "image" or, for DIV2K, "hr".
@@ -31,18 +33,11 @@ class TfdsSource:
                 "run `pip install tensorflow-datasets`."
             ) from error
         self._name = name
-        # Given a data_dir, tfds would write TFRecords, which have no random access.
-        options: dict[str, Any] = {
-            "data_dir": data_dir,
-            "builder_kwargs": {"file_format": "array_record"},
-        }
         try:
-            if split == "eval":
-                splits = tfds.data_source(name, **options)
-                split = "validation" if "validation" in splits else "test"
-                self._data = splits[split]
-            else:
-                self._data = tfds.data_source(name, split=split, **options)
+            # Prepared data need not be known by name any more: tfds reads it as it lies.
+            builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+            builder.download_and_prepare()
+            self._data = builder.as_data_source(split=_resolve(split, builder.info.splits))
         except Exception as error:  # tfds raises many types for a wrong name, split or file format
             raise UserError(
                 f"data source 'tfds:{name}', split {split!r}: "
@@ -72,3 +67,11 @@ class TfdsSource:
         text = record.get("text", record.get("caption", ""))
         text = text.decode() if isinstance(text, bytes) else str(text)
         return {"image": image, "text": text, "name": f"{self._name}[{index}]"}
+
+
+def _resolve(split: str, splits: Collection[str]) -> str:
+    if split == "eval":
+        return next((s for s in ("validation", "test") if s in splits), "train[90%:]")
+    if split == "train" and "validation" not in splits and "test" not in splits:
+        return "train[:90%]"
+    return split

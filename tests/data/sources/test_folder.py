@@ -42,9 +42,11 @@ def test_folder_captions(folder):
         ('["b.png"]', "line 2: expected"),
         ('{"file_name": "z.jpeg"}', "line 2: 'z.jpeg' has a line already"),
         ('{"file_name": "b.png", "mask_file_name": "m.png"}', "line 2: mask_file_name.*no image"),
-        ('{"file_name": "b.png", "lr_file_name": "a/c.PNG"}', "line 2: column 'lr'.*rename"),
-        ('{"file_name": "b.png", "name": "bee"}', "line 2: column 'name'.*rename"),
-        ('{"file_name": "b.png", "mood": "grim"}', "'a/b/d.webp' has no 'mood'"),
+        (
+            '{"file_name": "b.png", "lr_file_name": "a/c.PNG"}',
+            "line 2: an image column.*'lr'.*rename",
+        ),
+        ('{"file_name": "b.png", "x_file_name": "t.TIFF"}', "'a/b/d.webp' has no 'x_file_name'"),
         ("{broken", "line 2: expected"),
     ],
 )
@@ -72,14 +74,17 @@ def test_folder_columns(tmp_path, save):
                 "depth_file_name": f"more/d{i}.png",
                 "instruction": "make it night",
                 "likes": 3,
+                "name": "left out",
             }
         )
+    del rows[0]["instruction"]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     source = sources.FolderSource(tmp_path)
     assert source.names == ["0.png", "1.png"]  # what a column names is no sample
     element = source[1]
     assert element.keys() == {"image", "text", "name", "mask", "canny", "depth", "instruction"}
     assert element["text"] == "" and element["instruction"] == "make it night"
+    assert element["name"] == "1.png" and source[0]["instruction"] == ""
     np.testing.assert_array_equal(element["depth"], depth)
     assert element["depth"].dtype == np.uint16
     assert element["mask"].shape == (6, 8) and (element["mask"] == 101).all()

@@ -1,6 +1,4 @@
 import pickle
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -48,28 +46,6 @@ def test_skimage_photos_are_colour_and_splits_are_disjoint():
             assert np.abs(image[..., 0] - image[..., 2]).mean() > 3  # not grey
 
 
-def test_array_record_roundtrip(tmp_path, save):
-    data = [save(tmp_path / f"{i}.png", i * 10) for i in range(5)]
-    assert sources.write_array_record(tmp_path / "ar" / "s-0.array_record", data[:3]) == 3
-    sources.write_array_record(tmp_path / "ar" / "s-1.array_record", iter(data[3:]))
-    assert sorted(p.name for p in (tmp_path / "ar").iterdir()) == [
-        "s-0.array_record",
-        "s-1.array_record",
-    ]
-    source = sources.make_source(str(tmp_path / "ar" / "*.array_record"), "train")
-    copied = pickle.loads(pickle.dumps(source))
-    for index in (4, 0, 2, 3, 1):
-        assert (source[index]["image"] == index * 10).all()
-        assert (copied[index]["image"] == index * 10).all()
-    sources.write_array_record(tmp_path / "ar" / "s-2.array_record", [b"junk"])
-    broken = sources.ArrayRecordSource(str(tmp_path / "ar" / "s-2*"))
-    with pytest.raises(UserError, match=r"record ar\[0\]: not an image"):
-        broken[0]
-    (tmp_path / "ar" / "s-3.array_record").write_bytes(b"no shard")
-    with pytest.raises(UserError, match="s-3"):
-        sources.ArrayRecordSource(str(tmp_path / "ar" / "s-3*"))
-
-
 def test_check_source_names_the_broken_file(folder):
     sources.check_source(sources.FolderSource(folder))
     (folder / "a" / "cc.png").write_bytes(b"")
@@ -114,37 +90,3 @@ def test_cache_is_bounded_and_not_pickled():
     copied = pickle.loads(pickle.dumps(cached))
     copied[0]
     assert copied._source.reads[-1] == 0 and len(copied._source.reads) == 6
-
-
-def fake_tfds(monkeypatch, splits):
-    def data_source(name, split=None, data_dir=None, builder_kwargs=None):
-        assert builder_kwargs == {"file_format": "array_record"}  # has random access
-        if name != "tiny":
-            raise KeyError(f"no builder {name}")
-        return splits if split is None else splits[split]
-
-    module = types.SimpleNamespace(data_source=data_source)
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", module)
-
-
-def test_tfds_records_become_elements(monkeypatch):
-    grey = {"image": np.full((4, 5, 1), 9, np.uint8), "text": b"nine"}
-    colour = {"hr": np.full((4, 5, 3), 3, np.uint8), "lr": np.zeros((1, 1, 3), np.uint8)}
-    fake_tfds(monkeypatch, {"train": [grey], "validation": [colour], "test": []})
-    element = sources.make_source("tfds:tiny", "train")[0]
-    assert element["image"].shape == (4, 5, 3) and element["text"] == "nine"
-    element = sources.make_source("tfds:tiny", "eval")[0]
-    assert (element["image"] == 3).all() and element["name"] == "tiny[0]"
-
-
-def test_tfds_that_is_wrong(monkeypatch):
-    fake_tfds(monkeypatch, {"train": [{"audio": np.zeros(3)}]})
-    with pytest.raises(UserError, match="tfds:tiny.*no feature 'image', only audio"):
-        sources.make_source("tfds:tiny", "train")[0]
-    with pytest.raises(UserError, match="tfds:tiny', split 'test'"):
-        sources.make_source("tfds:tiny", "eval")
-    with pytest.raises(UserError, match="tfds:nono.*check its name"):
-        sources.make_source("tfds:nono", "train")
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(UserError, match="pip install tensorflow-datasets"):
-        sources.make_source("tfds:tiny", "train")
