@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from codi_jax import runner
-from configs import sr
+from configs import autoencoder
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -18,10 +19,12 @@ def test_a_prepared_data_set_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     tiny_flowers.prepare(tmp_path / "tfds")
     tfds.core.add_data_dir(str(tmp_path / "tfds"))
-    config = sr.get_config("tiny")
-    config.steps, config.tensorboard = 2, False
+    # The programs of test_tiny's first run: they are compiled once.
+    config = autoencoder.get_config("tiny")
+    config.batch_size, config.tensorboard = 8, False
     config.data.source = "tfds:tiny_flowers"
     with jax.numpy_dtype_promotion("standard"):
         runner.train(config, tmp_path / "run")
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert results["images"] == 2 and results["metrics"]["codi"]["1"]["psnr"] > 0
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert all(np.isfinite(json.loads(line).get("loss", 0.0)) for line in lines)
+    assert (tmp_path / "run" / "results.json").is_file()
