@@ -40,7 +40,7 @@ OWNERS = {
     "pyarrow": "data/sources/parquet.py",
     "safetensors": "checkpoint/files.py",
     "ml_collections": ("builder.py", "runner.py", "main.py"),
-    "transformers": "checkpoint/tokenizer.py",
+    "transformers": ("checkpoint/tokenizer.py", "data/depth.py"),
     "huggingface_hub": "checkpoint/hub.py",
 }
 #: Too heavy, or too often absent, to be imported before they are used.
