@@ -60,6 +60,7 @@ class Pool:
 def _start(held: Any) -> None:
     _held[:] = [held]
     cv2.setNumThreads(0)
+    os.environ["OMP_NUM_THREADS"] = "1"  # for a depth estimator's PyTorch, imported later
     # A killed parent cannot stop its workers: they would go on beside those of the next run.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

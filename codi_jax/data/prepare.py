@@ -19,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from codi_jax.data import prepare_units
+from codi_jax.data.depth import DepthEstimator
 from codi_jax.data.duplicates import near_duplicates
 from codi_jax.data.pool import Pool
 from codi_jax.data.prepare_units import PrepareConfig
@@ -61,6 +62,8 @@ def prepare(
     done = _claim(output, work, identity)
     if done is not None:
         return done
+    if config.depth:
+        DepthEstimator(config.depth)  # a wrong name should not be found after the first pass
     units = [
         range(start, min(start + config.shard_images, len(source)))
         for start in range(0, len(source), config.shard_images)

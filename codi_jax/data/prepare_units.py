@@ -5,6 +5,7 @@ by any process, with the same result.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -97,7 +98,7 @@ def records(
     source: Source, indices: list[int], config: PrepareConfig
 ) -> Iterator[tuple[bytes, tuple[int, int]]]:
     """Makes the records of the images that stay, and each one's (height, width)."""
-    estimate = DepthEstimator(config.depth) if config.depth else None
+    estimate = _estimator(config.depth) if config.depth else None
     for index in indices:
         element = _resized(source[index], config.resize)
         if config.canny:
@@ -107,6 +108,9 @@ def records(
             element["depth"] = estimate(element["image"])
         for sample in _crops(element, config):
             yield pack_record(_encoded(sample, config)), sample["image"].shape[:2]
+
+
+_estimator = functools.cache(DepthEstimator)  # loaded once a process
 
 
 def _check_sizes(element: dict[str, Any]) -> None:
