@@ -132,12 +132,18 @@ def _resized(element: dict[str, Any], shorter: int) -> dict[str, Any]:
     target = (height, width)
     resized = dict(element)
     for key, value in element.items():
-        if key == "image":
-            resized[key] = images.resize(value, target, "bicubic")
-        elif _is_picture(value):
-            # Areas: means of depths and of masks overshoot nowhere, as cubic filters would.
-            resized[key] = images.resize(value, target, "area", antialias=False)
+        if _is_picture(value):
+            resized[key] = (
+                images.resize(value, target, "bicubic")
+                if value.ndim == 3
+                # A mean of two depths is neither: maps take the pixel in the middle.
+                else value[np.ix_(_middles(size[0], height), _middles(size[1], width))]
+            )
     return resized
+
+
+def _middles(old: int, new: int) -> np.ndarray:
+    return (2 * np.arange(new) + 1) * old // (2 * new)
 
 
 def _crops(element: dict[str, Any], config: PrepareConfig) -> Iterator[dict[str, Any]]:
