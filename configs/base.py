@@ -38,7 +38,7 @@ def base() -> ConfigDict:
             },
             "ema": {"target": 0.95, "eval": 0.999},
             "data": {
-                "source": "skimage",  # skimage | folder | *.array_record | tfds:NAME
+                "source": "skimage",  # skimage | folder | tfds:NAME | a glob of shards
                 "eval_source": "",  # the same kinds; empty: the source's own held-out part
                 "size": 64,  # side of the training crops, in pixels
                 "scale": 4,

@@ -24,8 +24,9 @@ def make_source(spec: str, split: str, data_dir: str | None = None) -> Source:
     Args:
       spec: "skimage", a folder, "tfds:NAME", or a glob of ArrayRecord shards
         ("data/*.array_record"), WebDataset shards ("*.tar") or parquet files ("*.parquet").
-      split: "train" or "eval"; for tfds any split it has. A folder that has "train" or
-        "eval" below it is split by them; any other folder serves both in whole.
+      split: "train" or "eval"; for tfds any split it has. A folder that has "train" or "eval"
+        below it is split by them ("validation" or "test" stand for a missing "eval"); any other
+        folder serves both in whole.
       data_dir: where tfds keeps its data.
 
     Raises:
@@ -46,8 +47,11 @@ def make_source(spec: str, split: str, data_dir: str | None = None) -> Source:
         return WebDatasetSource(spec)
     if file.endswith(".parquet"):
         return ParquetSource(spec)
-    is_split = any((Path(spec) / name).is_dir() for name in ("train", "eval"))
-    return FolderSource(Path(spec) / split if is_split else spec)
+    folder = Path(spec)
+    if not any((folder / name).is_dir() for name in ("train", "eval")):
+        return FolderSource(folder)
+    names = ("eval", "validation", "test") if split == "eval" else (split,)
+    return FolderSource(folder / next((n for n in names if (folder / n).is_dir()), split))
 
 
 def check_source(

@@ -27,8 +27,8 @@ class WebDatasetSource:
     "text" or "caption"; `.X.png` (or another image) the image column X, `.X.txt` the string X.
     Members of other kinds, hidden ones, links and folders are left out.
 
-    The shards are read once through, for an index of where each member lies: about 16 bytes a
-    member and the keys, and a minute for a million members.
+    The shards are read once through, for an index of where each member lies: 16 bytes a
+    member and the keys, and half a minute for a million.
 
     Args:
       paths: a glob pattern, or the paths themselves; read in sorted order.

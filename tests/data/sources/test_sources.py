@@ -16,6 +16,8 @@ def test_make_source_splits_a_folder(folder, tmp_path, save):
     # Never the training images under the name of evaluation.
     with pytest.raises(UserError, match="split/eval: no such folder"):
         sources.make_source(str(tmp_path / "split"), "eval")
+    save(tmp_path / "split" / "test" / "t.png", 1)
+    assert sources.make_source(str(tmp_path / "split"), "eval").names == ["t.png"]
 
 
 def test_make_source_that_is_wrong(tmp_path):
