@@ -19,7 +19,7 @@ from codi_jax.checkpoint.pipeline import Pipeline, Placement, with_guidance_inpu
 from codi_jax.checkpoint.prompts import PromptEncoder
 from codi_jax.checkpoint.store import Store
 from codi_jax.data.pipeline import eval_batch, train_iterator
-from codi_jax.data.sources import check_source, make_source
+from codi_jax.data.sources import SkippingSource, check_source, make_source
 from codi_jax.data.transforms import FillPrompt, Keep
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import schedule_from_config
@@ -333,10 +333,10 @@ def build_data(config: ConfigDict) -> tuple[Any, dict[str, Any]]:
     data = config.data
     source = make_source(data.source, "train")
     held_out = make_source(data.eval_source or data.source, "eval")
-    check_source(source)
-    check_source(held_out)
+    check_source(source, data.max_corrupt)
+    check_source(held_out, data.max_corrupt)
     iterator = train_iterator(
-        source,
+        SkippingSource(source, data.max_corrupt),
         transforms(config, data.size, train=True),
         batch_size=config.batch_size // jax.process_count(),
         seed=config.seed,
@@ -345,6 +345,9 @@ def build_data(config: ConfigDict) -> tuple[Any, dict[str, Any]]:
         shard_count=jax.process_count(),
     )
     shown = eval_batch(
-        held_out, transforms(config, config.eval.size), config.eval.count, config.seed
+        SkippingSource(held_out, data.max_corrupt),
+        transforms(config, config.eval.size),
+        config.eval.count,
+        config.seed,
     )
     return iterator, shown

@@ -21,7 +21,10 @@ from codi_jax.train.state import TrainState
 from codi_jax.typing import UserError
 
 #: Keys that may differ when a run is resumed: they change how long and how it is watched.
-FREE = ("steps", "log_every", "eval", "checkpoint", "tensorboard", "mesh")
+FREE = {
+    *("steps", "log_every", "eval", "checkpoint", "tensorboard", "mesh"),
+    *("data.num_workers", "data.max_corrupt"),
+}
 
 
 def check_workdir(config: ConfigDict, workdir: Path) -> None:
@@ -38,7 +41,7 @@ def check_workdir(config: ConfigDict, workdir: Path) -> None:
         differing = [
             f"{key} ({flat_old.get(key)!r} there, {flat_new.get(key)!r} now)"
             for key in sorted({*flat_old, *flat_new})
-            if flat_old.get(key) != flat_new.get(key) and key.split(".")[0] not in FREE
+            if flat_old.get(key) != flat_new.get(key) and not FREE & {key, key.split(".")[0]}
         ]
         if differing:
             raise UserError(

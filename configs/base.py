@@ -43,13 +43,14 @@ def base() -> ConfigDict:
             },
             "ema": {"target": 0.95, "eval": 0.999},
             "data": {
-                "source": "skimage",  # skimage | folder | *.array_record | tfds:NAME
+                "source": "skimage",  # skimage | folder | tfds:NAME | a glob of shards
                 "eval_source": "",  # the same kinds; empty: the source's own held-out part
                 "size": 64,  # side of the training crops, in pixels
                 "scale": 4,
                 "degradation": "realesrgan",  # realesrgan | bicubic
                 "num_workers": 0,
                 "prompt_dropout": 0.0,  # share of empty prompts, where each picture has its own
+                "max_corrupt": 0,  # so many corrupt images are skipped; then the run stops
             },
             "mesh": {"data": -1, "fsdp": 1},
             "eval": {"every": 500, "count": 8, "size": 128, "steps": (1, 2, 4)},

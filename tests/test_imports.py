@@ -37,13 +37,16 @@ OWNERS = {
     "clu": "train/metrics.py",
     "tensorflow": "train/metrics.py",
     "tensorflow_datasets": "data/",
+    "array_record": "data/",
+    "msgpack": "data/sources/record.py",
+    "pyarrow": "data/sources/parquet.py",
     "safetensors": "checkpoint/files.py",
     "ml_collections": ("builder.py", "runner.py", "main.py", "study.py"),
-    "transformers": "checkpoint/tokenizer.py",
+    "transformers": ("checkpoint/tokenizer.py", "data/depth.py"),
     "huggingface_hub": "checkpoint/hub.py",
 }
 #: Too heavy, or too often absent, to be imported before they are used.
-LAZY = {"clu", "tensorflow", "tensorflow_datasets", "transformers", "huggingface_hub"}
+LAZY = {"clu", "tensorflow", "tensorflow_datasets", "pyarrow", "transformers", "huggingface_hub"}
 NEVER = {"torch", "torchvision", "diffusers"}
 #: Sources that travel with exported weights and run in PyTorch; nothing here imports them.
 EXPORTED = "assets/"

@@ -48,6 +48,19 @@ def test_sixteen_bits_are_scaled_not_clipped(image_format):
     assert loaded.shape == (1, 6, 3)
 
 
+def test_depth_and_masks_keep_their_numbers(gradient):
+    deep = np.array([[0, 255, 256, 65_535]], np.uint16)
+    loaded = images.load_depth(encoded(Image.fromarray(deep)))
+    np.testing.assert_array_equal(loaded, deep)
+    eight = images.load_depth(encoded(Image.fromarray(gradient[..., 0])))
+    assert loaded.dtype == eight.dtype == np.uint16
+    np.testing.assert_array_equal(eight, gradient[..., 0])
+    with pytest.raises(UserError, match="far: depth must be grey.*this is RGB"):
+        images.load_depth(encoded(Image.fromarray(gradient)), "far")
+    mask = images.load_mask(encoded(Image.fromarray(gradient[..., 1])))
+    np.testing.assert_array_equal(mask, gradient[..., 1])
+
+
 def test_cmyk_jpeg():
     cyan = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
     loaded = images.load_image(encoded(cyan, "JPEG", quality=95))

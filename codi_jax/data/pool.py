@@ -1,0 +1,76 @@
+"""Worker processes that hold a source, and end with their parent."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import Any
+
+import cv2
+
+from codi_jax.typing import UserError
+
+#: What this process was given: set once, so that it does not travel with every task.
+_held: list[Any] = []
+
+
+class Pool:
+    """Calls `function(held, *arguments)` in processes, or in this one.
+
+    Args:
+      held: picklable; each process gets it once.
+      workers: number of processes; 0: none.
+    """
+
+    def __init__(self, held: Any, workers: int) -> None:
+        if workers < 0:
+            raise UserError(f"workers={workers}; it must be at least 0.")
+        self._held, self._executor = held, None
+        if workers:
+            self._executor = ProcessPoolExecutor(
+                workers,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start,
+                initargs=(held,),
+            )
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=True)
+
+    def run(
+        self, function: Callable[..., None], tasks: Sequence[tuple[Any, ...]]
+    ) -> Iterator[tuple[Any, ...]]:
+        """Yields each task as it is done, in any order; an error ends them all."""
+        if self._executor is None:
+            for task in tasks:
+                function(self._held, *task)
+                yield task
+            return
+        futures = {self._executor.submit(_call, function, *task): task for task in tasks}
+        for future in as_completed(futures):
+            future.result()
+            yield futures[future]
+
+
+def _start(held: Any) -> None:
+    _held[:] = [held]
+    cv2.setNumThreads(0)
+    os.environ["OMP_NUM_THREADS"] = "1"  # for a depth estimator's PyTorch, imported later
+    # A killed parent cannot stop its workers: they would go on beside those of the next run.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _call(function: Callable[..., None], *task: Any) -> None:
+    function(_held[0], *task)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # only workers start here
+    parent.join()
+    os._exit(1)

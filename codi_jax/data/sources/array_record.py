@@ -1,0 +1,71 @@
+"""ArrayRecord shards: read and written."""
+
+import operator
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import grain
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from codi_jax.data.images import CorruptError
+from codi_jax.data.sources.base import Element
+from codi_jax.data.sources.files import find_files
+from codi_jax.data.sources.record import unpack_record
+from codi_jax.typing import UserError
+
+
+class ArrayRecordSource:
+    """ArrayRecord shards of `prepare` (see `record`), or of encoded image files (PNG, JPEG, ...).
+
+    Args:
+      paths: a glob pattern, or the paths themselves; read in sorted order.
+
+    Raises:
+      UserError: no such file, or shards that hold no record.
+    """
+
+    def __init__(self, paths: str | Sequence[str | os.PathLike[str]]) -> None:
+        self._paths = find_files(paths, "ArrayRecord")
+        try:
+            self._records = grain.sources.ArrayRecordDataSource(self._paths)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"ArrayRecord {paths}: cannot be read ({error}); write it again."
+            ) from error
+        if len(self._records) == 0:
+            raise UserError(f"ArrayRecord {paths}: holds no record; write it again.")
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Element:
+        index = operator.index(index)
+        name = f"{Path(self._paths[0]).parent.name}[{index}]"
+        try:
+            record = self._records[index]
+        except (OSError, RuntimeError) as error:
+            raise CorruptError(f"record {name}", f"cannot be read ({error}).") from error
+        return unpack_record(record, name)
+
+
+def write_array_record(path: str | os.PathLike[str], records: Iterable[bytes]) -> int:
+    """Writes records as one shard for `ArrayRecordSource`, atomically.
+
+    Returns:
+      The number of records.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        temporary = os.path.join(folder, path.name)
+        # One record a group: a random read then decompresses one record.
+        writer = ArrayRecordWriter(temporary, "group_size:1")
+        count = 0
+        for record in records:
+            writer.write(record)
+            count += 1
+        writer.close()
+        os.replace(temporary, path)
+    return count

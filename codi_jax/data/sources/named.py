@@ -1,0 +1,90 @@
+"""The source that a user names."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codi_jax.data import images
+from codi_jax.data.scenes import SceneSource
+from codi_jax.data.sources.array_record import ArrayRecordSource
+from codi_jax.data.sources.base import CachedSource, Source
+from codi_jax.data.sources.folder import FolderSource
+from codi_jax.data.sources.parquet import ParquetSource
+from codi_jax.data.sources.skimage import SkimageSource
+from codi_jax.data.sources.skipping import too_many
+from codi_jax.data.sources.tfds import TfdsSource
+from codi_jax.data.sources.webdataset import WebDatasetSource
+from codi_jax.typing import UserError
+
+
+def make_source(spec: str, split: str, data_dir: str | None = None) -> Source:
+    """Makes the source that a user names.
+
+    Args:
+      spec: "skimage", "synthetic:depth", a folder, "tfds:NAME", or a glob of ArrayRecord shards
+        ("data/*.array_record"), WebDataset shards ("*.tar") or parquet files ("*.parquet").
+      split: "train" or "eval"; for tfds any split it has. A folder that has "train" or "eval"
+        below it is split by them ("validation" or "test" stand for a missing "eval"); any other
+        folder serves both in whole.
+      data_dir: where tfds keeps its data.
+
+    Raises:
+      UserError: what is named does not exist or holds no image.
+    """
+    if not spec:
+        raise UserError(
+            "data source is empty; use 'skimage', a folder, 'tfds:NAME' or a glob of shards."
+        )
+    if spec == "skimage":
+        return CachedSource(SkimageSource(split))
+    if spec == "synthetic:depth":
+        return SceneSource(split)
+    if spec.startswith("tfds:"):
+        return TfdsSource(spec.removeprefix("tfds:"), split, data_dir)
+    file = Path(spec).name
+    if ".array_record" in file or ".arrayrecord" in file:
+        return ArrayRecordSource(spec)
+    if file.endswith(".tar"):
+        return WebDatasetSource(spec)
+    if file.endswith(".parquet"):
+        return ParquetSource(spec)
+    folder = Path(spec)
+    if not any((folder / name).is_dir() for name in ("train", "eval")):
+        return FolderSource(folder)
+    names = ("eval", "validation", "test") if split == "eval" else (split,)
+    return FolderSource(folder / next((n for n in names if (folder / n).is_dir()), split))
+
+
+def check_source(
+    source: Source, max_corrupt: int = 0, limit: int = 10_000, decode: int = 4
+) -> None:
+    """Finds broken images before any long work: reads up to `limit` headers, decodes a few.
+
+    Args:
+      source: any source; headers can be read alone in a `FolderSource` only.
+      max_corrupt: how many broken images are allowed.
+      limit: number of headers.
+      decode: number of images, spread over the source, to decode in full.
+
+    Raises:
+      UserError: more broken images than that, named.
+    """
+    broken = []
+
+    def check(read: Callable[[Any], Any], what: Any) -> None:
+        try:
+            read(what)
+        except images.CorruptError as error:
+            if not max_corrupt:
+                raise
+            broken.append(str(error))
+            if len(set(broken)) > max_corrupt:
+                raise too_many(list(dict.fromkeys(broken)), max_corrupt) from error
+
+    if isinstance(source, FolderSource):
+        for name in source.names[:limit]:
+            check(images.verify_image, source.root / name)
+    for index in np.linspace(0, len(source) - 1, min(decode, len(source))).astype(int):
+        check(source.__getitem__, int(index))

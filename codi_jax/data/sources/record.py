@@ -1,0 +1,63 @@
+"""The record of an ArrayRecord shard that `prepare` writes: a sample with all its columns.
+
+A record is `MAGIC` and a msgpack map: "name" and "text" are strings, "image" an encoded image
+file, and of the other keys strings are strings, bytes encoded image files (decoded as `columns`
+says) and maps {"dtype", "shape", "data"} arrays of numbers.
+"""
+
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from codi_jax.data.images import CorruptError, load_image
+from codi_jax.data.sources.base import Element
+from codi_jax.data.sources.columns import load_column
+
+MAGIC = b"CODI\x01"  # no image file begins like this
+
+
+def pack_record(sample: dict[str, Any]) -> bytes:
+    """Makes the record of {"image": bytes, "text": str, "name": str, ...}; equal samples give
+    equal bytes. Values are str, bytes of image files, or numpy arrays (latents, embeddings)."""
+    packed = {
+        key: _pack_array(value) if isinstance(value, np.ndarray) else value
+        for key, value in sorted(sample.items())
+    }
+    return MAGIC + msgpack.packb(packed)
+
+
+def unpack_record(record: bytes, name: str) -> Element:
+    """Decodes a record, or an encoded image file alone, to an element.
+
+    Args:
+      record: of `pack_record`, or a PNG, JPEG, ... file.
+      name: what to call an image that has no name of its own.
+
+    Raises:
+      CorruptError: neither of the two, or a broken image.
+    """
+    if not record.startswith(MAGIC):
+        return {"image": load_image(record, f"record {name}"), "text": "", "name": name}
+    try:
+        sample = msgpack.unpackb(record[len(MAGIC) :])
+        name = sample["name"]
+        element = {key: _unpack(key, value, name) for key, value in sample.items()}
+    except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
+        if isinstance(error, CorruptError):
+            raise
+        raise CorruptError(f"record {name}", f"is damaged ({error!r}).") from error
+    return element
+
+
+def _pack_array(value: np.ndarray) -> dict[str, Any]:
+    return {"dtype": str(value.dtype), "shape": list(value.shape), "data": value.tobytes()}
+
+
+def _unpack(key: str, value: Any, name: str) -> Any:
+    if isinstance(value, dict):
+        # A copy: what frombuffer gives cannot be written to.
+        return np.frombuffer(value["data"], value["dtype"]).reshape(value["shape"]).copy()
+    if isinstance(value, bytes):
+        return load_image(value, name) if key == "image" else load_column(key, value, name)
+    return value

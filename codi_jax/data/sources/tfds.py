@@ -1,0 +1,77 @@
+"""TensorFlow Datasets."""
+
+import operator
+import textwrap
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from codi_jax.data.sources.base import Element
+from codi_jax.typing import UserError
+
+
+class TfdsSource:
+    """A TensorFlow Datasets image data set, through its random-access `data_source`.
+
+    Args:
+      name: data set, with its configuration if any ("div2k/bicubic_x4").
+      split: tfds's split ("train", "validation", "train[:80%]"); "eval" means "validation"
+        where there is one, else "test". A data set that has "train" alone ("tf_flowers") is
+        divided: "eval" is its last tenth, "train" the rest.
+      data_dir: where tfds keeps it; its default otherwise. Missing data is downloaded.
+
+    The caption is the feature "text" or "caption", the image "image" or, for DIV2K, "hr".
+    """
+
+    def __init__(self, name: str, split: str, data_dir: str | None = None) -> None:
+        try:
+            import tensorflow_datasets as tfds
+        except ImportError as error:
+            raise UserError(
+                f"data source 'tfds:{name}' needs tensorflow_datasets; "
+                "run `pip install tensorflow-datasets`."
+            ) from error
+        self._name = name
+        try:
+            # Prepared data need not be known by name any more: tfds reads it as it lies.
+            builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+            builder.download_and_prepare()
+            self._data = builder.as_data_source(split=_resolve(split, builder.info.splits))
+        except Exception as error:  # tfds raises many types for a wrong name, split or file format
+            raise UserError(
+                f"data source 'tfds:{name}', split {split!r}: "
+                # For an unknown name tfds lists all it has.
+                f"{textwrap.shorten(str(error), 300)}; check its name and split."
+            ) from error
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: int) -> Element:
+        index = operator.index(index)
+        record: dict[str, Any] = self._data[index]
+        key = next((k for k in ("image", "hr") if k in record), None)
+        if key is None:
+            raise UserError(
+                f"data source 'tfds:{self._name}': has no feature 'image', only "
+                f"{', '.join(record)}; use an image data set."
+            )
+        image = np.asarray(record[key])
+        if image.dtype != np.uint8:
+            raise UserError(
+                f"data source 'tfds:{self._name}': images are {image.dtype}, not uint8."
+            )
+        if image.shape[-1] == 1:
+            image = np.repeat(image, 3, axis=-1)
+        text = record.get("text", record.get("caption", ""))
+        text = text.decode() if isinstance(text, bytes) else str(text)
+        return {"image": image, "text": text, "name": f"{self._name}[{index}]"}
+
+
+def _resolve(split: str, splits: Collection[str]) -> str:
+    if split == "eval":
+        return next((s for s in ("validation", "test") if s in splits), "train[90%:]")
+    if split == "train" and "validation" not in splits and "test" not in splits:
+        return "train[:90%]"
+    return split

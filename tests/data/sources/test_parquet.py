@@ -1,0 +1,81 @@
+import pickle
+import sys
+
+import pytest
+
+from codi_jax.data import sources
+from codi_jax.data.images import CorruptError
+from codi_jax.typing import UserError
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+
+@pytest.fixture
+def png(tmp_path, save):
+    return lambda value: save(tmp_path / "one.png", value)
+
+
+def picture(data, path="a.png"):
+    return {"bytes": data, "path": path}
+
+
+def test_rows_become_elements(tmp_path, png):
+    rows = [
+        {
+            "image": picture(png(i)),
+            "caption": f"number {i}",
+            "mask": picture(png(90 + i)),
+            "edit": None if i == 4 else "darker",
+            "name": "left out",
+            "label": i,
+        }
+        for i in range(7)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows[:5]), tmp_path / "p-0.parquet", row_group_size=2)
+    pq.write_table(pa.Table.from_pylist(rows[5:]), tmp_path / "p-1.parquet")
+    source = sources.make_source(str(tmp_path / "p-*.parquet"), "train")
+    assert len(source) == 7
+    copied = pickle.loads(pickle.dumps(source))
+    for index in (6, 0, 3, 4, 1, 2, 5):
+        for element in (source[index], copied[index]):
+            assert element.keys() == {"image", "text", "name", "mask", "edit"}
+            assert (element["image"] == index).all() and element["text"] == f"number {index}"
+            assert (element["mask"] == 90 + index).all() and element["mask"].ndim == 2
+            assert element["edit"] == ("" if index == 4 else "darker")
+    assert source[5]["name"] == "p-1.parquet[5]"
+    with pytest.raises(IndexError):
+        source[7]
+
+
+def test_plain_bytes_and_missing_values(tmp_path, png):
+    table = pa.table({"image": pa.array([png(3), None], pa.binary()), "text": ["one", None]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    source = sources.ParquetSource(str(tmp_path / "x.parquet"))
+    assert (source[0]["image"] == 3).all() and source[0]["text"] == "one"
+    with pytest.raises(CorruptError, match=r"x\.parquet\[1\]: holds no bytes"):
+        source[1]
+
+
+def test_parquet_that_is_wrong(tmp_path, png, monkeypatch):
+    def write(name, columns):
+        pq.write_table(pa.table(columns), tmp_path / name)
+        return str(tmp_path / name)
+
+    with pytest.raises(UserError, match=r"needs a column 'image'.*has photo \(binary\)"):
+        sources.ParquetSource(write("a.parquet", {"photo": [png(1)]}))
+    with pytest.raises(UserError, match="hold no row"):
+        sources.ParquetSource(write("b.parquet", {"image": pa.array([], pa.binary())}))
+    with pytest.raises(UserError, match="image column cannot be called 'lr'"):
+        sources.ParquetSource(write("c.parquet", {"image": [b""], "lr": [picture(b"")]}))
+    write("d-0.parquet", {"image": [png(1)]})
+    write("d-1.parquet", {"image": [png(1)], "text": ["a"]})
+    with pytest.raises(UserError, match=r"d-1\.parquet: has other columns than .*d-0"):
+        sources.ParquetSource(str(tmp_path / "d-*.parquet"))
+    (tmp_path / "e.parquet").write_bytes(b"none")
+    with pytest.raises(UserError, match=r"e\.parquet: no parquet file"):
+        sources.ParquetSource(str(tmp_path / "e.parquet"))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(UserError, match="pip install pyarrow"):
+        sources.ParquetSource(str(tmp_path / "d-0.parquet"))

@@ -1,0 +1,115 @@
+import io
+import json
+import pickle
+import tarfile
+
+import pytest
+
+from codi_jax.data import sources
+from codi_jax.data.images import CorruptError
+from codi_jax.typing import UserError
+
+
+def write_tar(path, members, mode="w"):
+    with tarfile.open(path, mode) as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+@pytest.fixture
+def png(tmp_path, save):
+    return lambda value: save(tmp_path / "one.png", value)
+
+
+def test_samples_captions_and_columns(tmp_path, png):
+    caption = json.dumps({"caption": "a bee", "url": "left out"}).encode()
+    first = [
+        ("a/0.png", png(0)),
+        ("a/0.txt", "Zoë\n".encode()),
+        ("a/0.mask.png", png(90)),
+        ("a/1.json", caption),
+        ("a/1.JPG", png(1)),
+        ("a/1.mask.png", png(91)),
+        ("a/1.edit.txt", b"make it night"),
+    ]
+    second = [
+        ("a/._0.png", b"hidden"),
+        ("README", b"left out"),
+        ("a/0.webp", png(2)),
+        ("a/0.mask.webp", png(92)),
+    ]
+    write_tar(tmp_path / "s-1.tar", second)
+    write_tar(tmp_path / "s-0.tar", first)
+    source = sources.make_source(str(tmp_path / "s-*.tar"), "train")
+    assert len(source) == 3
+    copied = pickle.loads(pickle.dumps(source))
+    for index in (2, 0, 1):
+        for element in (source[index], copied[index]):
+            assert element.keys() == {"image", "text", "name", "mask", "edit"}
+            assert (element["image"] == index).all() and (element["mask"] == 90 + index).all()
+            assert element["mask"].shape == (6, 8)
+    assert [source[i]["text"] for i in range(3)] == ["Zoë", "a bee", ""]
+    assert [source[i]["name"] for i in range(3)] == ["s-0.tar/a/0", "s-0.tar/a/1", "s-1.tar/a/0"]
+    assert [source[i]["edit"] for i in range(3)] == ["", "make it night", ""]
+    with pytest.raises(IndexError):
+        source[3]
+
+
+def test_long_names_and_many_members(tmp_path, png):
+    """Pax and GNU headers lie before the data; the index must point behind them."""
+    for name, form in (("pax", tarfile.PAX_FORMAT), ("gnu", tarfile.GNU_FORMAT)):
+        with tarfile.open(tmp_path / f"{name}.tar", "w", format=form) as tar:
+            for i in range(50):
+                data = png(i)
+                info = tarfile.TarInfo("long" * 40 + f"/é{i}.png")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+        source = sources.WebDatasetSource([tmp_path / f"{name}.tar"])
+        assert [int(source[i]["image"][0, 0, 0]) for i in range(50)] == list(range(50))
+        assert source[7]["name"].endswith("/é7")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a.txt"], "x.tar/a: needs one image"),
+        (["a.png", "b.b.png"], "x.tar/b: needs one image.*first dot"),
+        (["a.png", "a.jpg"], "x.tar/a: needs one image"),
+        (["a.png", "a.png"], "'a' has two members 'png'"),
+        (["a.png", "a.mask.png", "b.png"], "x.tar/b: has no 'mask'"),
+        (["a.png", "a.lr.png"], "cannot be called 'lr'"),
+        (["a.png", "a.name.txt"], "can be called 'name'"),
+        (["README"], "no sample in them"),
+    ],
+)
+def test_shards_that_are_wrong(tmp_path, png, names, message):
+    write_tar(tmp_path / "x.tar", [(name, png(1)) for name in names])
+    with pytest.raises(UserError, match=message):
+        sources.WebDatasetSource(str(tmp_path / "x.tar"))
+
+
+def test_compressed_and_truncated_shards(tmp_path, png):
+    members = [(f"{i}.png", png(i)) for i in range(3)]
+    write_tar(tmp_path / "z.tar", members, "w:gz")
+    with pytest.raises(UserError, match=r"z\.tar: .*uncompressed tar"):
+        sources.WebDatasetSource(str(tmp_path / "z.tar"))
+    write_tar(tmp_path / "x.tar", members)
+    source = sources.WebDatasetSource(str(tmp_path / "x.tar"))
+    whole = (tmp_path / "x.tar").read_bytes()
+    (tmp_path / "x.tar").write_bytes(whole[:2600])  # in the last image
+    assert (source[1]["image"] == 1).all()
+    with pytest.raises(CorruptError, match=r"x\.tar/2: the shard ends inside it"):
+        source[2]
+    with pytest.raises(UserError, match=r"x\.tar: .*whole"):
+        sources.WebDatasetSource(str(tmp_path / "x.tar"))
+
+
+def test_texts_that_are_no_text(tmp_path, png):
+    write_tar(tmp_path / "x.tar", [("a.png", png(1)), ("a.txt", b"\xff")])
+    with pytest.raises(CorruptError, match=r"x\.tar/a\.txt: is no UTF-8"):
+        sources.WebDatasetSource(str(tmp_path / "x.tar"))[0]
+    write_tar(tmp_path / "x.tar", [("a.png", png(1)), ("a.json", b"{")])
+    with pytest.raises(CorruptError, match=r"x\.tar/a\.json: is no JSON"):
+        sources.WebDatasetSource(str(tmp_path / "x.tar"))[0]
