@@ -46,8 +46,8 @@ def quality_vs_steps(
             axes.axhline(scores[metric], linestyle="--", color=f"C{7 + i}", label=name)
         axes.set_title(f"{metric} ({'higher' if higher else 'lower'} is better)", fontsize=9)
         axes.set_xlabel("steps")
-    figure.axes[0].legend(fontsize=8)
-    _save(figure, path)
+    figure.axes[0].legend(fontsize=8 if len(curves) < 6 else 5)
+    save_figure(figure, path)
 
 
 def metric_vs_metric(curves: Curves, x: str, y: str, path: str | os.PathLike[str]) -> None:
@@ -78,7 +78,7 @@ def metric_vs_metric(curves: Curves, x: str, y: str, path: str | os.PathLike[str
     axes.set_ylabel(y)
     axes.set_title("each point: a number of steps", fontsize=9)
     axes.legend(fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _mark_steps(axes: Axes, steps: list[int]) -> None:
@@ -87,7 +87,8 @@ def _mark_steps(axes: Axes, steps: list[int]) -> None:
     axes.minorticks_off()
 
 
-def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a PNG, whole or not at all."""
     agg = FigureCanvasAgg(figure)
     agg.draw()
     save_image(path, np.array(agg.buffer_rgba())[..., :3])

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from codi_jax.evals.pictures import grid
+from codi_jax.evals.plots import metric_vs_metric, quality_vs_steps, save_figure
 
 Rows = Sequence[Mapping[str, Any]]
 #: Metric -> heading, whether more is better, decimals.
@@ -113,41 +113,22 @@ def sampling_table(costs: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def plot_steps(rows: Rows, bicubic: Mapping[str, Any], path: Path) -> None:
-    """Quality against the number of steps, a panel per metric; the steps' axis is logarithmic."""
-    names = (PERCEPTUAL, "psnr", DISTRIBUTION)
-    figure, axes = _panels(len(names))
-    for axis, name in zip(axes, names, strict=True):
-        for label in dict.fromkeys(row["label"] for row in rows):
-            points = [(r["steps"], r["scores"][name]["mean"]) for r in rows if r["label"] == label]
-            axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
-        axis.axhline(bicubic[name]["mean"], color="grey", linestyle=":", label="bicubic")
-        axis.set_xscale("log", base=2)
-        axis.set_xlabel("sampling steps")
-        axis.set_title(_heading(name))
-    axes[-1].legend(fontsize=6, loc="best")
-    _save(figure, path)
+def curves(rows: Rows) -> dict[str, dict[int, dict[str, float]]]:
+    """label -> number of steps -> metric -> mean, as :mod:`codi_jax.evals.plots` takes them."""
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    for row in rows:
+        found.setdefault(row["label"], {})[row["steps"]] = _means(row["scores"])
+    return found
 
 
-def plot_metrics(rows: Rows, path: Path) -> None:
-    """One metric against another, a point per number of steps (the paper's figure 5)."""
-    figure, (axis,) = _panels(1)
-    for label in dict.fromkeys(row["label"] for row in rows):
-        own = [row for row in rows if row["label"] == label]
-        x = [row["scores"][DISTRIBUTION]["mean"] for row in own]
-        y = [row["scores"][PERCEPTUAL]["mean"] for row in own]
-        axis.plot(x, y, marker="o", markersize=3, label=label)
-        for row, point in zip(own, zip(x, y, strict=True), strict=True):
-            axis.annotate(str(row["steps"]), point, fontsize=6)
-    axis.set_xlabel(_heading(DISTRIBUTION))
-    axis.set_ylabel(_heading(PERCEPTUAL))
-    axis.legend(fontsize=6)
-    _save(figure, path)
+def _means(scores: Mapping[str, Any]) -> dict[str, float]:
+    return {name: score["mean"] for name, score in scores.items()}
 
 
 def plot_losses(losses: Mapping[str, Path], path: Path) -> None:
     """Each training run's loss, from its ``metrics.jsonl``: what healthy looks like."""
-    figure, axes = _panels(2)
+    figure = Figure(figsize=(9, 3.6), dpi=110, layout="constrained")
+    axes = figure.subplots(1, 2)
     for name, file in losses.items():
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         for axis, metric in zip(axes, ("loss", "consistency"), strict=True):
@@ -158,8 +139,8 @@ def plot_losses(losses: Mapping[str, Path], path: Path) -> None:
     for axis in axes:
         axis.set_yscale("log")
         axis.set_xlabel("step")
-        axis.legend(fontsize=5, ncols=2)
-    _save(figure, path)
+    axes[0].legend(fontsize=5, ncols=2)
+    save_figure(figure, path)
 
 
 def write_report(
@@ -185,8 +166,11 @@ def write_report(
         for name in ("methods", "ablations")
     }
     for name, rows in tables.items():
-        plot_steps(rows, results["bicubic"], images / f"study_{name}.png")
-    plot_metrics(tables["methods"], images / "study_metrics.png")
+        shown = {metric: METRICS[metric][1] for metric in (PERCEPTUAL, "psnr", DISTRIBUTION)}
+        bicubic = {"bicubic": _means(results["bicubic"])}
+        quality_vs_steps(curves(rows), shown, images / f"study_{name}.png", bicubic)
+    versus = (DISTRIBUTION, PERCEPTUAL)
+    metric_vs_metric(curves(tables["methods"]), *versus, images / "study_metrics.png")
     plot_losses(losses, images / "study_losses.png")
     grid(columns, images / "study_pictures.png")
     text = _TEXT.format(
@@ -252,18 +236,3 @@ Sampling, where the condition's features are computed once per picture:
 
 {sampling}
 """
-
-
-def _heading(metric: str) -> str:
-    name, up, _ = METRICS[metric]
-    return f"{name} ({'higher' if up else 'lower'} is better)"
-
-
-def _panels(count: int) -> tuple[Figure, Sequence[Any]]:
-    figure = Figure(figsize=(4.5 * count, 3.6), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, count, squeeze=False)[0]
-
-
-def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path)

@@ -1,0 +1,78 @@
+"""The study's plan: stages in order, settings that reach them; a small one run and resumed."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from codi_jax.checkpoint.files import load_json
+from codi_jax.study import Study, summary
+from codi_jax.typing import UserError
+from configs import study
+
+
+def test_stages_come_after_what_they_start_from():
+    plan = Study(study.get_config(), Path("w"))
+    stages = list(plan.stages())
+    assert len(stages) == len(set(stages)) == len(plan.config.stages)
+    for name in stages:
+        start = plan.config.stages[name].start
+        assert not start or stages.index(start) < stages.index(name)
+
+
+def test_settings_of_the_run_reach_every_stage():
+    config = study.get_config()
+    config.run.steps, config.run.data.source = 600, "PHOTOS"
+    plan = Study(config, Path("w"))
+    for name in plan.stages():
+        assert plan.stage_config(name).data.source == "PHOTOS"
+    assert plan.stage_config("codi").steps == 600
+    assert plan.stage_config("cm").steps == 300  # of two stages: half each
+    assert plan.stage_config("gd2").loss.steps_per_stage == 100  # 16, 8 and 4 steps
+    assert plan.stage_config("cm").model.pretrained == str(Path("w/ldm_half/model"))
+
+
+def test_an_ablation_changes_one_thing():
+    config = study.get_config()
+
+    def flat(name: str) -> dict:
+        found = config.stages[name].config.copy_and_resolve_references()
+        return found.to_dict() | {f"loss.{k}": v for k, v in found.loss.items()} | {"loss": None}
+
+    ours = flat("codi")
+    for name, changed in {
+        "ddim_v": {"loss.predictor"},
+        "no_guidance": {"loss.data_weight"},
+    }.items():
+        other = flat(name)
+        assert {key for key in ours if ours[key] != other[key]} == changed
+
+
+def test_unknown_stage_is_refused():
+    config = study.get_config("tiny")
+    config.rows = ({"label": "x", "stage": "nope", "steps": (1,), "table": "methods"},)
+    with pytest.raises(UserError, match="nope"):
+        Study(config, Path("w"))
+
+
+def test_summary_holds_means_intervals_and_the_distance_of_the_sets():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 256, (3, 32, 32, 3), np.uint8)
+    noisy = np.clip(truth + rng.normal(0, 9, truth.shape), 0, 255).astype(np.uint8)
+    scores = summary(noisy, truth)
+    assert scores["psnr"]["low"] <= scores["psnr"]["mean"] <= scores["psnr"]["high"]
+    assert scores["swd"]["mean"] > 0
+
+
+@pytest.mark.slow
+def test_the_tiny_study_runs_and_does_nothing_twice(tmp_path, monkeypatch):
+    config = study.get_config("tiny")
+    with jax.numpy_dtype_promotion("standard"):
+        results = Study(config, tmp_path).run()
+    assert results == load_json(tmp_path / "results.json")
+    assert {row["label"] for row in results["rows"]} >= {"LDM-SR", "CM-II", "CoDi"}
+    assert results["cost"]["codi"]["gflops"] > results["cost"]["ldm"]["gflops"]
+    monkeypatch.setattr("codi_jax.runner.train", None)
+    monkeypatch.setattr(Study, "pictures", None)
+    assert Study(config, tmp_path).run() == results
