@@ -100,4 +100,4 @@ def test_the_shared_pairs_go_through(shared_data, tiny_pipeline):
     picture = sampler(Image.fromarray(small), steps=1)
     np.testing.assert_array_equal(np.asarray(picture), sampler(small, steps=1))
     with pytest.raises(UserError, match="depth map"):
-        sampler(np.zeros((8, 8, 3), np.uint8))
+        sampler(Image.new("RGB", (8, 8)))
