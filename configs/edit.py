@@ -18,8 +18,9 @@ Variants:  default   the embedded prior on the bundled photos
            METHOD    any of configs/methods.py: pe_codi (parameter-efficient), finetune, ...
 Their prompt is the instruction.
 
-The last two need --config.data.source, and hardware as configs/sr.py says. Parameter-efficient with
-them: --config=configs/edit.py:sd21,pe_codi --config.model.adapter=controlnet. We have run neither.
+sd15 and sd21 need --config.data.source, and hardware as configs/sr.py says. With them,
+parameter-efficient: --config=configs/edit.py:sd21,pe_codi --config.model.adapter=controlnet.
+Neither has been run to the end by us.
 """
 
 from ml_collections import ConfigDict

@@ -16,9 +16,9 @@ Variants:  default   the embedded prior on the bundled photos
            sd21      Stable Diffusion 2.1 (v, 768 px) at 512 px, all parameters
            METHOD    any of configs/methods.py: pe_codi (parameter-efficient), finetune, ...
 
-The last two need --config.data.source, and hardware as configs/sr.py says. Parameter-efficient
-with them: --config=configs/inpaint.py:sd21,pe_codi --config.model.adapter=controlnet. We have run
-neither.
+sd15 and sd21 need --config.data.source, and hardware as configs/sr.py says. With them,
+parameter-efficient: --config=configs/inpaint.py:sd21,pe_codi --config.model.adapter=controlnet.
+Neither has been run to the end by us.
 """
 
 from ml_collections import ConfigDict

@@ -3,12 +3,13 @@
 import dataclasses
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from codi_jax.data.masks import MASKS, draw_mask
 from codi_jax.models.autoencoder import AutoencoderKL
-from codi_jax.models.conditioning import to_signed
+from codi_jax.models.conditioning import to_signed, to_uint8
 from codi_jax.tasks.base import Batch, Example, Task
 from codi_jax.typing import Array, Params, UserError
 
@@ -17,9 +18,11 @@ from codi_jax.typing import Array, Params, UserError
 class Inpainting(Task):
     """Reads "image" uint8 [B, H, W, 3] and "mask" uint8 [B, H, W], above 127 where to fill.
 
-    The condition's "image" is the picture with the hole grey (0) and the mask as a fourth
-    channel, -1 or 1. Its "latents" are those of the grey picture and, as one more channel, the
-    share of hole in each latent's pixels. The known pixels are pasted back, bit for bit.
+    The condition's "image" is the picture with the hole filled smoothly from around it
+    (:func:`smooth_fill`: a small network need not carry colours over long distances) and the mask
+    as a fourth channel, -1 or 1. Its "latents" are those of the filled picture and, as one more
+    channel, the share of hole in each latent's pixels. Nothing of the hole's own pixels is in
+    either. The known pixels are pasted back, bit for bit.
 
     Attributes:
         masks: kinds of holes that are drawn, see :mod:`codi_jax.data.masks`. A "mask" in the
@@ -46,7 +49,7 @@ class Inpainting(Task):
 
     def condition(self, vae: AutoencoderKL, vae_params: Params, batch: Batch) -> dict[str, Array]:
         hole = (batch["mask"] > 127).astype(jnp.float32)[..., None]
-        image = to_signed(batch["image"]) * (1 - hole)
+        image = smooth_fill(to_signed(batch["image"]), 1 - hole)
         latents = vae.apply({"params": vae_params}, image, method="encode")
         (b, h, w, _), f = latents.shape, vae.config.downsampling
         share = hole.reshape(b, h, f, w, f, 1).mean((2, 4))
@@ -76,8 +79,13 @@ class Inpainting(Task):
         return {"input": np.where(hole, np.uint8(128), batch["image"])}
 
     def baselines(self, batch: Batch) -> dict[str, np.ndarray]:
-        """The hole filled with the mean colour of what is known."""
-        return {"mean fill": np.stack([*map(mean_fill, batch["image"], batch["mask"])])}
+        """The hole filled with the mean colour of what is known, and as the condition has it."""
+        known = (batch["mask"] <= 127).astype(np.float32)[..., None]
+        smooth = np.asarray(to_uint8(smooth_fill(to_signed(jnp.asarray(batch["image"])), known)))
+        return {
+            "mean fill": np.stack([*map(mean_fill, batch["image"], batch["mask"])]),
+            "smooth fill": np.where(known > 0, batch["image"], smooth),
+        }
 
     def score(self, pictures: np.ndarray, batch: Batch) -> dict[str, float]:
         """ "hole_psnr": PSNR over the hole's pixels alone, dB, the mean over pictures.
@@ -89,6 +97,27 @@ class Inpainting(Task):
         errors = (pictures.astype(np.float64) - batch["image"]) ** 2
         mse = [max(error[hole].mean(), 1e-10) for error, hole in zip(errors, holes, strict=True)]
         return {"hole_psnr": float(np.mean(10 * np.log10(255**2 / np.array(mse))))}
+
+
+def smooth_fill(image: Array, known: Array) -> Array:
+    """What is known, and elsewhere its means over larger and larger blocks (pull-push, Grossman
+    & Dally 1998): each 2x2 block has the mean of its known pixels, unknown blocks are filled alike
+    from the next coarser level, and each level is enlarged bilinearly into the holes of the finer.
+
+    Args:
+        image: float32 [B, H, W, C]; unknown pixels are not read.
+        known: float32 [B, H, W, 1], 1 or 0.
+
+    Returns:
+        float32 [B, H, W, C]; 0 where no pixel of a picture is known.
+    """
+    b, h, w, c = image.shape
+    blocks = (b, h // 2, 2, w // 2, 2) if h % 2 == w % 2 == 0 else (b, 1, h, 1, w)
+    count = known.reshape(*blocks, 1).sum((2, 4))
+    mean = (image * known).reshape(*blocks, c).sum((2, 4)) / jnp.maximum(count, 1)
+    if mean.shape[1:3] != (1, 1):
+        mean = smooth_fill(mean, (count > 0).astype(image.dtype))
+    return jnp.where(known > 0, image, jax.image.resize(mean, image.shape, method="linear"))
 
 
 def mean_fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Inpainting: what the condition sees, what stays, and how the hole is scored."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,7 +10,7 @@ from codi_jax.data.images import load_image
 from codi_jax.data.masks import MASKS
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.sample import Sampler
-from codi_jax.tasks.inpaint import Inpainting, mean_fill
+from codi_jax.tasks.inpaint import Inpainting, mean_fill, smooth_fill
 from codi_jax.typing import UserError
 from configs import inpaint
 
@@ -91,6 +92,24 @@ def test_scores_are_of_the_hole_alone():
     wild[~inside] = 0
     assert task.score(wild[None], batch)["hole_psnr"] == pytest.approx(expected)
     np.testing.assert_array_equal(task.finish(wild, {"image": image, "mask": mask}), off)
+
+
+def test_smooth_fill_is_exact_for_constants_and_reads_the_known_alone():
+    mask = hole(16, 12)
+    known = (mask == 0).astype(np.float32)[None, ..., None]
+    flat = np.full((1, 16, 12, 3), 0.25, np.float32)
+    junk = np.where(known > 0, flat, np.float32(1e6))
+    np.testing.assert_allclose(smooth_fill(jnp.asarray(junk), known), flat, atol=1e-6)
+    # A single known pixel is everywhere.
+    one = np.zeros_like(known)
+    one[0, 3, 5] = 1
+    image = np.random.default_rng(0).normal(size=flat.shape).astype(np.float32)
+    filled = smooth_fill(jnp.asarray(image), one)
+    np.testing.assert_allclose(filled, np.broadcast_to(image[:, 3:4, 5:6], flat.shape), atol=1e-6)
+    # By hand: the unknown pixels of a half-known 2x2 picture get the mean of the others.
+    image = jnp.asarray([[[[1.0], [3.0]], [[9.0], [9.0]]]])
+    known = jnp.asarray([[[[1.0], [1.0]], [[0.0], [0.0]]]])
+    np.testing.assert_allclose(smooth_fill(image, known)[0, :, :, 0], [[1, 3], [2, 2]])
 
 
 def test_mean_fill():
