@@ -3,11 +3,12 @@
     python -m benchmarks.data --output data.json
     python -m benchmarks.data --configs sr prior --source 'shards/*.array_record' --workers 0 8 16
 
-For each config: images/s of one core (images by seconds of processor time, no workers) and over
-worker processes (by the clock, when all have started). Without --source the bundled photos are
-prepared first, as JPEG records of 640 px. --feed says how many images/s a device trains on; the
-defaults are upper bounds by arithmetic, no measurements: 2.65 TFLOP an image (forward and backward
-of Stable Diffusion 2.1's U-Net at 512 px, by XLA's count) at 40% of the bfloat16 peak (8 x 197
+For each config and number of worker processes: images/s by the clock, which needs a machine that
+is idle, and images/s of one core, by the processor time of all processes together; the smallest of
+these says how many cores a device needs. Without --source the bundled photos are prepared first,
+as JPEG records of 640 px. --feed says how many images/s a device trains on; the
+defaults are assumed, not measured: 2.65 TFLOP an image (about the forward and backward pass
+of Stable Diffusion 2.1's U-Net at 512 px) at 40% of the bfloat16 peak (8 x 197
 TFLOP/s on a TPU v5e-8, 989 on an H200). Give the rates of your own run, `images_per_s` in its
 metrics.jsonl.
 """
@@ -16,6 +17,7 @@ import argparse
 import importlib
 import json
 import math
+import multiprocessing
 import os
 import tempfile
 import time
@@ -44,19 +46,29 @@ def records(source: str | None, side: int) -> Iterator[str]:
         yield f"{folder}/*.array_record"
 
 
+def processor_seconds() -> float:
+    """Of this process and of its worker processes (Linux)."""
+    ticks = 0
+    for child in multiprocessing.active_children():
+        fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])  # utime and stime, after the name
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
 def measure(config: Any, workers: int, seconds: float) -> dict[str, float]:
-    """Images/s by the clock and, without workers, by this process's processor time."""
+    """Images/s by the clock, and by processor time: that of one core."""
     config.data.num_workers = workers
     data, _ = build_data(config)
-    for _ in range(2 * max(1, workers)):
-        next(data)  # all workers have started
-    images, start, cpu = 0, time.perf_counter(), time.process_time()
+    for _ in range(4 * max(1, workers)):
+        next(data)  # all workers have started, and filled their buffers
+    images, start, cpu = 0, time.perf_counter(), processor_seconds()
     while time.perf_counter() - start < seconds:
         next(data)
         images += config.batch_size
-    found = {"images_per_second": images / (time.perf_counter() - start)}
-    if not workers:
-        found["images_per_core_second"] = images / (time.process_time() - cpu)
+    found = {
+        "images_per_second": images / (time.perf_counter() - start),
+        "images_per_core_second": images / (processor_seconds() - cpu),
+    }
     data.close()
     return found
 
@@ -82,13 +94,16 @@ def main() -> None:
             config.data.source = config.data.eval_source = source
             config.data.size, config.batch_size = args.size, args.batch_size
             config.eval.count, config.eval.size = 1, args.size
-            rates = {str(w): measure(config, w, args.seconds) for w in sorted({0, *args.workers})}
-            core = rates["0"]["images_per_core_second"]
+            rates = {str(w): measure(config, w, args.seconds) for w in args.workers}
+            core = min(rate["images_per_core_second"] for rate in rates.values())
             needed = {device: math.ceil(rate / core) for device, rate in feed.items()}
             report[name] = {"workers": rates, "cores_needed": needed}
             print(f"{name}, {args.size} px: {core:.1f} images/s of one core")
             for workers, rate in rates.items():
-                print(f"  {workers:>3s} workers  {rate['images_per_second']:8.1f} images/s")
+                print(
+                    f"  {workers:>3s} workers  {rate['images_per_second']:8.1f} images/s, "
+                    f"{rate['images_per_core_second']:8.1f} a core"
+                )
             for device, cores in needed.items():
                 print(f"  {cores:3d} cores feed {device} at {feed[device]:.0f} images/s")
     if args.output:
