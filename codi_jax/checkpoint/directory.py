@@ -85,7 +85,7 @@ def save_pipeline(
         config = pipeline.sampler.to_config(config)
         save_json(root / "scheduler" / "scheduler_config.json", config)
         index["scheduler"] = ["diffusers", pipeline.sampler.diffusers_class]
-    if network is not None and network.adapter == "mix":
+    if network is not None and network.adapter == "mix" and pipeline.task == "sr":
         shutil.copyfile(COMMUNITY / "pipeline.py", root / "pipeline.py")
         shutil.copyfile(COMMUNITY / "mix_adapter.py", root / "adapter" / "mix_adapter.py")
         index["adapter"] = ["mix_adapter", "CoDiMixAdapter"]
@@ -105,8 +105,8 @@ def _adapter_config(network: AdaptedUNet) -> dict[str, Any]:
 def _pipeline_class(pipeline: Pipeline, index: dict[str, Any]) -> Any:
     """What diffusers is to run the directory with; it adds to ``index`` what that needs."""
     kind = pipeline.unet.adapter if pipeline.unet is not None else "none"
-    if kind == "mix":
-        return ["pipeline", "CoDiPipeline"]
+    if kind == "mix":  # PyTorch has a pipeline of ours for super-resolution alone
+        return ["pipeline", "CoDiPipeline"] if pipeline.task == "sr" else "CoDiModel"
     if "text_encoder" not in index:
         return "CoDiModel"  # diffusers has no pipeline without text; its parts load one by one
     if "text_encoder_2" in index:

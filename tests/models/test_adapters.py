@@ -296,3 +296,32 @@ def call(adapter="none", config=TEXT, z=Z, own=None, **cond):
 def test_bad_input_is_named(kwargs, says):
     with pytest.raises(UserError, match=says):
         call(**kwargs)
+
+
+def test_further_channels_of_the_condition_start_silent_and_learn():
+    """The copied encoder reads them with zero weights, so it is the U-Net's encoder still."""
+    model = AdaptedUNet(unet=PLAIN).with_adapter("mix", 2, extra_latents=3)
+    params = model.init(jax.random.key(0))
+    kernel = params["adapter"]["conv_in"]["kernel"]
+    assert kernel.shape[2] == model.mix_in_channels == 7
+    np.testing.assert_array_equal(kernel[:, :, :4], params["unet"]["conv_in"]["kernel"])
+    latents = normal(2, 4, 6, 7, seed=3)
+    own = model.condition(params, {"latents": latents})
+    plain = AdaptedUNet(unet=PLAIN, adapter="mix")
+    same = plain.condition({"adapter": params["unet"]}, {"latents": latents[..., :4]})
+    jax.tree.map(np.testing.assert_array_equal, own, same)
+
+    def total(adapter):
+        skips = model.condition({"adapter": adapter}, {"latents": latents}).skips
+        return sum((skip**2).sum() for skip in skips)
+
+    gradient = jax.grad(total)(params["adapter"])["conv_in"]["kernel"]
+    assert (abs(gradient[:, :, 4:]) > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["controlnet", "t2i"])
+def test_adapters_of_pictures_take_further_channels(kind):
+    model = AdaptedUNet(unet=NO_TEXT).with_adapter(kind, 2, image_channels=4)
+    config = model.controlnet if kind == "controlnet" else model.t2i
+    channels = config.conditioning_channels if kind == "controlnet" else config.in_channels
+    assert channels == 4

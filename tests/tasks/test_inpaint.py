@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from codi_jax.checkpoint.directory import load_pipeline, save_pipeline
 from codi_jax.data.images import load_image
 from codi_jax.data.masks import MASKS
 from codi_jax.models.autoencoder import AutoencoderKL
@@ -153,3 +154,12 @@ def test_the_shared_pairs_go_through(shared_data, sampler):
         result = sampler(image, steps=1, mask=mask)
         np.testing.assert_array_equal(result[mask <= 127], image[mask <= 127])
         assert (result != image).any()
+
+
+def test_a_saved_model_is_the_same_and_claims_no_pipeline_in_pytorch(pipeline, tmp_path):
+    save_pipeline(tmp_path / "m", pipeline)
+    again = load_pipeline(tmp_path / "m")
+    assert again.unet.mix_in_channels == pipeline.vae.latent_channels + 1
+    assert again.task == "inpaint" and not (tmp_path / "m" / "pipeline.py").exists()
+    kernels = [p.params["adapter"]["conv_in"]["kernel"] for p in (pipeline, again)]
+    np.testing.assert_array_equal(*kernels)
