@@ -75,7 +75,9 @@ def measure(config: Any, workers: int, seconds: float) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--configs", nargs="+", default=["sr", "canny", "inpaint", "prior"], help="of configs/")
+    parser.add_argument(
+        "--configs", nargs="+", default=["sr", "canny", "inpaint", "prior"], help="of configs/"
+    )
     parser.add_argument("--source", help="as config.data.source; else the bundled photos")
     parser.add_argument("--size", type=int, default=512, help="side of the crops")
     parser.add_argument("--batch-size", type=int, default=8)
