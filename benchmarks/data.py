@@ -1,7 +1,7 @@
 """Images per second that the training data pipeline gives, and the cores that a device needs.
 
     python -m benchmarks.data --output data.json
-    python -m benchmarks.data --configs sr prior --source 'shards/*.array_record' --workers 0 8 16
+    python -m benchmarks.data --configs sr depth --source 'shards/*.array_record' --workers 0 8 16
 
 For each config and number of worker processes: images/s by the clock, which needs a machine that
 is idle, and images/s of one core, by the processor time of all processes together; the smallest of
@@ -75,7 +75,9 @@ def measure(config: Any, workers: int, seconds: float) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--configs", nargs="+", default=["sr", "prior"], help="of configs/")
+    parser.add_argument(
+        "--configs", nargs="+", default=["sr", "canny", "inpaint", "prior"], help="of configs/"
+    )
     parser.add_argument("--source", help="as config.data.source; else the bundled photos")
     parser.add_argument("--size", type=int, default=512, help="side of the crops")
     parser.add_argument("--batch-size", type=int, default=8)
