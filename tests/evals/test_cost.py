@@ -1,0 +1,49 @@
+"""What a step and a picture cost."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from codi_jax import builder
+from codi_jax.evals.cost import sampling_cost, step_cost
+from codi_jax.parallel.mesh import make_mesh
+from configs import sr
+
+
+@pytest.mark.parametrize("adapter", ["mix", "t2i"])
+def test_condition_computed_once_costs_at_most_half_a_pass(adapter):
+    config = sr.get_config("tiny")
+    config.model.adapter = adapter
+    pipeline = builder.initial_params(config, builder.build_pipeline(config, jnp.float32))
+    cost = sampling_cost(pipeline, np.zeros((1, 8, 8, 3), np.uint8), 4)
+    assert 4.0 <= cost["passes"] <= 4.5 and cost["passes"] < cost["passes_recomputed"]
+    assert cost["seconds"] > 0 and cost["gflops"] > 0
+
+
+def test_a_step_costs_flops_memory_and_time():
+    @dataclasses.dataclass
+    class Counter:
+        total: jax.Array
+
+    jax.tree_util.register_dataclass(Counter, ["total"], [])
+
+    def step(state, frozen, batch, key):
+        del key
+        return Counter(state.total + jnp.sum(batch["x"] @ frozen)), {}
+
+    batch = {"x": np.ones((8, 64), np.float32)}
+    cost = step_cost(
+        jax.jit(step),
+        Counter(jnp.zeros(())),
+        jnp.ones((64, 64)),
+        batch,
+        jax.random.key(0),
+        make_mesh(data=1, fsdp=1),
+        repeats=1,
+    )
+    # A product of [8, 64] and [64, 64], and the sum of its entries.
+    assert cost["gflops"] * 1e9 == pytest.approx(2 * 8 * 64 * 64, rel=0.1)
+    assert cost["memory_mb"] > 0 and cost["seconds"] > 0
