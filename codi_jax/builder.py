@@ -23,6 +23,8 @@ from codi_jax.data.sources import SkippingSource, check_source, make_source
 from codi_jax.data.transforms import FillPrompt, Keep
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import schedule_from_config
+from codi_jax.distill.autoencoding import AutoencoderLoss
+from codi_jax.evals.perceptual import load_lpips
 from codi_jax.methods import (
     DISTILLING,
     Loss,
@@ -34,6 +36,7 @@ from codi_jax.methods import (
 )
 from codi_jax.models.adapters import AdaptedUNet
 from codi_jax.models.configs import AutoencoderConfig, UNetConfig
+from codi_jax.models.lpips import LPIPS, SMALLEST
 from codi_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
 from codi_jax.parallel.sharding import param_shardings, state_shardings
 from codi_jax.tasks.base import Task
@@ -219,6 +222,23 @@ def build_loss(config: ConfigDict, pipeline: Pipeline) -> Loss:
     return loss
 
 
+def build_lpips(config: ConfigDict, loss: Loss) -> tuple[LPIPS | None, dict[str, Any]]:
+    """LPIPS on VGG's features, as in training losses usual, and its frozen parameters; neither
+    where the loss does not ask for it.
+
+    Raises:
+        UserError: weights that are absent, or crops that are too small.
+    """
+    if isinstance(loss, AutoencoderLoss) or not loss.perceptual:
+        return None, {}
+    if config.data.size < SMALLEST:
+        raise UserError(
+            f"config.data.size={config.data.size} is too small for LPIPS: at least {SMALLEST}."
+        )
+    model, params = load_lpips("vgg", Path(config.model.lpips_weights).expanduser())
+    return model, {"lpips": params}
+
+
 def build_run(config: ConfigDict) -> Run:
     """Everything but data and files; raises before any long work.
 
@@ -237,9 +257,12 @@ def build_run(config: ConfigDict) -> Run:
     pipeline = build_pipeline(config, dtype)
     loss = build_loss(config, pipeline)
     averages = ema_decays(dict(config.ema), loss)
+    lpips, lpips_params = build_lpips(config, loss)
     pipeline = initial_params(config, pipeline, partial(param_shardings, mesh))
     trainable, frozen = split_params(config, pipeline.params)
     frozen |= frozen_teacher(loss, trainable)
+    if lpips_params:
+        frozen |= jax.device_put(lpips_params, param_shardings(mesh, lpips_params))
     text, null_text, encode_texts = encode_prompt(config, pipeline)
     optimizer = make_optimizer(OptimConfig(**config.optim), config.steps)
 
@@ -249,7 +272,7 @@ def build_run(config: ConfigDict) -> Run:
     shardings = state_shardings(mesh, jax.eval_shape(create, trainable))
     frozen_shardings = param_shardings(mesh, frozen)
     step = make_step(
-        make_objective(loss, pipeline, dtype, text, null_text),
+        make_objective(loss, pipeline, dtype, text, null_text, lpips),
         optimizer,
         averages,
         accumulation=config.accumulation,

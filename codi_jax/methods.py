@@ -17,6 +17,7 @@ from codi_jax.distill.consistency import ConsistencyLoss
 from codi_jax.distill.finetune import DiffusionLoss
 from codi_jax.distill.progressive import GuidedLoss, ProgressiveLoss
 from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.lpips import LPIPS
 from codi_jax.tasks.registry import task_of
 from codi_jax.train.objectives import TEACHER, autoencoder_objective, diffusion_objective
 from codi_jax.train.step import Decay, Objective
@@ -60,11 +61,6 @@ def make_loss(task: str, method: str, options: Mapping[str, Any], pipeline: Pipe
         )
     except TypeError as error:
         raise UserError(f"config.loss={dict(options)} of {method!r}: {error}.") from error
-    if loss.perceptual:
-        raise UserError(
-            f"config.loss={dict(options)} asks for LPIPS, which needs its network's weights "
-            "(vgg.safetensors); training cannot read them yet: choose another distance."
-        )
     return loss
 
 
@@ -74,12 +70,14 @@ def make_objective(
     dtype: Any,
     text: dict[str, Any],
     null_text: dict[str, Any],
+    lpips: LPIPS | None = None,
 ) -> Objective:
-    """``loss`` on batches of pictures; see `diffusion_objective` for the text."""
+    """``loss`` on batches of pictures; see `diffusion_objective` for the text and LPIPS."""
     vae = AutoencoderKL(pipeline.vae, dtype)
     if isinstance(loss, AutoencoderLoss):
         return autoencoder_objective(vae, loss)
-    return diffusion_objective(pipeline, vae, loss, task_of(pipeline).condition, text, null_text)
+    condition = task_of(pipeline).condition
+    return diffusion_objective(pipeline, vae, loss, condition, text, null_text, lpips)
 
 
 def ema_decays(decays: Mapping[str, float], loss: Loss) -> dict[str, Decay]:

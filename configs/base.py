@@ -28,6 +28,7 @@ def base() -> ConfigDict:
                 "prediction_type": "v_prediction",
                 "prompt": "",  # for U-Nets that take text; with columns of the data: "{text}"
                 "time_cond_proj_dim": 0,  # > 0: gives the U-Net a guidance scale to read, so wide
+                "lpips_weights": "~/.cache/codi_jax",  # folder, for losses with "lpips"
                 "remat": False,
             },
             "loss": {},  # the fields of the method's loss class

@@ -1,5 +1,6 @@
 """Every method, as a config value, gives a step; what CoDi's costs; whom the teachers are."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -9,9 +10,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from codi_jax import trees
-from codi_jax.builder import build_loss, build_pipeline, split_params
+from codi_jax.builder import build_loss, build_lpips, build_pipeline, split_params
 from codi_jax.checkpoint.pipeline import with_guidance_input
+from codi_jax.distill.base import LatentLoss
 from codi_jax.methods import check_guidance, ema_decays, frozen_teacher, make_loss, make_objective
+from codi_jax.models.lpips import LPIPS
 from codi_jax.train.objectives import TEACHER, null_condition
 from codi_jax.train.optim import OptimConfig, make_optimizer
 from codi_jax.train.state import create_state
@@ -35,6 +38,7 @@ def abstract(config: ConfigDict) -> Abstract:
     """What ``build_run`` would build; a model to start from is not asked for."""
     base = build_pipeline(config, jnp.float32)
     loss = make_loss(config.task, config.method, config.loss.to_dict(), base)
+    assert isinstance(loss, LatentLoss)
     averages = ema_decays(dict(config.ema), loss)
     optimizer = make_optimizer(OptimConfig(**config.optim), config.steps)
     built = []
@@ -51,7 +55,12 @@ def abstract(config: ConfigDict) -> Abstract:
     key = jax.eval_shape(lambda: jax.random.key(0))
     state, frozen = jax.eval_shape(start, key)
     target = TEACHER if TEACHER in averages else "target"
-    objective = make_objective(loss, built[0], jnp.float32, {}, {})
+    lpips = LPIPS("vgg") if loss.perceptual else None
+    if lpips:
+        pictures = jnp.zeros((1, 32, 32, 3))
+        shapes = jax.eval_shape(lambda k: lpips.init(k, pictures, pictures), key)
+        frozen["lpips"] = shapes["params"]
+    objective = make_objective(loss, built[0], jnp.float32, {}, {}, lpips)
     step = make_step(objective, optimizer, averages, target=target)
     size, scale = config.data.size, config.data.scale
     pictures = {"image": size, "lr": size // scale} if config.task == "sr" else {"image": size}
@@ -142,8 +151,6 @@ def test_variants_and_options_that_do_not_exist() -> None:
         make_loss("prior", "codi", {}, pipeline)
     with pytest.raises(UserError, match="'kind'"):
         make_loss("sr", "consistency", {"kind": 1}, pipeline)
-    with pytest.raises(UserError, match=r"vgg\.safetensors"):
-        make_loss("sr", "consistency", {"distance": "lpips"}, pipeline)
     with pytest.raises(UserError, match="set it to RUN/model"):
         build_loss(tiny("cm"), pipeline)
     with pytest.raises(UserError, match=r"'consistency' distils.*'prior' is none"):
@@ -154,6 +161,24 @@ def test_variants_and_options_that_do_not_exist() -> None:
         check_guidance(guided, False)
     with pytest.raises(UserError, match=r"set config\.loss\.guidance_range"):
         check_guidance(plain, True)
+
+
+def test_lpips_asks_for_its_weights_and_for_pictures_of_its_size(tmp_path: Path) -> None:
+    config = tiny("codi")
+    config.loss.data_space, config.model.lpips_weights = "lpips", str(tmp_path)
+    loss = build_loss(config, build_pipeline(config, jnp.float32))
+    with pytest.raises(UserError, match=r"vgg16.*safetensors is absent"):
+        build_lpips(config, loss)
+    config.data.size = 16
+    with pytest.raises(UserError, match="data.size=16"):
+        build_lpips(config, loss)
+
+
+def test_the_data_term_by_lpips_has_a_step() -> None:
+    config = tiny("codi")
+    config.loss.data_space = "lpips"
+    step, *arguments = abstract(config)
+    assert jax.eval_shape(step, *arguments)[1]["data"].shape == ()
 
 
 def test_null_condition() -> None:

@@ -29,6 +29,28 @@ CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 CLIP_DEVIATION = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
 
+def load_lpips(backbone: str, weights: Path) -> tuple[lpips.LPIPS, dict[str, Array]]:
+    """LPIPS's network and its parameters.
+
+    Args:
+        backbone: "alex" or "vgg".
+        weights: folder of converted files, see :mod:`codi_jax.evals.weights`.
+
+    Raises:
+        UserError: weights that are absent or not the published ones.
+    """
+    file = find_weights(backbone, weights)
+    model = lpips.LPIPS(backbone)
+    example = jnp.zeros((1, 64, 64, 3))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), example, example)["params"]
+    heads = {name: shape for name, shape in shapes.items() if name.startswith("lin")}
+    features = {name: shape for name, shape in shapes.items() if name not in heads}
+    return model, {
+        **load_params(HEADS / f"{backbone}.safetensors", heads),
+        **load_params(file, features),
+    }
+
+
 class Lpips:
     """LPIPS v0.1 of image pairs, on whole frames that are not resized; 0 is best.
 
@@ -41,17 +63,8 @@ class Lpips:
     """
 
     def __init__(self, backbone: str, weights: Path):
-        file = find_weights(backbone, weights)
-        model = lpips.LPIPS(backbone)
-        example = jnp.zeros((1, 64, 64, 3))
-        shapes = jax.eval_shape(model.init, jax.random.key(0), example, example)["params"]
-        heads = {name: shape for name, shape in shapes.items() if name.startswith("lin")}
-        features = {name: shape for name, shape in shapes.items() if name not in heads}
+        model, params = load_lpips(backbone, weights)
         self._devices = Devices(BATCH)
-        params = {
-            **load_params(HEADS / f"{backbone}.safetensors", heads),
-            **load_params(file, features),
-        }
         self._params = self._devices.replicate(params)
         self._apply = jax.jit(
             lambda params, a, b: model.apply({"params": params}, to_signed(a), to_signed(b))

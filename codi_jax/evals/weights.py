@@ -90,7 +90,8 @@ def find_weights(network: str, directory: Path) -> Path:
             f"weights of {network}: {path} is absent. Where PyTorch is installed, {get}run\n"
             f"{conversion_command(network, directory)}\n"
             "(.pth files can run code when they are loaded and are not read here), or give the "
-            "folder that has it by --weights, or leave the metric out by --skip_missing."
+            "folder that has it by --weights (in training config.model.lpips_weights), or leave "
+            "the metric out by --skip_missing."
         )
     found = read_metadata(path).get("sha256", "")
     if not found.startswith(published.sha256):

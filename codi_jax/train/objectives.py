@@ -12,6 +12,7 @@ from codi_jax.distill.base import LatentLoss, Networks, StepContext
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.conditioning import to_signed
 from codi_jax.models.embeddings import Prompt
+from codi_jax.models.lpips import LPIPS
 from codi_jax.train.step import Objective
 from codi_jax.typing import Array, Cond, Params
 
@@ -41,7 +42,7 @@ def diffusion_objective(
     condition: ConditionFn,
     text: Cond | None = None,
     null_text: Cond | None = None,
-    perceptual: Callable[[Array, Array], Array] | None = None,
+    lpips: LPIPS | None = None,
 ) -> Objective:
     """``loss`` on the latents of ``batch["image"]``, given ``condition`` of the batch.
 
@@ -54,7 +55,7 @@ def diffusion_objective(
         text: condition entries [1, ...] that all pictures share: those of the prompt. A batch may
             bring its own, [B, ...].
         null_text: the same entries for no prompt.
-        perceptual: ``(pictures, pictures) -> [B]``, LPIPS.
+        lpips: the network behind "lpips" distances; its parameters are ``params["lpips"]``.
     """
     assert pipeline.unet is not None
     unet = pipeline.unet
@@ -78,13 +79,19 @@ def diffusion_objective(
         cond |= {name: batch[name] for name in Prompt._fields if name in batch}
         cond |= condition(vae, params["vae"], batch)
 
+        def autoencode(values: Array, method: str) -> Array:
+            # Distances of the results are float32, whatever the autoencoder computes in.
+            return vae.apply(frozen_vae, values, method=method).astype(jnp.float32)
+
         networks = Networks(
             predict=unet.predict,
             teacher=lambda z_t, t, c: teacher_unet.predict(start, z_t, t, c),
             null=lambda c: null_condition(c, shared(null_text, len(images))),
-            encode=lambda pictures: vae.apply(frozen_vae, pictures, method="encode"),
-            decode=lambda z: vae.apply(frozen_vae, z, method="decode"),
-            perceptual=perceptual,
+            encode=lambda pictures: autoencode(pictures, "encode"),
+            decode=lambda z: autoencode(z, "decode"),
+            perceptual=(lambda a, b: lpips.apply({"params": params["lpips"]}, a, b))
+            if lpips
+            else None,
         )
         data = {"latents": latents, "cond": cond, "images": images}
         return loss(networks, params, target_params, data, context)
