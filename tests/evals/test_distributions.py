@@ -12,7 +12,7 @@ from codi_jax.typing import UserError
 @pytest.fixture(scope="module")
 def crops():
     photo = data.astronaut()
-    return [photo[y : y + 64, x : x + 64] for y in (0, 150, 300) for x in (0, 150, 300)]
+    return [photo[y : y + 64, x : x + 64] for y in (0, 200) for x in (0, 150, 300)]
 
 
 def test_pyramid_adds_up_and_agrees_with_opencv():
@@ -33,8 +33,8 @@ def test_swd_falls_to_zero_and_grows_with_blur(crops):
         for sigma in (0.7, 1.5, 3)
     ]
     assert 0 < values[0] < values[1] < values[2]
-    assert swd(crops[:4], crops[4:8]) == swd(crops[:4], crops[4:8])
-    assert swd(crops[:4], crops[4:8]) != swd(crops[:4], crops[4:8], seed=1)
+    assert swd(crops[:2], crops[2:4]) == swd(crops[:2], crops[2:4])
+    assert swd(crops[:2], crops[2:4]) != swd(crops[:2], crops[2:4], seed=1)
 
 
 def test_swd_ignores_the_contrast_of_a_whole_set(crops):
