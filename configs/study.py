@@ -16,6 +16,7 @@ model, sampled how, in how many steps.
 """
 
 from functools import partial
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -79,12 +80,12 @@ def _stage(
 def _stages(run: ConfigDict) -> dict[str, object]:
     stage = partial(_stage, run)
     # One time for each picture: a few hundred draws of one for the batch are few.
-    per_picture = {"loss__time_per": "sample", "loss__min_snr_gamma": 5.0}
+    per_picture: dict[str, Any] = {"loss__time_per": "sample", "loss__min_snr_gamma": 5.0}
     # The times that 1, 2, 4 and 8 steps sample at, and no others.
-    grid = {**per_picture, "loss__dt": 1, "loss__grid_steps": 8}
+    grid: dict[str, Any] = {**per_picture, "loss__dt": 1, "loss__grid_steps": 8}
     codi, pe_codi = partial(stage, "codi", **grid), partial(stage, "pe_codi", **grid)
     # 16, 8 and 4 steps: the tables compare at 4.
-    halvings = {"loss__steps_per_stage": run.get_ref("steps") // 2 // 3}
+    halvings: dict[str, Any] = {"loss__steps_per_stage": run.get_ref("steps") // 2 // 3}
 
     return {
         "ldm": stage("finetune"),
