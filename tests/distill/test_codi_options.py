@@ -91,17 +91,18 @@ def test_guidance_in_both_networks():
         np.testing.assert_allclose(guided[name], plain[name], rtol=1e-3, err_msg=name)
 
 
-def test_min_snr_weights_errors_of_x_and_eps_alike():
+def test_min_snr_weights_errors_of_x_and_eps_alike_above_the_floor():
     t = np.array([0, 300, 700, 999])
     alpha, sigma = (level.reshape(-1) for level in levels(t))
     snr = alpha**2 / sigma**2
     assert snr[0] > 5 > snr[-1]
     arrays = jnp.asarray(alpha, jnp.float32), jnp.asarray(sigma, jnp.float32)
     x, eps = (min_snr_weight(*arrays, 5.0, space) for space in ("x", "eps"))
-    np.testing.assert_allclose(x, np.minimum(snr, 5), rtol=1e-3)
-    np.testing.assert_allclose(eps * snr, x, rtol=1e-3)
+    np.testing.assert_allclose(x, np.clip(snr, 1, 5), rtol=1e-3)
+    above = snr >= 1
+    np.testing.assert_allclose((eps * snr)[above], x[above], rtol=1e-3)
     zero = jnp.zeros(1), jnp.ones(1)  # zero terminal SNR
-    assert float(min_snr_weight(*zero, 5.0, "x")[0]) == 0.0
+    assert float(min_snr_weight(*zero, 5.0, "x")[0]) == 1.0  # what one-step sampling starts at
     assert float(min_snr_weight(*zero, 5.0, "eps")[0]) == 1.0
     predict = Recorder()
     loss = CoDiLoss(**SETTINGS, min_snr_gamma=5.0, data_weight=0.5, time_per="sample")
@@ -109,7 +110,7 @@ def test_min_snr_weights_errors_of_x_and_eps_alike():
     alpha, sigma = (level.reshape(-1) for level in levels(predict.calls[0][2]))
     snr = alpha**2 / sigma**2
     expected = np.minimum(1, 5 / snr) * result["consistency"]
-    expected = expected + 0.5 * np.minimum(snr, 5) * result["data"]
+    expected = expected + 0.5 * np.clip(snr, 1, 5) * result["data"]
     np.testing.assert_allclose(result["loss"], expected, rtol=1e-3)
 
 
