@@ -235,8 +235,8 @@ class Sampler:
             unread = (prompt is not None or guided) and not task_reads_prompt
             if unread or negative_prompt is not None:
                 raise UserError(
-                    f"prompt={prompt!r}, negative_prompt={negative_prompt!r}, or guidance: this "
-                    "model has no text encoder; leave them out."
+                    f"prompt={prompt!r}, negative_prompt={negative_prompt!r}, or a guidance_scale "
+                    "other than 1: this model has no text encoder; leave them out."
                 )
             return {}, {} if guided else None
         text = self.encode_prompt([prompt or ""])
