@@ -36,8 +36,6 @@ from codi_jax.evals.statistics import bootstrap_interval
 from codi_jax.evals.study_report import write_report
 from codi_jax.typing import UserError
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Path of the config: configs/study.py")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of everything that the study writes")
 #: The stages whose cost is compared: one of each kind of training step.
 COSTS = ("ldm", "codi", "pe_mix", "pe_controlnet", "pe_t2i", "cm", "cm_frozen", "gd2")
 
@@ -212,10 +210,17 @@ def _file_name(row: Mapping[str, Any]) -> str:
     return "_".join((row["stage"], *map(str, row["sampler"].values())))
 
 
+def _define_flags() -> None:
+    """Not at import: other commands, which may be imported beside this, have the same flags."""
+    config_flags.DEFINE_config_file("config", None, "Path of the config: configs/study.py")
+    flags.DEFINE_string("workdir", None, "Directory of everything that the study writes")
+
+
 def _main(_: list[str]) -> None:
-    if _CONFIG.value is None or _WORKDIR.value is None:
+    args = flags.FLAGS
+    if args.config is None or args.workdir is None:
         raise UserError("give --config=configs/study.py and --workdir=DIR; see --help.")
-    study = Study(_CONFIG.value, Path(_WORKDIR.value))
+    study = Study(args.config, Path(args.workdir))
     results = study.run()
     losses = {name: study.workdir / name / "metrics.jsonl" for name in study.stages()}
     report = Path(study.config.report)
@@ -225,4 +230,5 @@ def _main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    _define_flags()
     cli.run(_main)
