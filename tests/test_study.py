@@ -40,7 +40,7 @@ def test_an_ablation_changes_one_thing():
         found = config.stages[name].config.copy_and_resolve_references()
         return found.to_dict() | {f"loss.{k}": v for k, v in found.loss.items()} | {"loss": None}
 
-    ours = flat("codi")
+    ours = flat("grid")
     for name, changed in {
         "ddim_v": {"loss.predictor"},
         "no_guidance": {"loss.data_weight"},
