@@ -1,41 +1,64 @@
 """What the configs of the conditional tasks share. Not a config itself."""
 
+from collections.abc import Callable, Mapping
+
 from ml_collections import ConfigDict
 
 from configs.base import base
 from configs.methods import METHODS, apply_method
-from configs.sr import CHECKPOINTS, make_full_size, make_tiny
 
+#: Hugging Face ids of the priors.
+CHECKPOINTS = {
+    "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "sd21": "stabilityai/stable-diffusion-2-1",
+}
 VARIANTS = ("default", "tiny", *CHECKPOINTS)
 
 
-def conditional(task: str, variants: str) -> ConfigDict:
+def conditional(
+    task: str,
+    variants: str,
+    *,
+    steps: int = 300,
+    scale: int = 1,
+    own: Mapping[str, Callable[[ConfigDict], None]] | None = None,
+) -> ConfigDict:
     """CoDi of ``task`` with the embedded prior in minutes on a CPU, or changes of that: one of
     :data:`VARIANTS` or of the methods, or several with commas between.
+
+    Args:
+        task: ``config.task``.
+        variants: what to make of it.
+        steps: of the default.
+        scale: ``config.data.scale``.
+        own: variants of this task alone, changes of a config.
 
     Raises:
         ValueError: no such variant.
     """
     config = base()
     config.task = task
-    config.data.scale = 1
-    config.steps, config.batch_size = 300, 16
+    config.data.scale = scale
+    config.steps, config.batch_size = steps, 16
     config.model.pretrained, config.model.adapter = "prior", "mix"
     config.optim.learning_rate = 1e-3
     config.optim.decay = "cosine"
     config.optim.mu_multiplier = 20.0
     config.ema.eval = 0.98
-    config.eval.every = config.checkpoint.every = 150
+    config.eval.every = config.checkpoint.every = steps // 2
     apply_method(config, "codi")
+    own = own or {}
     for variant in variants.split(","):
         if variant in METHODS:
             apply_method(config, variant)
+        elif variant in own:
+            own[variant](config)
         elif variant == "tiny":
-            make_tiny(config)
+            _make_tiny(config)
         elif variant in CHECKPOINTS:
-            make_full_size(config, CHECKPOINTS[variant])
+            _make_full_size(config, CHECKPOINTS[variant])
         elif variant != "default":
-            known = ", ".join((*VARIANTS, *METHODS))
+            known = ", ".join((*VARIANTS, *own, *METHODS))
             raise ValueError(f"unknown variant {variant!r}: choose from {known}")
     return config
 
@@ -43,3 +66,50 @@ def conditional(task: str, variants: str) -> ConfigDict:
 def with_text(variants: str) -> bool:
     """Whether a prior with a text encoder is among ``variants``."""
     return any(variant in CHECKPOINTS for variant in variants.split(","))
+
+
+def _make_full_size(config: ConfigDict, checkpoint: str) -> None:
+    config.model.pretrained, config.model.remat = checkpoint, True
+    config.steps, config.batch_size = 50_000, 64
+    config.data.size = config.eval.size = 512
+    if config.method == "codi":
+        config.loss.dt = 1
+    config.optim.learning_rate, config.optim.warmup_steps = 1e-5, 1000
+    config.optim.decay = "constant"
+    config.ema.eval = 0.9995
+    config.eval.every, config.checkpoint.every, config.log_every = 5_000, 1_000, 50
+
+
+def _make_tiny(config: ConfigDict) -> None:
+    config.steps, config.batch_size, config.data.size = 8, 8, 32
+    config.eval.count, config.eval.size, config.log_every = 2, 32, 2
+    config.eval.every = config.checkpoint.every = 4
+    config.model.pretrained = ""
+    config.model.vae = ConfigDict(
+        {
+            "block_out_channels": (8, 16),
+            "layers_per_block": 1,
+            "norm_num_groups": 4,
+            "scaling_factor": 1.0,
+        }
+    )
+    config.model.unet = ConfigDict(
+        {
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+            "block_out_channels": (16, 32),
+            "layers_per_block": 1,
+            "attention_head_dim": 2,
+            "norm_num_groups": 8,
+            "cross_attention_dim": None,
+        }
+    )
+    config.model.scheduler = ConfigDict(
+        {
+            "num_train_timesteps": 1000,
+            "beta_start": 0.00085,
+            "beta_end": 0.012,
+            "beta_schedule": "scaled_linear",
+            "rescale_betas_zero_snr": True,
+        }
+    )
