@@ -1,5 +1,6 @@
 """What the command lines share: a UserError is one line and exit status 2."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -19,6 +20,14 @@ def run(main: Callable[[list[str]], None]) -> None:
             _fail(str(error))
 
     app.run(guarded, flags_parser=_parse)
+
+
+def join_processes() -> None:
+    """Join the other processes of this command, where the launcher set ``CODI_DISTRIBUTED=1``."""
+    if os.environ.get("CODI_DISTRIBUTED") == "1":
+        import jax  # not above: prepare's workers import this module and must start fast
+
+        jax.distributed.initialize()
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -255,8 +255,7 @@ def _main(_: list[str]) -> None:
     if _BORDER.value < 0:
         raise UserError(f"--border={_BORDER.value}: give 0 or more pixels.")
     steps, versus, output = _steps(), _versus(), Path(_OUTPUT.value)
-    if os.environ.get("CODI_DISTRIBUTED") == "1":
-        jax.distributed.initialize()
+    cli.join_processes()
     weights = Path(_WEIGHTS.value).expanduser()
     networks = Networks(_METRICS.value, weights, _CLIP.value, _SKIP.value)
     if checkpoint is not None:

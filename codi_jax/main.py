@@ -8,10 +8,8 @@ The same command run again goes on from the last checkpoint. Any key of the conf
 the command line as --config.KEY=VALUE.
 """
 
-import os
 from pathlib import Path
 
-import jax
 from absl import flags
 from ml_collections import config_flags
 
@@ -26,8 +24,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of everything that th
 def _main(_: list[str]) -> None:
     if _CONFIG.value is None or _WORKDIR.value is None:
         raise UserError("give --config=configs/sr.py and --workdir=DIR; see --help.")
-    if os.environ.get("CODI_DISTRIBUTED") == "1":
-        jax.distributed.initialize()
+    cli.join_processes()
     train(_CONFIG.value, Path(_WORKDIR.value))
 
 

@@ -24,7 +24,6 @@ from tqdm import tqdm
 from codi_jax import builder, cli, runner
 from codi_jax.checkpoint.files import load_json, save_json
 from codi_jax.checkpoint.pipeline import Pipeline
-from codi_jax.data.images import resize
 from codi_jax.data.pipeline import eval_batch
 from codi_jax.data.sources import make_source
 from codi_jax.diffusion.sampler_config import SamplerConfig
@@ -45,6 +44,7 @@ class Study:
 
     def __init__(self, config: ConfigDict, workdir: Path):
         self.config, self.workdir = config, workdir
+        self.task = builder.build_task(config.run)
         self._samplers: list[tuple[Pipeline, PictureSampler]] = []
         unknown = {row["stage"] for row in config.rows} - set(config.stages)
         if unknown:
@@ -132,9 +132,7 @@ class Study:
 
     def bicubic(self) -> dict[str, Any]:
         """The same scores for plain enlargement."""
-        truth = self.batch["image"]
-        enlarged = [resize(lr, truth.shape[1:3], "bicubic") for lr in self.batch["lr"]]
-        return summary(np.stack(enlarged), truth)
+        return summary(self.task.baselines(self.batch)["bicubic"], self.batch["image"])
 
     def cost(self, name: str) -> dict[str, float]:
         """FLOPs, memory and time of one training step of a stage."""
@@ -142,7 +140,7 @@ class Study:
         if not path.exists():
             config = self.stage_config(name)
             data, _ = builder.build_data(config)
-            batch = {key: value for key, value in next(data).items() if key in ("image", "lr")}
+            batch = {name: value for name, value in next(data).items() if name in self.task.arrays}
             data.close()
             run = builder.build_run(config)
             save_json(path, step_cost(run.step, run.state, run.frozen, batch, run.key, run.mesh))
@@ -158,7 +156,8 @@ class Study:
 
     def run(self) -> dict[str, Any]:
         """Train, score, measure; the content of ``results.json``."""
-        for name in self.stages():
+        stages = list(self.stages())
+        for name in stages:
             print(f"stage {name}", file=sys.stderr)
             self.train(name)
         cells = [(row, n) for row in self.config.rows for n in row["steps"]]
@@ -166,7 +165,7 @@ class Study:
         for row, n in tqdm(cells, unit="cell"):
             shown = {"label": row["label"], "table": row["table"], "steps": n}
             rows.append({**shown, "scores": self.score(row, n)})
-        costs = {name: self.cost(name) for name in COSTS if name in set(self.stages())}
+        costs = {name: self.cost(name) for name in COSTS if name in stages}
         results = {
             "images": len(self.batch["image"]),
             "size": self.config.eval.size,
@@ -188,8 +187,7 @@ class Study:
     def columns(self, steps: int = 4) -> dict[str, list[np.ndarray]]:
         """The report's pictures side by side: one column per method."""
         batch = self.shown
-        size = batch["image"].shape[1:3]
-        shown = {"bicubic": [resize(lr, size, "bicubic") for lr in batch["lr"]]}
+        shown = {name: list(images) for name, images in self.task.baselines(batch).items()}
         for row in self.config.rows:
             if row["table"] == "methods" and steps in row["steps"]:
                 images = self.pictures(row["stage"], steps, row["sampler"], batch["lr"])

@@ -77,7 +77,7 @@ def sampling_cost(pipeline: Pipeline, lr: Any, steps: int) -> dict[str, float]:
     sampler = PictureSampler(pipeline)
     cond = sampler.image_condition(params["vae"], {"lr": lr})
     z, t = jnp.zeros_like(cond["latents"]), jnp.zeros((1,), jnp.int32)
-    features = network.condition(params, cond)
+    features = jax.eval_shape(network.condition, params, cond)  # FLOPs need shapes alone
     condition = _flops(network.condition, params, cond)
     call = _flops(network.predict, params, z, t, {**cond, "features": features})
     plain = _flops(dataclasses.replace(network, adapter="none").predict, params, z, t, {})
