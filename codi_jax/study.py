@@ -30,6 +30,7 @@ from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.evals.cost import sampling_cost, step_cost
 from codi_jax.evals.distributions import swd
 from codi_jax.evals.image_metrics import scores_per_image
+from codi_jax.evals.perceptual import Lpips
 from codi_jax.evals.sampling import PictureSampler
 from codi_jax.evals.statistics import bootstrap_interval
 from codi_jax.evals.study_report import write_report
@@ -45,6 +46,8 @@ class Study:
     def __init__(self, config: ConfigDict, workdir: Path):
         self.config, self.workdir = config, workdir
         self.task = builder.build_task(config.run)
+        weights = config.eval.weights
+        self.lpips = Lpips("alex", Path(weights).expanduser()) if weights else None
         self._samplers: list[tuple[Pipeline, PictureSampler]] = []
         unknown = {row["stage"] for row in config.rows} - set(config.stages)
         if unknown:
@@ -72,12 +75,16 @@ class Study:
         yield from seen
 
     def train(self, name: str) -> None:
-        """One stage, unless its results are there."""
+        """One stage, unless its results are there.
+
+        Raises:
+            UserError: they are of another config.
+        """
         workdir = self.workdir / name
+        runner.check_workdir(self.stage_config(name), workdir)
         if not (workdir / "results.json").exists():
             begin = time.monotonic()
-            config = self.stage_config(name)
-            runner.train(config, workdir)
+            runner.train(self.stage_config(name), workdir)
             save_json(workdir / "time.json", {"seconds": time.monotonic() - begin})
 
     @functools.cached_property
@@ -126,13 +133,13 @@ class Study:
         if path.exists():
             return load_json(path)
         images = self.pictures(row["stage"], steps, row["sampler"], self.batch["lr"])
-        scores = summary(images, self.batch["image"])
+        scores = summary(images, self.batch["image"], self.lpips)
         save_json(path, scores)
         return scores
 
     def bicubic(self) -> dict[str, Any]:
         """The same scores for plain enlargement."""
-        return summary(self.task.baselines(self.batch)["bicubic"], self.batch["image"])
+        return summary(self.task.baselines(self.batch)["bicubic"], self.batch["image"], self.lpips)
 
     def cost(self, name: str) -> dict[str, float]:
         """FLOPs, memory and time of one training step of a stage."""
@@ -195,10 +202,13 @@ class Study:
         return {**shown, "ground truth": list(batch["image"])}
 
 
-def summary(images: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+def summary(images: np.ndarray, truth: np.ndarray, lpips: Lpips | None = None) -> dict[str, Any]:
     """Metric -> mean and 95% bootstrap interval over the pictures; SWD is one number of the set."""
     scores: dict[str, Any] = {}
-    for name, values in scores_per_image(list(images), list(truth)).items():
+    per_image = scores_per_image(list(images), list(truth))
+    if lpips is not None:
+        per_image["lpips_alex"] = lpips(list(images), list(truth))
+    for name, values in per_image.items():
         low, high = bootstrap_interval(values)
         scores[name] = {"mean": float(np.mean(values)), "low": low, "high": high}
     return {**scores, "swd": {"mean": swd(list(images), list(truth))}}

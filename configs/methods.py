@@ -46,7 +46,8 @@ def _codi(config: ConfigDict, trainable: str = EVERYTHING, **loss: Any) -> None:
         "data_weight": 1.0,
         "data_space": "latent",
         "dt": config.loss.get("dt", 20),
-        "time_per": "batch",
+        "time_per": config.loss.get("time_per", "batch"),
+        "min_snr_gamma": config.loss.get("min_snr_gamma", None),
     }
     _set(config, "codi", {**common, **loss}, trainable, 0.95)
 
@@ -56,11 +57,11 @@ def _pe_codi(config: ConfigDict) -> None:
 
 
 def _paper(config: ConfigDict) -> None:
-    _codi(config, dt=1)
+    _codi(config, dt=1, time_per="batch", min_snr_gamma=None)
 
 
 def _google_research(config: ConfigDict) -> None:
-    _codi(config, dt=20, time_per="sample", consistency_space="x")
+    _codi(config, dt=20, time_per="sample", min_snr_gamma=None, consistency_space="x")
 
 
 def _fast_codi(config: ConfigDict) -> None:

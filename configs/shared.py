@@ -46,6 +46,9 @@ def conditional(
     config.optim.mu_multiplier = 20.0
     config.ema.eval = 0.98
     config.eval.every = config.checkpoint.every = steps // 2
+    # For runs of minutes. A few hundred draws of one t per batch are few; and the plain d_x, which
+    # is in latents, leaves the last sampling steps untrained (docs/study.md).
+    config.loss = ConfigDict({"time_per": "sample", "min_snr_gamma": 5.0})
     apply_method(config, "codi")
     own = own or {}
     for variant in variants.split(","):
@@ -73,7 +76,7 @@ def _make_full_size(config: ConfigDict, checkpoint: str) -> None:
     config.steps, config.batch_size = 50_000, 64
     config.data.size = config.eval.size = 512
     if config.method == "codi":
-        config.loss.dt = 1
+        config.loss.dt, config.loss.time_per, config.loss.min_snr_gamma = 1, "batch", None
     config.optim.learning_rate, config.optim.warmup_steps = 1e-5, 1000
     config.optim.decay = "constant"
     config.ema.eval = 0.9995

@@ -41,7 +41,13 @@ def get_config(variant: str = "default") -> ConfigDict:
             "run": run,
             "stages": _stages(run),
             "rows": _rows(),
-            "eval": {"count": 32, "size": 128, "batch": 16, "seed": 1},
+            "eval": {
+                "count": 32,
+                "size": 128,
+                "batch": 16,
+                "seed": 1,
+                "weights": "",  # folder with AlexNet, for LPIPS: docs/metrics.md
+            },
             "shown": "skimage",  # the report's pictures: photos that may be published
             "report": "docs",  # folder of results.md and images/
         }
@@ -79,17 +85,15 @@ def _stage(
 
 def _stages(run: ConfigDict) -> dict[str, object]:
     stage = partial(_stage, run)
-    # One time for each picture: a few hundred draws of one for the batch are few.
-    per_picture: dict[str, Any] = {"loss__time_per": "sample", "loss__min_snr_gamma": 5.0}
     # The times that 1, 2, 4 and 8 steps sample at, and no others.
-    grid: dict[str, Any] = {**per_picture, "loss__dt": 1, "loss__grid_steps": 8}
+    grid: dict[str, Any] = {"loss__dt": 1, "loss__grid_steps": 8}
     codi, pe_codi = partial(stage, "codi", **grid), partial(stage, "pe_codi", **grid)
     # 16, 8 and 4 steps: the tables compare at 4.
     halvings: dict[str, Any] = {"loss__steps_per_stage": run.get_ref("steps") // 2 // 3}
 
     return {
         "ldm": stage("finetune"),
-        "codi": stage("codi", **per_picture),  # all times, dt = 20
+        "codi": stage("codi"),  # all times, dt = 20
         "grid": codi(),
         "pe_mix": pe_codi(),
         "pe_controlnet": pe_codi(model__adapter="controlnet"),
@@ -164,4 +168,4 @@ def _make_tiny(config: ConfigDict) -> None:
         del config.stages[name]
     config.rows = tuple(row for row in config.rows if row["stage"] in keep)
     config.run.steps, config.run.eval.count = 4, 1
-    config.eval = ConfigDict({"count": 2, "size": 32, "batch": 2, "seed": 1})
+    config.eval = ConfigDict({**config.eval, "count": 2, "size": 32, "batch": 2})

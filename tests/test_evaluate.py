@@ -26,6 +26,8 @@ from codi_jax.sample import Sampler
 from codi_jax.typing import UserError
 from configs import sr
 
+pytestmark = pytest.mark.xdist_group("evaluate")
+
 ROOT = Path(__file__).parents[1]
 SETTING = Setting(source="skimage", count=3, crop=32)
 

@@ -10,18 +10,29 @@ from matplotlib.figure import Figure
 
 from codi_jax.evals.pictures import grid
 from codi_jax.evals.plots import metric_vs_metric, quality_vs_steps, save_figure
+from codi_jax.evals.scoring import METRICS
 
 Rows = Sequence[Mapping[str, Any]]
-#: Metric -> heading, whether more is better, decimals.
-METRICS: dict[str, tuple[str, bool, int]] = {
-    "psnr": ("PSNR", True, 2),
-    "ssim": ("SSIM", True, 3),
-    "gmsd": ("GMSD", False, 4),
-    "haarpsi": ("HaarPSI", True, 4),
-    "swd": ("SWD", False, 1),
+#: Metric -> heading and decimals; those that were not measured are left out.
+HEADINGS: dict[str, tuple[str, int]] = {
+    "psnr": ("PSNR", 2),
+    "ssim": ("SSIM", 3),
+    "gmsd": ("GMSD", 4),
+    "haarpsi": ("HaarPSI", 4),
+    "lpips_alex": ("LPIPS", 4),
+    "swd": ("SWD", 1),
 }
-#: What the paper's order is judged by: a perceptual and a distribution measure.
-PERCEPTUAL, DISTRIBUTION = "haarpsi", "swd"
+DISTRIBUTION = "swd"
+
+
+def _up(metric: str) -> bool:
+    return METRICS[metric].higher_is_better
+
+
+def perceptual(scores: Mapping[str, Any]) -> str:
+    """What the paper's order is judged by beside :data:`DISTRIBUTION`: the paper's own measure,
+    LPIPS, where its network's weights were given, else HaarPSI."""
+    return "lpips_alex" if "lpips_alex" in scores else "haarpsi"
 
 
 def value(rows: Rows, label: str, steps: int, metric: str, table: str = "methods") -> float:
@@ -33,9 +44,10 @@ def value(rows: Rows, label: str, steps: int, metric: str, table: str = "methods
 
 
 def table(rows: Rows, bicubic: Mapping[str, Any] | None = None) -> str:
-    """Markdown: a line per row; 95% intervals of the per-picture metrics in brackets."""
-    headings = [f"{name} {'↑' if up else '↓'}" for name, up, _ in METRICS.values()]
-    lines = [f"| method | steps | {' | '.join(headings)} |", "|---|---|" + "---|" * len(METRICS)]
+    """Markdown: a line per row; 95% intervals of the perceptual metric in brackets."""
+    metrics = [name for name in HEADINGS if name in rows[0]["scores"]]
+    headings = [f"{HEADINGS[name][0]} {'↑' if _up(name) else '↓'}" for name in metrics]
+    lines = [f"| method | steps | {' | '.join(headings)} |", "|---|---|" + "---|" * len(metrics)]
     if bicubic:
         lines.append(f"| bicubic | - | {' | '.join(_cells(bicubic))} |")
     lines += [
@@ -46,10 +58,12 @@ def table(rows: Rows, bicubic: Mapping[str, Any] | None = None) -> str:
 
 def _cells(scores: Mapping[str, Any]) -> list[str]:
     cells = []
-    for name, (_, _, decimals) in METRICS.items():
+    for name, (_, decimals) in HEADINGS.items():
+        if name not in scores:
+            continue
         score = scores[name]
         text = f"{score['mean']:.{decimals}f}"
-        if "low" in score and name == PERCEPTUAL:
+        if name == perceptual(scores):
             text += f" [{score['low']:.{decimals}f}, {score['high']:.{decimals}f}]"
         cells.append(text)
     return cells
@@ -57,23 +71,26 @@ def _cells(scores: Mapping[str, Any]) -> list[str]:
 
 def order(rows: Rows, ours: str = "CoDi") -> str:
     """Markdown: the paper's claims, each with the figures that speak for or against it."""
-    lines = ["| claim | perceptual (HaarPSI) | distribution (SWD) |", "|---|---|---|"]
+    metrics = (perceptual(rows[0]["scores"]), DISTRIBUTION)
+    names = [HEADINGS[metric][0] for metric in metrics]
+    lines = [f"| claim | perceptual ({names[0]}) | distribution ({names[1]}) |", "|---|---|---|"]
     others = [r["label"] for r in rows if r["steps"] == 4 and r["table"] == "methods"]
     for other in others:
         if other == ours:
             continue
         cells = []
-        for metric in (PERCEPTUAL, DISTRIBUTION):
-            _, up, decimals = METRICS[metric]
+        for metric in metrics:
+            decimals = HEADINGS[metric][1]
             a, b = value(rows, ours, 4, metric), value(rows, other, 4, metric)
-            holds = a > b if up else a < b
+            holds = a > b if _up(metric) else a < b
             cells.append(f"{_verdict(holds)}: {a:.{decimals}f} against {b:.{decimals}f}")
         lines.append(f"| {ours} at 4 steps beats {other} at 4 | {' | '.join(cells)} |")
     try:
-        a, b = value(rows, ours, 4, PERCEPTUAL), value(rows, "LDM-SR", 50, PERCEPTUAL)
+        a, b = value(rows, ours, 4, metrics[0]), value(rows, "LDM-SR", 50, metrics[0])
     except KeyError:
         return "\n".join(lines)
-    near = f"{_verdict(a >= 0.9 * b)}: {a:.4f} against {b:.4f} ({a / b - 1:+.1%})"
+    holds = a >= 0.9 * b if _up(metrics[0]) else a <= 1.1 * b
+    near = f"{_verdict(holds)}: {a:.4f} against {b:.4f} ({a / b - 1:+.1%})"
     lines.append(f"| {ours} at 4 steps is within 10% of LDM-SR at 50 | {near} | - |")
     return "\n".join(lines)
 
@@ -165,16 +182,18 @@ def write_report(
         name: [row for row in results["rows"] if row["table"] == name]
         for name in ("methods", "ablations")
     }
+    judge = perceptual(results["bicubic"])
     for name, rows in tables.items():
-        shown = {metric: METRICS[metric][1] for metric in (PERCEPTUAL, "psnr", DISTRIBUTION)}
+        shown = {metric: _up(metric) for metric in (judge, "psnr", DISTRIBUTION)}
         bicubic = {"bicubic": _means(results["bicubic"])}
         quality_vs_steps(curves(rows), shown, images / f"study_{name}.png", bicubic)
-    versus = (DISTRIBUTION, PERCEPTUAL)
-    metric_vs_metric(curves(tables["methods"]), *versus, images / "study_metrics.png")
+    versus = curves(tables["methods"])
+    metric_vs_metric(versus, DISTRIBUTION, judge, images / "study_metrics.png")
     plot_losses(losses, images / "study_losses.png")
     grid(columns, images / "study_pictures.png")
     text = _TEXT.format(
         command=command,
+        perceptual=HEADINGS[judge][0],
         methods=table(tables["methods"], results["bicubic"]),
         ablations=table(tables["ablations"]),
         order=order(results["rows"]),
@@ -193,9 +212,9 @@ method of two stages {steps} in all. Device: {device}. All are scored on the sam
 held-out crops of {size} px, reduced by 4 bicubically. This is a small scale: the *order* is what it
 can show, not how good the methods are. [study.md](study.md) says how to read it.
 
-HaarPSI is the perceptual measure, SWD (sliced Wasserstein distance on Laplacian pyramids) the one
-of distributions; [metrics.md](metrics.md) defines them. Brackets: 95% bootstrap intervals over the
-pictures.
+{perceptual} is the perceptual measure, SWD (sliced Wasserstein distance on Laplacian pyramids) the
+one of distributions; [metrics.md](metrics.md) defines them. Brackets: 95% bootstrap intervals over
+the pictures.
 
 ## Does the paper's order hold?
 
@@ -206,7 +225,7 @@ pictures.
 {methods}
 
 ![Quality against steps](images/study_methods.png)
-![SWD against HaarPSI, a point per number of steps](images/study_metrics.png)
+![SWD against {perceptual}, a point per number of steps](images/study_metrics.png)
 
 Photos that come with scikit-image, four steps:
 

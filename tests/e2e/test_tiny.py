@@ -22,6 +22,8 @@ from codi_jax.sample import Sampler
 from codi_jax.typing import UserError
 from configs import autoencoder, prior, sr
 
+pytestmark = pytest.mark.xdist_group("tiny")
+
 ROOT = Path(__file__).parents[2]
 
 

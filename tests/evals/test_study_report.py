@@ -3,27 +3,28 @@ import json
 import numpy as np
 import pytest
 
-from codi_jax.evals.study_report import METRICS, cost_table, order, table, write_report
+from codi_jax.evals.scoring import METRICS
+from codi_jax.evals.study_report import HEADINGS, cost_table, order, table, write_report
 
 
-def scores(haarpsi: float, swd: float) -> dict:
-    values = dict.fromkeys(METRICS, 1.0) | {"haarpsi": haarpsi, "swd": swd}
+def scores(lpips: float, swd: float) -> dict:
+    values = dict.fromkeys(HEADINGS, 1.0) | {"lpips_alex": lpips, "swd": swd}
     return {
         name: {"mean": value, "low": value - 0.1, "high": value + 0.1}
         for name, value in values.items()
     }
 
 
-def row(label: str, steps: int, haarpsi: float, swd: float, table: str = "methods") -> dict:
-    return {"label": label, "steps": steps, "table": table, "scores": scores(haarpsi, swd)}
+def row(label: str, steps: int, lpips: float, swd: float, table: str = "methods") -> dict:
+    return {"label": label, "steps": steps, "table": table, "scores": scores(lpips, swd)}
 
 
 ROWS = [
-    row("LDM-SR", 4, 0.80, 50.0),
-    row("LDM-SR", 50, 0.95, 20.0),
-    row("CM-II", 4, 0.95, 30.0),
-    row("CoDi", 4, 0.90, 40.0),
-    row("CoDi", 4, 0.90, 40.0, "ablations"),
+    row("LDM-SR", 4, 0.30, 50.0),
+    row("LDM-SR", 50, 0.19, 20.0),
+    row("CM-II", 4, 0.15, 30.0),
+    row("CoDi", 4, 0.20, 40.0),
+    row("CoDi", 4, 0.20, 40.0, "ablations"),
 ]
 
 
@@ -33,13 +34,13 @@ def test_order_says_where_it_holds_and_where_not():
     assert ldm.count("yes") == 2 and "**no**" not in ldm
     assert cm.count("**no**") == 2 and "yes" not in cm
     near = next(x for x in lines if "within 10%" in x)
-    assert "yes" in near and "-5.3%" in near
+    assert "yes" in near and "+5.3%" in near
 
 
 def test_table_has_a_line_per_row_and_intervals():
     text = table(ROWS, scores(0.5, 60.0))
     assert len(text.splitlines()) == 2 + 1 + len(ROWS)
-    assert "0.9000 [0.8000, 1.0000]" in text and "| bicubic | - |" in text
+    assert "0.2000 [0.1000, 0.3000]" in text and "| bicubic | - |" in text
 
 
 def test_costs_are_relative_to_fine_tuning():
@@ -76,7 +77,15 @@ def test_report_is_written_with_its_pictures(tmp_path):
         assert (tmp_path / "images" / f"study_{name}.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", HEADINGS)
 def test_directions_are_in_the_headings(metric):
-    name, up, _ = METRICS[metric]
-    assert f"{name} {'↑' if up else '↓'}" in table(ROWS)
+    up = METRICS[metric].higher_is_better
+    assert f"{HEADINGS[metric][0]} {'↑' if up else '↓'}" in table(ROWS)
+
+
+def test_lpips_is_the_judge_where_it_was_measured():
+    assert "perceptual (LPIPS)" in order(ROWS)
+    without = [{**r, "scores": dict(r["scores"])} for r in ROWS]
+    for r in without:
+        del r["scores"]["lpips_alex"]
+    assert "perceptual (HaarPSI)" in order(without) and "LPIPS" not in table(without)

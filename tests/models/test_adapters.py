@@ -15,6 +15,8 @@ from codi_jax.models.t2i_adapter import T2IAdapterConfig
 from codi_jax.models.unet import UNetDecoder, UNetEncoder
 from codi_jax.typing import UserError
 
+pytestmark = pytest.mark.xdist_group("adapters")
+
 TEXT = UNetConfig(
     block_out_channels=(4, 8),
     down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),

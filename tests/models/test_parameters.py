@@ -12,6 +12,8 @@ from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.configs import AutoencoderConfig, UNetConfig
 from codi_jax.models.t2i_adapter import T2IAdapter, T2IAdapterConfig
 
+pytestmark = pytest.mark.xdist_group("parameters")
+
 KEY = jax.random.key(0)
 SD21 = UNetConfig(
     attention_head_dim=(5, 10, 20, 20), cross_attention_dim=1024, use_linear_projection=True

@@ -11,6 +11,8 @@ from codi_jax.tasks.edit import Editing, instruction_features
 from codi_jax.typing import UserError
 from configs import edit
 
+pytestmark = pytest.mark.xdist_group("edit")
+
 
 def photo(seed=0):
     return np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)

@@ -15,6 +15,8 @@ from codi_jax.tasks.inpaint import Inpainting, mean_fill, smooth_fill
 from codi_jax.typing import UserError
 from configs import inpaint
 
+pytestmark = pytest.mark.xdist_group("inpaint")
+
 
 @pytest.fixture(scope="module")
 def pipeline(tiny_pipeline):

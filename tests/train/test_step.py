@@ -22,6 +22,8 @@ from codi_jax.train.step import make_step
 from codi_jax.typing import UserError
 from configs import sr
 
+pytestmark = pytest.mark.xdist_group("step")
+
 
 def tiny(**mesh: int) -> Any:
     config = sr.get_config("tiny")
