@@ -26,10 +26,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from codi_jax.builder import build_data
 from codi_jax.data.prepare import prepare
 from codi_jax.data.prepare_units import PrepareConfig
 from codi_jax.data.sources import make_source
+from codi_jax.feed import build_data
 
 FEED = {"v5e-8": 238.0, "H200": 149.0}
 

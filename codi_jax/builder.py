@@ -1,14 +1,14 @@
-"""The one reader of the config: config -> objects."""
+"""From the config to the networks and the step; :mod:`codi_jax.feed` has the data."""
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from codi_jax import trees
@@ -16,15 +16,12 @@ from codi_jax.checkpoint.directory import INDEX, load_pipeline, read_pipeline, w
 from codi_jax.checkpoint.files import load_json
 from codi_jax.checkpoint.hub import resolve
 from codi_jax.checkpoint.pipeline import Pipeline, Placement, with_guidance_input, with_params
-from codi_jax.checkpoint.prompts import PromptEncoder
 from codi_jax.checkpoint.store import Store
-from codi_jax.data.pipeline import eval_batch, train_iterator
-from codi_jax.data.sources import SkippingSource, check_source, make_source
-from codi_jax.data.transforms import FillPrompt, Keep
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import schedule_from_config
 from codi_jax.distill.autoencoding import AutoencoderLoss
 from codi_jax.evals.perceptual import load_lpips
+from codi_jax.feed import TextFn, build_task, encode_prompt
 from codi_jax.methods import (
     DISTILLING,
     Loss,
@@ -35,21 +32,19 @@ from codi_jax.methods import (
     make_objective,
 )
 from codi_jax.models.adapters import AdaptedUNet
+from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.conditioning import to_signed
 from codi_jax.models.configs import AutoencoderConfig, UNetConfig
 from codi_jax.models.lpips import LPIPS, SMALLEST
 from codi_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
 from codi_jax.parallel.sharding import param_shardings, state_shardings
-from codi_jax.tasks.base import Task
-from codi_jax.tasks.registry import task_from_config
 from codi_jax.train.objectives import TEACHER
 from codi_jax.train.optim import OptimConfig, make_optimizer
 from codi_jax.train.state import TrainState, create_state
 from codi_jax.train.step import make_step
-from codi_jax.typing import UserError, check_choice
+from codi_jax.typing import Array, UserError, check_choice
 
 INITS = ("pretrained", "random")
-#: ``texts(prompts) -> condition entries`` [len(prompts), ...].
-TextFn = Callable[[Sequence[str]], dict[str, Any]]
 ASSETS = Path(__file__).parent / "assets"
 
 
@@ -98,6 +93,11 @@ class Run:
         """All parameters, the trained ones from the evaluation average."""
         return trees.merge(state.ema["eval"], self.frozen)
 
+    def encode(self, params: Any, images: Array | np.ndarray) -> Array:
+        """Latents of uint8 images [B, H, W, 3]."""
+        vae = AutoencoderKL(self.pipeline.vae, self.dtype)
+        return vae.apply({"params": params["vae"]}, to_signed(jnp.asarray(images)), method="encode")
+
 
 def compute_dtype(name: str) -> Any:
     """``auto``: bfloat16 on accelerators, float32 on CPUs (which have no fast bfloat16)."""
@@ -106,15 +106,6 @@ def compute_dtype(name: str) -> Any:
     if name not in ("float32", "bfloat16"):
         raise UserError(f"dtype={name!r}: choose auto, float32 or bfloat16.")
     return jnp.dtype(name)
-
-
-def build_task(config: ConfigDict) -> Task:
-    """The task, with its options.
-
-    Raises:
-        UserError: an unknown task or option.
-    """
-    return task_from_config(config.task, config.task_options.to_dict(), config.data.to_dict())
 
 
 def build_pipeline(config: ConfigDict, dtype: Any) -> Pipeline:
@@ -167,37 +158,6 @@ def initial_params(
     if not config.model.time_cond_proj_dim:
         return pipeline
     return with_guidance_input(pipeline, config.model.time_cond_proj_dim, place)
-
-
-def prompts_differ(config: ConfigDict) -> bool:
-    """Whether ``config.model.prompt`` has columns of the data in it, such as "{text}"."""
-    return "{" in config.model.prompt
-
-
-def encode_prompt(
-    config: ConfigDict, pipeline: Pipeline
-) -> tuple[dict[str, Any], dict[str, Any], TextFn | None]:
-    """What the U-Net reads of ``config.model.prompt``, and of no prompt; and where the prompts
-    differ, nothing of the first but what encodes them. The text encoder is kept only then."""
-    if not pipeline.takes_text:
-        return {}, {}, None
-    if pipeline.directory is None:
-        raise UserError(
-            "config.model.unet has a cross_attention_dim, but without config.model.pretrained "
-            "there is no text encoder: set cross_attention_dim to None."
-        )
-    encoder, side = PromptEncoder(pipeline.directory), config.data.size
-
-    def complete(text: dict[str, Any]) -> dict[str, Any]:
-        if "text_embeds" in text:
-            ids = jnp.asarray([[side, side, 0, 0, side, side]], jnp.float32)
-            text["time_ids"] = jnp.tile(ids, (len(text["text"]), 1))
-        return text
-
-    null = complete(encoder.negative(None))
-    if prompts_differ(config):
-        return {}, null, lambda prompts: complete(encoder(prompts))
-    return complete(encoder([config.model.prompt])), null, None
 
 
 def build_loss(config: ConfigDict, pipeline: Pipeline) -> Loss:
@@ -341,36 +301,3 @@ def load_model(name: str | Path) -> Pipeline:
         templates = {"ema": dict.fromkeys(averages, trainable)}
         ema = store.restore(step, templates)["ema"]
     return dataclasses.replace(pipeline, params=trees.merge(ema["eval"], frozen))
-
-
-def transforms(config: ConfigDict, size: int, *, train: bool = False) -> list:
-    """The task's, of ``size`` pixels; then prompts, and nothing is left that is not used."""
-    task = build_task(config)
-    prompt = FillPrompt(config.model.prompt, config.data.prompt_dropout if train else 0.0)
-    filled = [prompt] if prompts_differ(config) else []
-    return [*task.transforms(size, train=train), *filled, Keep(task.arrays)]
-
-
-def build_data(config: ConfigDict) -> tuple[Any, dict[str, Any]]:
-    """The training iterator and the fixed evaluation batch."""
-    data = config.data
-    source = make_source(data.source, "train")
-    held_out = make_source(data.eval_source or data.source, "eval")
-    check_source(source, data.max_corrupt)
-    check_source(held_out, data.max_corrupt)
-    iterator = train_iterator(
-        SkippingSource(source, data.max_corrupt),
-        transforms(config, data.size, train=True),
-        batch_size=config.batch_size // jax.process_count(),
-        seed=config.seed,
-        num_workers=data.num_workers,
-        shard_index=jax.process_index(),
-        shard_count=jax.process_count(),
-    )
-    shown = eval_batch(
-        SkippingSource(held_out, data.max_corrupt),
-        transforms(config, config.eval.size),
-        config.eval.count,
-        config.seed,
-    )
-    return iterator, shown

@@ -3,6 +3,8 @@
     python -m codi_jax.prepare --source=PHOTOS --output=shards --resize=1024 --workers=8
     python -m codi_jax.prepare --source='web/*.tar' --output=shards --crop=512 --canny
     python -m codi_jax.prepare --source='hf/*.parquet' --output=shards --depth=MODEL
+    python -m codi_jax.prepare --source=PHOTOS --output=shards --crop=512 --latents=CHECKPOINT \\
+        --embeddings=CHECKPOINT
 
 Broken, too small and near-duplicate images are left out. The same command run again goes on where
 it was stopped, and ends with the same bytes. It writes `images-*.array_record`, `report.json` and
@@ -39,6 +41,8 @@ def _define_flags() -> None:
     flags.DEFINE_enum("image_format", "png", FORMATS, "Lossless, or JPEG of quality 95")
     flags.DEFINE_bool("canny", False, "Add a column of Canny edges")
     string("depth", "", "Add a column of depth by this transformers model")
+    string("latents", "", "Add the latents by this checkpoint's autoencoder; needs --crop")
+    string("embeddings", "", "Add the captions' embeddings by this checkpoint's text encoder")
     integer("shard_images", 1000, "Images of the source in a shard")
 
 
@@ -50,6 +54,11 @@ def _main(_: list[str]) -> None:
     options: dict[str, Any] = {name: args[name].value for name in names}
     config = PrepareConfig(**options)
     output = Path(args.output)
+    encoder = None
+    if config.latents or config.embeddings:
+        from codi_jax.encoding import Encoder  # with jax; most preparations need none
+
+        encoder = Encoder(latents=config.latents, embeddings=config.embeddings)
     report = prepare(
         make_source(args.source, args.split),
         output,
@@ -57,6 +66,7 @@ def _main(_: list[str]) -> None:
         label=f"{args.source} ({args.split})",
         workers=args.workers,
         max_corrupt=args.max_corrupt,
+        encode=encoder,
     )
     # Not at the top: the worker processes import this module, and need no matplotlib.
     from codi_jax.evals.pictures import grid

@@ -8,12 +8,14 @@ import jax
 from ml_collections import ConfigDict
 
 from codi_jax import __version__, trees
-from codi_jax.builder import Run, TextFn, build_data, build_run
+from codi_jax.builder import Run, build_run
 from codi_jax.checkpoint.directory import save_pipeline
 from codi_jax.checkpoint.files import load_json, save_json
 from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.checkpoint.store import Store
+from codi_jax.data.transforms import LATENTS
 from codi_jax.evals.evaluation import Evaluator, table, task_results
+from codi_jax.feed import EncodedTexts, build_data, encoded_columns
 from codi_jax.train.loop import Loop
 from codi_jax.train.metrics import MetricsWriter
 from codi_jax.train.rescale import unit_latents
@@ -71,20 +73,6 @@ def restore(run: Run, store: Store, data: Any, frozen_hash: str) -> TrainState:
     return TrainState(counter, items["trainable"], items["ema"], items["opt"])
 
 
-class EncodedTexts:
-    """The data's batches with their prompts encoded, over the strings of the same names."""
-
-    def __init__(self, data: Any, encode: TextFn) -> None:
-        self._data, self._encode = data, encode
-
-    def __next__(self) -> dict[str, Any]:
-        batch = next(self._data)
-        return {**batch, **self._encode([*batch["prompt"]])}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._data, name)  # the position, and how to close it
-
-
 def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """One run from start or last checkpoint to end; returns the content of ``results.json``."""
     check_workdir(config, workdir)
@@ -92,6 +80,12 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     run = build_run(config)
     pipeline, params0 = run.pipeline, run.params(run.state)
     text = run.text
+    encoded = encoded_columns(
+        config,
+        data,
+        lambda images: run.encode(params0, jax.numpy.asarray(images)),
+        run.encode_texts,
+    )
     if run.encode_texts is not None:
         text, data = run.encode_texts(held_out["prompt"]), EncodedTexts(data, run.encode_texts)
     evaluator = Evaluator(
@@ -118,7 +112,11 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             frozen=run.frozen,
             key=run.key,
             data=data,
-            keep=(*evaluator.task.arrays, *(text if run.encode_texts else ())),
+            keep=(
+                *evaluator.task.arrays,
+                *(text if run.encode_texts else ()),
+                *(name for name in encoded if name == LATENTS),
+            ),
             mesh=run.mesh,
             store=store,
             writer=writer,

@@ -21,7 +21,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
-from codi_jax import builder, cli, runner
+from codi_jax import builder, cli, feed, runner
 from codi_jax.checkpoint.files import load_json, save_json
 from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.data.pipeline import eval_batch
@@ -45,7 +45,7 @@ class Study:
 
     def __init__(self, config: ConfigDict, workdir: Path):
         self.config, self.workdir = config, workdir
-        self.task = builder.build_task(config.run)
+        self.task = feed.build_task(config.run)
         weights = config.eval.weights
         self.lpips = Lpips("alex", Path(weights).expanduser()) if weights else None
         self._samplers: list[tuple[Pipeline, PictureSampler]] = []
@@ -99,7 +99,7 @@ class Study:
 
     def _batch(self, source: str, count: int | None = None) -> dict[str, Any]:
         run, options = self.config.run, self.config.eval
-        transforms = builder.transforms(run, options.size)
+        transforms = feed.transforms(run, options.size)
         return eval_batch(
             make_source(source, "eval"), transforms, count or options.count, options.seed
         )
@@ -146,7 +146,7 @@ class Study:
         path = self.workdir / "cost" / f"{name}.json"
         if not path.exists():
             config = self.stage_config(name)
-            data, _ = builder.build_data(config)
+            data, _ = feed.build_data(config)
             batch = {name: value for name, value in next(data).items() if name in self.task.arrays}
             data.close()
             run = builder.build_run(config)

@@ -51,6 +51,7 @@ def base() -> ConfigDict:
                 "degradation": "realesrgan",  # realesrgan | bicubic
                 "num_workers": 0,
                 "prompt_dropout": 0.0,  # share of empty prompts, where each picture has its own
+                "encoded": False,  # use the data's columns of `prepare --latents --embeddings`
                 "max_corrupt": 0,  # so many corrupt images are skipped; then the run stops
             },
             "mesh": {"data": -1, "fsdp": 1},

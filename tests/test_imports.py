@@ -25,10 +25,11 @@ LAYERS = {
     "tasks": 3,
     "evals": 4,
     "methods": 4,
-    "builder": 5,
-    "runner": 6,
+    "feed": 5,
+    "builder": 6,
+    "runner": 7,
 }
-ENTRY = 7  # every other module at the top of the package
+ENTRY = 8  # every other module at the top of the package
 #: Third-party package -> the files that may import it.
 OWNERS = {
     "flax": "models/",
@@ -41,7 +42,7 @@ OWNERS = {
     "msgpack": "data/sources/record.py",
     "pyarrow": "data/sources/parquet.py",
     "safetensors": "checkpoint/files.py",
-    "ml_collections": ("builder.py", "runner.py", "main.py", "study.py"),
+    "ml_collections": ("feed.py", "builder.py", "runner.py", "main.py", "study.py"),
     "transformers": ("checkpoint/tokenizer.py", "data/depth.py"),
     "huggingface_hub": "checkpoint/hub.py",
 }

@@ -22,7 +22,7 @@ from codi_jax.data import prepare_units
 from codi_jax.data.depth import DepthEstimator
 from codi_jax.data.duplicates import near_duplicates
 from codi_jax.data.pool import Pool
-from codi_jax.data.prepare_units import PrepareConfig
+from codi_jax.data.prepare_units import Encode, PrepareConfig
 from codi_jax.data.sources import Source, write_array_record
 from codi_jax.data.sources.skipping import too_many
 from codi_jax.typing import UserError
@@ -40,6 +40,7 @@ def prepare(
     label: str,
     workers: int = 0,
     max_corrupt: int | None = None,
+    encode: Encode | None = None,
 ) -> dict[str, Any]:
     """Writes the shards and `report.json`; goes on where an earlier call was killed.
 
@@ -50,6 +51,7 @@ def prepare(
       label: what the user called the source; the same call has the same.
       workers: processes; 0 works in this one.
       max_corrupt: stop when more images are corrupt; None: any number is left out.
+      encode: makes the columns that `config.latents` and `config.embeddings` name.
 
     Returns:
       The report, as in the file.
@@ -70,7 +72,7 @@ def prepare(
     ]
     for leftover in work.glob("tmp*"):  # of a killed process
         shutil.rmtree(leftover)
-    with Pool(_Job(source=source, work=work, config=config), workers) as pool:
+    with Pool(_Job(source=source, work=work, config=config, encode=encode), workers) as pool:
         _run(pool, "scan", _scan_unit, work, [(unit,) for unit in units])
         small, hashes, corrupt = _gather(work, units, len(source))
         if max_corrupt is not None and len(corrupt) > max_corrupt:
@@ -121,6 +123,7 @@ class _Job:
     source: Source
     work: Path
     config: PrepareConfig
+    encode: Encode | None
 
 
 def _run(
@@ -153,7 +156,7 @@ def _write_unit(job: _Job, unit: range, stays: np.ndarray) -> None:
     sizes: list[tuple[int, int]] = []
 
     def remember() -> Iterator[bytes]:
-        for record, size in prepare_units.records(job.source, indices, job.config):
+        for record, size in prepare_units.records(job.source, indices, job.config, job.encode):
             sizes.append(size)
             yield record
 

@@ -6,7 +6,8 @@ by any process, with the same result.
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -16,6 +17,7 @@ from codi_jax.data import images
 from codi_jax.data.depth import DepthEstimator
 from codi_jax.data.duplicates import MAX_DISTANCE, perceptual_hash
 from codi_jax.data.sources import Source, pack_record
+from codi_jax.data.transforms import ENCODED
 from codi_jax.typing import UserError, check_choice
 
 FORMATS = ("png", "jpeg")
@@ -24,6 +26,9 @@ _JPEG = (
     *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
 )
 _CANNY_THRESHOLDS = (100, 200)
+#: Samples -> the same with further arrays; it must pickle.
+Encode = Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]]
+_BATCH = 16  # of what is encoded at once
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,8 @@ class PrepareConfig:
       image_format: "png", or "jpeg" of quality 95 without subsampling; columns are always PNG.
       canny: add a column of Canny edges.
       depth: add a column of estimated depth by this transformers model; "": none.
+      latents, embeddings: checkpoints that the columns of `transforms.ENCODED` are made with; "":
+        none. Latents need a crop.
       shard_images: images of the source that make one shard.
     """
 
@@ -51,6 +58,8 @@ class PrepareConfig:
     image_format: str = "png"
     canny: bool = False
     depth: str = ""
+    latents: str = ""
+    embeddings: str = ""
     shard_images: int = 1000
 
     def __post_init__(self) -> None:
@@ -65,6 +74,8 @@ class PrepareConfig:
             raise UserError(f"resize={self.resize} is below crop={self.crop}: nothing to cut.")
         if self.stride and not self.crop:
             raise UserError(f"stride={self.stride} needs a crop.")
+        if self.latents and not self.crop:
+            raise UserError("latents are for training on whole records: give the size by crop.")
         check_choice("image_format", self.image_format, FORMATS)
 
     @property
@@ -95,19 +106,27 @@ def scan(source: Source, indices: range, config: PrepareConfig) -> dict[str, Any
 
 
 def records(
-    source: Source, indices: list[int], config: PrepareConfig
+    source: Source, indices: list[int], config: PrepareConfig, encode: Encode | None = None
 ) -> Iterator[tuple[bytes, tuple[int, int]]]:
     """Makes the records of the images that stay, and each one's (height, width)."""
+    samples = _samples(source, indices, config)
+    while batch := list(itertools.islice(samples, _BATCH)):
+        for sample in encode(batch) if encode else batch:
+            yield pack_record(_encoded(sample, config)), sample["image"].shape[:2]
+
+
+def _samples(source: Source, indices: list[int], config: PrepareConfig) -> Iterator[dict[str, Any]]:
     estimate = _estimator(config.depth) if config.depth else None
     for index in indices:
         element = _resized(source[index], config.resize)
+        for name in ENCODED:  # of an earlier preparation: the pictures may change now
+            element.pop(name, None)
         if config.canny:
             grey = cv2.cvtColor(element["image"], cv2.COLOR_RGB2GRAY)
             element["canny"] = cv2.Canny(grey, *_CANNY_THRESHOLDS)
         if estimate is not None:
             element["depth"] = estimate(element["image"])
-        for sample in _crops(element, config):
-            yield pack_record(_encoded(sample, config)), sample["image"].shape[:2]
+        yield from _crops(element, config)
 
 
 _estimator = functools.cache(DepthEstimator)  # loaded once a process

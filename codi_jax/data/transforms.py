@@ -15,6 +15,12 @@ from codi_jax.data import images
 from codi_jax.data.degradation import Degradation, degrade
 from codi_jax.typing import UserError
 
+#: Columns that `prepare` can make with frozen networks: the autoencoder's latents, and of a
+#: prompt what the U-Net reads (our names -> diffusers').
+LATENTS = "latents"
+PROMPTS = {"text": "prompt_embeds", "text_embeds": "pooled_prompt_embeds"}
+ENCODED = (LATENTS, *PROMPTS.values())
+
 
 @dataclasses.dataclass(frozen=True)
 class RandomCropFlip(grain.transforms.RandomMap):
@@ -22,7 +28,7 @@ class RandomCropFlip(grain.transforms.RandomMap):
 
     An image with a side below `size` is first scaled up (bicubic, aspect kept; maps by the
     nearest pixel: a mean of two depths is neither) until its shorter side is `size`; larger
-    images are never scaled.
+    images are never scaled. An element with latents stays as it is: they are of the whole image.
 
     Attributes:
       size: side of the crop.
@@ -30,7 +36,7 @@ class RandomCropFlip(grain.transforms.RandomMap):
         maps [H, W].
 
     Raises:
-      UserError: pictures and maps of one element that differ in size.
+      UserError: pictures and maps of one element that differ in size; latents of another size.
     """
 
     size: int
@@ -45,6 +51,14 @@ class RandomCropFlip(grain.transforms.RandomMap):
                 f"{element['name']}: its pictures and maps differ in size (height, width): "
                 f"{sizes}; make them equal."
             )
+        if LATENTS in element:
+            if sizes["image"] != (self.size, self.size):
+                raise UserError(
+                    f"{element['name']} has latents of {sizes['image']} pixels, training is at "
+                    f"{self.size}: prepare it with --crop={self.size}, or set "
+                    "config.data.encoded=False."
+                )
+            return element
         given = {name: _at_least(array, self.size) for name, array in given.items()}
         image = given["image"]
         top = int(rng.integers(image.shape[0] - self.size + 1))
@@ -108,6 +122,17 @@ class Keep(grain.transforms.Map):
             for key, value in element.items()
             if key in self.names or isinstance(value, str)
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class Drop(grain.transforms.Map):
+    """All but the entries of these names."""
+
+    names: tuple[str, ...]
+
+    def map(self, element: dict) -> dict:
+        """The element with fewer entries."""
+        return {key: value for key, value in element.items() if key not in self.names}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -78,13 +78,15 @@ class Evaluator:
         return self._scores(self.task.baselines(self.batch))
 
     def _scores(self, columns: Mapping[str, np.ndarray]) -> dict[str, Scores]:
-        if not self.task.scored:
-            return {}
-        truth = list(self.batch["image"])
-        return {
-            name: {**score(list(pictures), truth), **self.task.score(pictures, self.batch)}
+        truth = list(self.batch["image"]) if self.task.scored else None
+        scores = {
+            name: {
+                **(score(list(pictures), truth) if truth else {}),
+                **self.task.score(pictures, self.batch),
+            }
             for name, pictures in columns.items()
         }
+        return {name: values for name, values in scores.items() if values}
 
     def _columns(self, params: Params) -> dict[str, np.ndarray]:
         p, key = self.pipeline, jax.random.key(0)

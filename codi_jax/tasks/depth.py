@@ -38,7 +38,7 @@ class Depth(Task):
     name: ClassVar[str] = "depth"
     reads: ClassVar[tuple[str, ...]] = ("near",)
     aligned: ClassVar[tuple[str, ...]] = ("image", "depth")
-    saved: ClassVar[tuple[str, ...]] = ("kind",)
+    saved: ClassVar[tuple[str, ...]] = ("kind", "recovered_by")  # also evaluated by it
     scored: ClassVar[bool] = False
     takes_map: ClassVar[bool] = True
 

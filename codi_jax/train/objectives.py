@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from codi_jax import trees
 from codi_jax.checkpoint.pipeline import Pipeline
+from codi_jax.data.transforms import LATENTS
 from codi_jax.distill.autoencoding import AutoencoderLoss
 from codi_jax.distill.base import LatentLoss, Networks, StepContext
 from codi_jax.models.autoencoder import AutoencoderKL
@@ -44,7 +45,8 @@ def diffusion_objective(
     null_text: Cond | None = None,
     lpips: LPIPS | None = None,
 ) -> Objective:
-    """``loss`` on the latents of ``batch["image"]``, given ``condition`` of the batch.
+    """``loss`` on the latents of ``batch["image"]``, given ``condition`` of the batch. A batch may
+    bring the "latents" itself.
 
     Args:
         pipeline: the networks.
@@ -74,7 +76,9 @@ def diffusion_objective(
         start = trees.overlay(own, params.get(TEACHER, {}))
         frozen_vae = {"params": params["vae"]}
         images = to_signed(batch["image"])
-        latents = vae.apply(frozen_vae, images, method="encode")
+        latents = batch.get(LATENTS)
+        if latents is None:
+            latents = vae.apply(frozen_vae, images, method="encode")
         cond = shared(text, len(images))
         cond |= {name: batch[name] for name in Prompt._fields if name in batch}
         cond |= condition(vae, params["vae"], batch)

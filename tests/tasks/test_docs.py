@@ -6,8 +6,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from codi_jax.builder import build_task, transforms
 from codi_jax.data.sources import make_source
+from codi_jax.feed import build_task, transforms
 from codi_jax.models.autoencoder import AutoencoderKL
 
 PAGE = Path(__file__).parents[2] / "docs" / "tasks.md"

@@ -7,8 +7,8 @@ import pickle
 import numpy as np
 import pytest
 
-from codi_jax.builder import build_task
 from codi_jax.checkpoint.pipeline import Pipeline
+from codi_jax.feed import build_task
 from codi_jax.models.configs import AutoencoderConfig
 from codi_jax.tasks.base import Task
 from codi_jax.tasks.registry import task_class, task_from_config, task_names, task_of

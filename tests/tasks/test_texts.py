@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from codi_jax import builder
+from codi_jax import builder, feed
 from codi_jax.distill.base import LatentLoss, StepContext
+from codi_jax.feed import EncodedTexts
 from codi_jax.models.autoencoder import AutoencoderKL
-from codi_jax.runner import EncodedTexts
 from codi_jax.tasks.registry import task_of
 from codi_jax.train.objectives import diffusion_objective
 from configs import edit
@@ -30,7 +30,7 @@ class LettersEncoder:
 
 @pytest.fixture
 def texts(monkeypatch):
-    monkeypatch.setattr(builder, "PromptEncoder", LettersEncoder)
+    monkeypatch.setattr(feed, "PromptEncoder", LettersEncoder)
     config = edit.get_config("tiny")
     config.model.unet.cross_attention_dim = 8
     config.task_options.instruction_channels = 0
@@ -39,7 +39,7 @@ def texts(monkeypatch):
         config.model.prompt = prompt
         pipeline = builder.build_pipeline(config, jnp.float32)
         pipeline = builder.dataclasses.replace(pipeline, directory="models/sd")
-        return pipeline, builder.encode_prompt(config, pipeline)
+        return pipeline, feed.encode_prompt(config, pipeline)
 
     return encoded
 
