@@ -14,10 +14,9 @@ from ml_collections import ConfigDict
 from codi_jax import trees
 from codi_jax.checkpoint.directory import INDEX, load_pipeline, read_pipeline, with_adapter
 from codi_jax.checkpoint.files import load_json
-from codi_jax.checkpoint.hub import resolve
+from codi_jax.checkpoint.hub import checkpoint_path
 from codi_jax.checkpoint.pipeline import Pipeline, Placement, with_guidance_input, with_params
 from codi_jax.checkpoint.store import Store
-from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import schedule_from_config
 from codi_jax.distill.autoencoding import AutoencoderLoss
 from codi_jax.evals.perceptual import load_lpips
@@ -45,25 +44,6 @@ from codi_jax.train.step import make_step
 from codi_jax.typing import Array, UserError, check_choice
 
 INITS = ("pretrained", "random")
-ASSETS = Path(__file__).parent / "assets"
-
-
-def checkpoint_path(name: str) -> Path:
-    """The directory of a checkpoint: "prior" or "demo" (shipped with the package), a directory,
-    or a Hugging Face id, which is fetched.
-
-    Raises:
-        UserError: no such directory or repository, or a single file.
-    """
-    if name in ("prior", "demo"):
-        return ASSETS / name
-    path = resolve(name)
-    if path.is_file():
-        raise UserError(
-            f"{path} is a single file: make a directory of it first with "
-            f"`python -m codi_jax.convert import {path} DIRECTORY`."
-        )
-    return path
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -141,7 +121,6 @@ def build_pipeline(config: ConfigDict, dtype: Any) -> Pipeline:
         task=config.task if task.conditional else None,
         scale=task.scale,
         task_options={name: getattr(task, name) for name in task.saved},
-        sampler=SamplerConfig(),  # what is evaluated, not the prior's own
     )
     if model.pretrained_adapter:
         return with_adapter(pipeline, checkpoint_path(model.pretrained_adapter))
@@ -182,6 +161,13 @@ def build_loss(config: ConfigDict, pipeline: Pipeline) -> Loss:
     return loss
 
 
+def sampled_by(pipeline: Pipeline, loss: Loss) -> Pipeline:
+    """``pipeline`` with the sampler that ``loss`` trains for, not the prior's own."""
+    if isinstance(loss, AutoencoderLoss):
+        return pipeline
+    return dataclasses.replace(pipeline, sampler=loss.sampler)
+
+
 def build_lpips(config: ConfigDict, loss: Loss) -> tuple[LPIPS | None, dict[str, Any]]:
     """LPIPS on VGG's features, as in training losses usual, and its frozen parameters; neither
     where the loss does not ask for it.
@@ -216,6 +202,7 @@ def build_run(config: ConfigDict) -> Run:
     dtype = compute_dtype(config.dtype)
     pipeline = build_pipeline(config, dtype)
     loss = build_loss(config, pipeline)
+    pipeline = sampled_by(pipeline, loss)
     averages = ema_decays(dict(config.ema), loss)
     lpips, lpips_params = build_lpips(config, loss)
     pipeline = initial_params(config, pipeline, partial(param_shardings, mesh))
@@ -289,8 +276,9 @@ def load_model(name: str | Path) -> Pipeline:
         return load_pipeline(workdir / "model")
     config = ConfigDict(load_json(workdir / "config.json"))
     pipeline = build_pipeline(config, compute_dtype(config.dtype))
-    averages = dict.fromkeys(ema_decays(dict(config.ema), build_loss(config, pipeline)))
-    pipeline = initial_params(config, pipeline)
+    loss = build_loss(config, pipeline)
+    averages = dict.fromkeys(ema_decays(dict(config.ema), loss))
+    pipeline = initial_params(config, sampled_by(pipeline, loss))
     trainable, frozen = split_params(config, pipeline.params)
     with Store(workdir / "checkpoints", read_only=True) as store:
         step = store.latest_step()

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from codi_jax.builder import checkpoint_path, load_model
+from codi_jax.builder import load_model
 from codi_jax.checkpoint.diffusers_format import CONFIG, load_config
 from codi_jax.checkpoint.directory import (
     ADAPTER_CLASSES,
@@ -21,7 +21,7 @@ from codi_jax.checkpoint.directory import (
     save_pipeline,
 )
 from codi_jax.checkpoint.files import load_json, stored_tensors
-from codi_jax.checkpoint.hub import resolve
+from codi_jax.checkpoint.hub import checkpoint_path, resolve
 from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.checkpoint.single_file import convert_single_file, open_single_file
 from codi_jax.typing import UserError

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from codi_jax.builder import checkpoint_path
 from codi_jax.checkpoint.directory import read_pipeline
+from codi_jax.checkpoint.hub import checkpoint_path
 from codi_jax.checkpoint.pipeline import with_params
 from codi_jax.checkpoint.prompts import PromptEncoder
 from codi_jax.data.transforms import LATENTS, PROMPTS

@@ -46,12 +46,17 @@ class Study:
     def __init__(self, config: ConfigDict, workdir: Path):
         self.config, self.workdir = config, workdir
         self.task = feed.build_task(config.run)
-        weights = config.eval.weights
-        self.lpips = Lpips("alex", Path(weights).expanduser()) if weights else None
-        self._samplers: list[tuple[Pipeline, PictureSampler]] = []
         unknown = {row["stage"] for row in config.rows} - set(config.stages)
         if unknown:
             raise UserError(f"config.rows name the stages {sorted(unknown)}, which do not exist.")
+        weights = Path(config.run.model.lpips_weights).expanduser()
+        self.lpips = Lpips("alex", weights) if config.eval.lpips else None
+        self.rows = [row for row in config.rows if config.eval.lpips or not self._by_lpips(row)]
+        self._samplers: list[tuple[Pipeline, PictureSampler]] = []
+
+    def _by_lpips(self, row: Mapping[str, Any]) -> bool:
+        loss = self.config.stages[row["stage"]].config.loss
+        return "lpips" in (loss.get("distance"), loss.get("data_space"))
 
     def stage_config(self, name: str) -> ConfigDict:
         """The config of one training run, with its start filled in."""
@@ -70,7 +75,7 @@ class Study:
                 visit(self.config.stages[name].start)
             seen.setdefault(name)
 
-        for row in self.config.rows:
+        for row in self.rows:
             visit(row["stage"])
         yield from seen
 
@@ -167,7 +172,7 @@ class Study:
         for name in stages:
             print(f"stage {name}", file=sys.stderr)
             self.train(name)
-        cells = [(row, n) for row in self.config.rows for n in row["steps"]]
+        cells = [(row, n) for row in self.rows for n in row["steps"]]
         rows: list[dict[str, Any]] = []
         for row, n in tqdm(cells, unit="cell"):
             shown = {"label": row["label"], "table": row["table"], "steps": n}
@@ -195,7 +200,7 @@ class Study:
         """The report's pictures side by side: one column per method."""
         batch = self.shown
         shown = {name: list(images) for name, images in self.task.baselines(batch).items()}
-        for row in self.config.rows:
+        for row in self.rows:
             if row["table"] == "methods" and steps in row["steps"]:
                 images = self.pictures(row["stage"], steps, row["sampler"], batch["lr"])
                 shown[row["label"]] = list(images)

@@ -7,6 +7,9 @@ Time:      about an hour on two cores.
 Writes:    WORKDIR/<stage>/ (one training run each), WORKDIR/rows/*.json, WORKDIR/results.json
            and the report, docs/results.md with its pictures; nothing is done twice.
 
+LPIPS, as the judge and as a distance to train with, needs `--config.eval.lpips=True` and its
+networks (docs/metrics.md); else the rows that train with it are left out.
+
 Variants:  default, or tiny: the same road with small networks, in about two minutes, for tests.
 
 ``stages`` are training runs: what they start from ("" is the embedded prior), the method (a name
@@ -46,7 +49,7 @@ def get_config(variant: str = "default") -> ConfigDict:
                 "size": 128,
                 "batch": 16,
                 "seed": 1,
-                "weights": "",  # folder with AlexNet, for LPIPS: docs/metrics.md
+                "lpips": False,  # judge by LPIPS; networks in run.model.lpips_weights
             },
             "shown": "skimage",  # the report's pictures: photos that may be published
             "report": "docs",  # folder of results.md and images/
@@ -101,6 +104,7 @@ def _stages(run: ConfigDict) -> dict[str, object]:
         "ldm_half": stage("finetune", parts=2),
         "cm": stage("cm", "ldm_half", parts=2),
         "cm_frozen": stage("cm_frozen", "ldm_half", parts=2),
+        "cm_lpips": stage("cm", "ldm_half", parts=2, loss__distance="lpips"),
         "gd1_prior": stage(
             "progressive",
             parts=2,
@@ -117,6 +121,9 @@ def _stages(run: ConfigDict) -> dict[str, object]:
         "small_dt": codi(loss__grid_steps=None, loss__dt=5, loss__min_snr_gamma=25.0),
         "no_weights": codi(loss__min_snr_gamma=None),
         "no_guidance": codi(loss__data_weight=0.0),
+        "reencoded": codi(loss__data_space="reencoded"),
+        "pixel": codi(loss__data_space="pixel"),
+        "lpips": codi(loss__data_space="lpips"),
         "ddim_v": codi(loss__predictor="ddim_v"),
         "ddim": codi(loss__predictor="ddim"),
         "euler": codi(loss__predictor="euler"),
@@ -139,6 +146,7 @@ def _rows() -> tuple[dict[str, object], ...]:
         row("DPM-Solver", "ldm", (4, 8), solver="dpmsolver"),
         row("DPM-Solver++", "ldm", (4, 8), solver="dpmsolver++"),
         row("CM-II", "cm", solver="consistency"),
+        row("CM-II, LPIPS", "cm_lpips", solver="consistency"),
         row("CM-II frozen", "cm_frozen", solver="consistency"),
         row("GD-I", "gd1", (4, 8)),
         row("GD-II", "gd2", (4, 8)),
@@ -155,6 +163,9 @@ def _rows() -> tuple[dict[str, object], ...]:
         ablation("one t per batch", "batch_t"),
         ablation("no min-SNR weights", "no_weights"),
         ablation("no conditional guidance", "no_guidance"),
+        ablation("d_x: E(D(x_hat))", "reencoded"),
+        ablation("d_x: pixels", "pixel"),
+        ablation("d_x: LPIPS", "lpips"),
         ablation("predictor ddim_v", "ddim_v"),
         ablation("predictor euler", "euler"),
         ablation("predictor ddim (frozen prior)", "ddim"),

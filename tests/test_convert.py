@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from codi_jax import convert
-from codi_jax.builder import ASSETS
 from codi_jax.checkpoint.directory import load_pipeline
+from codi_jax.checkpoint.hub import ASSETS
 from codi_jax.trees import flatten
 
 

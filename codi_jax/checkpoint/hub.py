@@ -17,6 +17,8 @@ from codi_jax.typing import UserError
 
 _MODELS = ("unet", "vae", "adapter", "text_encoder", "text_encoder_2")
 _OTHERS = ("tokenizer", "tokenizer_2", "scheduler")
+#: The checkpoints that are shipped, by name.
+ASSETS = Path(__file__).parents[1] / "assets"
 _ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 
 
@@ -189,3 +191,21 @@ def _lacking(folder: Path) -> str:
         if not (model / CONFIG).is_file():
             return f"lacks {CONFIG} in {model}"
     return ""
+
+
+def checkpoint_path(name: str) -> Path:
+    """The directory of a checkpoint: "prior" or "demo" (shipped with the package), a directory,
+    or a Hugging Face id, which is fetched.
+
+    Raises:
+        UserError: no such directory or repository, or a single file.
+    """
+    if name in ("prior", "demo"):
+        return ASSETS / name
+    path = resolve(name)
+    if path.is_file():
+        raise UserError(
+            f"{path} is a single file: make a directory of it first with "
+            f"`python -m codi_jax.convert import {path} DIRECTORY`."
+        )
+    return path

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from codi_jax.diffusion.guidance import cfg_predict
 from codi_jax.diffusion.parameterization import check_prediction_type, to_x_eps
+from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import Schedule
 from codi_jax.diffusion.solvers import ddim_step
 from codi_jax.typing import Array, Cond, Params, PredictFn, UserError
@@ -112,6 +113,11 @@ class LatentLoss(abc.ABC):
     def perceptual(self) -> bool:
         """Whether ``Networks.perceptual`` is called."""
         return False
+
+    @property
+    def sampler(self) -> SamplerConfig:
+        """How what was trained is to be sampled."""
+        return SamplerConfig()
 
     def x_eps(self, output: Array, z: Array, t: Array) -> XEps:
         """The signal and noise predictions that a network's output at ``(z, t)`` stands for."""

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from codi_jax.diffusion.consistency import consistency_function
+from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import add_noise
 from codi_jax.distill.base import (
     LatentLoss,
@@ -52,6 +53,15 @@ class ConsistencyLoss(LatentLoss):
     distance: str = "l2"
     timestep_scaling: float = 10.0
     guidance_range: tuple[float, float] | None = None
+
+    @property
+    def sampler(self) -> SamplerConfig:
+        """The stochastic sampler of consistency models, at the times of the grid."""
+        return SamplerConfig(
+            solver="consistency",
+            original_inference_steps=self.grid_steps,
+            timestep_scaling=self.timestep_scaling,
+        )
 
     def __post_init__(self) -> None:
         super().__post_init__()

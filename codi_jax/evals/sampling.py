@@ -56,7 +56,7 @@ class PictureSampler:
         ``key`` is that of all noise. ``negative`` is the text of the other side of classifier-free
         guidance, for which the task also leaves out what it reads of the prompt.
         ``image_guidance_scale`` weighs the picture against none (see :func:`two_guidances`) and
-        needs ``negative`` too. ``sampler`` defaults to few-step DDIM.
+        needs ``negative`` too. ``sampler`` defaults to the model's.
 
         Raises:
             UserError: the task has no guidance by the image.
@@ -101,7 +101,7 @@ class PictureSampler:
         sampler: SamplerConfig | None = None,
         key: Array | None = None,
     ) -> Array:
-        """uint8 pictures from ``noise`` [B, h, w, C]; ``sampler`` defaults to few-step DDIM.
+        """uint8 pictures from ``noise`` [B, h, w, C]; ``sampler`` defaults to the model's.
 
         A stochastic one needs a ``key``.
         """
@@ -174,7 +174,7 @@ class PictureSampler:
             num_inference_steps=steps,
             uncond=None if uncond is None else prepared(uncond),
             guidance_scale=1.0 if uncond is None else guidance_scale,
-            sampler=sampler or SamplerConfig(),
+            sampler=sampler or p.sampler,
             key=key,
         )
 

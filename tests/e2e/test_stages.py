@@ -48,6 +48,9 @@ def test_finetune_then_consistency_then_progressive(tmp_path: Path) -> None:
         assert trees.tree_hash(start.params["unet"]) == trees.tree_hash(end.params["unet"])
         assert trees.tree_hash(start.params["adapter"]) != trees.tree_hash(end.params["adapter"])
         assert set(results["metrics"]) == {"bicubic", "start", "codi"}
+        # Whoever loads it, here or in diffusers, samples it as a consistency model.
+        assert (end.sampler.solver, end.sampler.original_inference_steps) == ("consistency", 50)
+        assert start.sampler.solver == "ddim"
 
         # Stage 2 with scales, on a network that cannot read them yet.
         gd = config_of("guided,progressive", tmp_path / "ldm" / "model")
