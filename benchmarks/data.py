@@ -26,23 +26,41 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from codi_jax.data.prepare import prepare
 from codi_jax.data.prepare_units import PrepareConfig
+from codi_jax.data.scenes import render
 from codi_jax.data.sources import make_source
 from codi_jax.feed import build_data
 
 FEED = {"v5e-8": 238.0, "H200": 149.0}
 
 
+class _Scenes:
+    """Rooms with a depth column, which the bundled photos lack."""
+
+    def __init__(self, side: int) -> None:
+        self._side = side
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image, depth = render(np.random.default_rng(index), self._side)
+        return {"image": image, "depth": depth, "text": "", "name": str(index)}
+
+
 @contextmanager
-def records(source: str | None, side: int) -> Iterator[str]:
-    """The source, or shards of the bundled photos cut into squares of `side`."""
+def records(source: str | None, side: int, task: str) -> Iterator[str]:
+    """The source, or shards of the bundled photos (for depth: of rooms) in squares of `side`."""
     if source is not None:
         yield source
         return
     with tempfile.TemporaryDirectory() as folder:
         config = PrepareConfig(crop=side, image_format="jpeg", near_duplicates=-1)
-        prepare(make_source("skimage", "train"), folder, config, label="skimage")
+        photos = _Scenes(side) if task == "depth" else make_source("skimage", "train")
+        prepare(photos, folder, config, label="benchmark")
         yield f"{folder}/*.array_record"
 
 
@@ -76,7 +94,10 @@ def measure(config: Any, workers: int, seconds: float) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument(
-        "--configs", nargs="+", default=["sr", "canny", "inpaint", "prior"], help="of configs/"
+        "--configs",
+        nargs="+",
+        default=["sr", "inpaint", "canny", "depth", "edit", "prior"],
+        help="of configs/",
     )
     parser.add_argument("--source", help="as config.data.source; else the bundled photos")
     parser.add_argument("--size", type=int, default=512, help="side of the crops")
@@ -90,24 +111,24 @@ def main() -> None:
     feed = {name: float(rate) for name, _, rate in pairs} or FEED
 
     report: dict[str, Any] = {"cores": os.cpu_count(), "size": args.size, "feed": feed}
-    with records(args.source, args.size + 128) as source:
-        for name in args.configs:
-            config = importlib.import_module(f"configs.{name}").get_config()
+    for name in args.configs:
+        config = importlib.import_module(f"configs.{name}").get_config()
+        config.data.size, config.batch_size = args.size, args.batch_size
+        config.eval.count, config.eval.size = 1, args.size
+        with records(args.source, args.size + 128, config.task) as source:
             config.data.source = config.data.eval_source = source
-            config.data.size, config.batch_size = args.size, args.batch_size
-            config.eval.count, config.eval.size = 1, args.size
             rates = {str(w): measure(config, w, args.seconds) for w in args.workers}
-            core = min(rate["images_per_core_second"] for rate in rates.values())
-            needed = {device: math.ceil(rate / core) for device, rate in feed.items()}
-            report[name] = {"workers": rates, "cores_needed": needed}
-            print(f"{name}, {args.size} px: {core:.1f} images/s of one core")
-            for workers, rate in rates.items():
-                print(
-                    f"  {workers:>3s} workers  {rate['images_per_second']:8.1f} images/s, "
-                    f"{rate['images_per_core_second']:8.1f} a core"
-                )
-            for device, cores in needed.items():
-                print(f"  {cores:3d} cores feed {device} at {feed[device]:.0f} images/s")
+        core = min(rate["images_per_core_second"] for rate in rates.values())
+        needed = {device: math.ceil(rate / core) for device, rate in feed.items()}
+        report[name] = {"workers": rates, "cores_needed": needed}
+        print(f"{name}, {args.size} px: {core:.1f} images/s of one core")
+        for workers, rate in rates.items():
+            print(
+                f"  {workers:>3s} workers  {rate['images_per_second']:8.1f} images/s, "
+                f"{rate['images_per_core_second']:8.1f} a core"
+            )
+        for device, cores in needed.items():
+            print(f"  {cores:3d} cores feed {device} at {feed[device]:.0f} images/s")
     if args.output:
         args.output.write_text(json.dumps(report, indent=2) + "\n")
 
