@@ -20,6 +20,7 @@ def config_of(method: str, start: Path | None = None) -> ConfigDict:
     config = sr.get_config(f"tiny,{method}")
     config.steps = config.eval.every = config.checkpoint.every = 2
     config.log_every, config.eval.steps, config.tensorboard = 2, (1,), False
+    config.mesh.data = 1  # programs for one device compile faster
     if start is not None:
         config.model.pretrained = str(start)
     return config

@@ -28,10 +28,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def start(arguments: Sequence[str]) -> subprocess.Popen[str]:
+    flags = [f for f in os.environ["XLA_FLAGS"].split() if "device_count" not in f]
     return subprocess.Popen(
         [sys.executable, "-m", *arguments],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -89,7 +90,7 @@ def test_autoencoder_then_prior_then_distillation(tmp_path: Path) -> None:
         for name, module in (("vae", autoencoder), ("prior", prior)):
             config = module.get_config("tiny")
             config.batch_size = 8
-            config.tensorboard = False
+            config.tensorboard, config.mesh.data = False, 1
             if name == "prior":
                 config.model.pretrained = str(tmp_path / "vae" / "model")
                 config.model.unet.in_channels = config.model.unet.out_channels = 4
@@ -108,6 +109,7 @@ def test_autoencoder_then_prior_then_distillation(tmp_path: Path) -> None:
 
 def test_killed_run_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path: Path) -> None:
     every = ("--config.steps=24", "--config.checkpoint.every=4", "--config.eval.every=24")
+    every += ("--config.eval.steps=(1,)", "--config.eval.count=1")
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     first = start(train_command(killed, *every))
     try:
