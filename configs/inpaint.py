@@ -28,6 +28,6 @@ from configs.shared import conditional
 
 def get_config(variants: str = "default") -> ConfigDict:
     """The config of ``variants``, see :func:`configs.shared.conditional`."""
-    config = conditional("inpaint", variants)
+    config = conditional("inpaint", variants, steps=600)
     config.task_options = ConfigDict({"masks": ("strokes", "boxes", "half", "object")})
     return config

@@ -20,6 +20,7 @@ def conditional(
     variants: str,
     *,
     steps: int = 300,
+    batch_size: int = 16,
     scale: int = 1,
     own: Mapping[str, Callable[[ConfigDict], None]] | None = None,
 ) -> ConfigDict:
@@ -29,7 +30,7 @@ def conditional(
     Args:
         task: ``config.task``.
         variants: what to make of it.
-        steps: of the default.
+        steps, batch_size: of the default.
         scale: ``config.data.scale``.
         own: variants of this task alone, changes of a config.
 
@@ -39,7 +40,7 @@ def conditional(
     config = base()
     config.task = task
     config.data.scale = scale
-    config.steps, config.batch_size = steps, 16
+    config.steps, config.batch_size = steps, batch_size
     config.model.pretrained, config.model.adapter = "prior", "mix"
     config.optim.learning_rate = 1e-3
     config.optim.decay = "cosine"
