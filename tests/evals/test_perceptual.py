@@ -1,6 +1,7 @@
 """Around the networks: preprocessing, batches, weights from files. Networks: see parity/."""
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,16 @@ def random_alexnet(tmp_path):
     published = weights.NETWORKS["alex"]
     save_file(tensors, tmp_path / published.converted, {"sha256": published.sha256 + "0" * 56})
     return tmp_path, model, trees.unflatten(params)
+
+
+@pytest.mark.parametrize(("backbone", "value"), [("alex", 0.56777), ("vgg", 0.63162)])
+def test_lpips_with_the_published_weights(backbone, value):
+    """Ours, recorded when we gave the published values of the authors' example pictures."""
+    folder = Path("~/.cache/codi_jax").expanduser()
+    if not (folder / weights.NETWORKS[backbone].converted).is_file():
+        pytest.skip("no LPIPS weights: python -m benchmarks.lpips_weights")
+    photo = data.astronaut()[:256, 128:384]
+    assert Lpips(backbone, folder)([photo], [photo[::-1]])[0] == pytest.approx(value, rel=1e-3)
 
 
 def test_lpips_of_images_of_any_size(random_alexnet):
