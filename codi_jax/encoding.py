@@ -21,16 +21,26 @@ from codi_jax.typing import UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """Adds what frozen networks make of a sample. Each process loads them when it first works.
+    """Adds what frozen networks make of a sample. They are loaded when this is made, and in other
+    processes that get it when they first work.
 
     Attributes:
         latents: checkpoint whose autoencoder makes "latents", "" for none.
         embeddings: checkpoint whose text encoders make "prompt_embeds" of the captions (and, with
             two, "pooled_prompt_embeds"), "" for none.
+
+    Raises:
+        UserError: no checkpoint there, or one without a text encoder.
     """
 
     latents: str = ""
     embeddings: str = ""
+
+    def __post_init__(self) -> None:
+        if self.latents:
+            _autoencoder(self.latents)
+        if self.embeddings:
+            _text_encoder(self.embeddings)
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Samples with "image" uint8 [S, S, 3], all of one size, and "text".
@@ -40,7 +50,7 @@ class Encoder:
             model sees it, "prompt_embeds" float16 [L, D] and "pooled_prompt_embeds" float16 [P].
 
         Raises:
-            UserError: a side that is no multiple of the autoencoder's factor; no checkpoint there.
+            UserError: a side that is no multiple of the autoencoder's factor.
         """
         added: dict[str, Any] = {}
         if self.latents:

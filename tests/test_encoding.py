@@ -14,6 +14,7 @@ from codi_jax.checkpoint.directory import load_pipeline, save_pipeline
 from codi_jax.checkpoint.pipeline import with_params
 from codi_jax.data import images, sources
 from codi_jax.data.prepare import prepare
+from codi_jax.data.prepare_report import contact_columns
 from codi_jax.data.prepare_units import PrepareConfig
 from codi_jax.distill.base import LatentLoss, StepContext
 from codi_jax.encoding import Encoder
@@ -62,6 +63,7 @@ def test_latents_are_the_autoencoders(checkpoint: str, shards: str) -> None:
         method="encode",
     )
     assert element["latents"].dtype == np.float16
+    assert "latents" not in contact_columns(Path(shards).parent, rows=2)
     np.testing.assert_allclose(element["latents"], made[0], atol=5e-3)
 
 
@@ -120,6 +122,8 @@ def test_what_does_not_fit_is_refused(checkpoint: str, shards: str) -> None:
     data.set_state(before)
     with pytest.raises(UserError, match="give the size by crop"):
         PrepareConfig(latents=checkpoint)
+    with pytest.raises(UserError, match="no text_encoder"):
+        Encoder(embeddings=checkpoint)
     with pytest.raises(UserError, match="no multiple"):
         Encoder(latents=checkpoint)([{"image": np.zeros((9, 9, 3), np.uint8), "text": ""}])
 

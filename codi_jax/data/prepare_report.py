@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from codi_jax.data import images
+from codi_jax.data.prepare_units import is_picture
 from codi_jax.data.sources import ArrayRecordSource
 
 _SIDE = 128
@@ -24,7 +25,8 @@ def contact_columns(output: str | os.PathLike[str], rows: int = 8) -> dict[str, 
         return [source[int(i)] for i in np.linspace(0, len(source) - 1, count)]
 
     shown = spread(rows)
-    keys = [key for key, value in shown[0].items() if isinstance(value, np.ndarray)]
+    # Pictures and maps; latents and embeddings are for nobody's eyes.
+    keys = [key for key, value in shown[0].items() if is_picture(value)]
     if len(keys) > 1:
         keys.sort(key=lambda key: (key != "image", key))
         return {key: [_visible(element[key]) for element in shown] for key in keys}

@@ -135,7 +135,7 @@ _estimator = functools.cache(DepthEstimator)  # loaded once a process
 def _check_sizes(element: dict[str, Any]) -> None:
     size = element["image"].shape[:2]
     for key, value in element.items():
-        if _is_picture(value) and value.shape[:2] != size:
+        if is_picture(value) and value.shape[:2] != size:
             raise UserError(
                 f"{element['name']}: column {key!r} has the size {value.shape[:2]}, the image "
                 f"{size}; make them equal first."
@@ -151,7 +151,7 @@ def _resized(element: dict[str, Any], shorter: int) -> dict[str, Any]:
     target = (height, width)
     resized = dict(element)
     for key, value in element.items():
-        if _is_picture(value):
+        if is_picture(value):
             resized[key] = (
                 images.resize(value, target, "bicubic")
                 if value.ndim == 3
@@ -174,7 +174,7 @@ def _crops(element: dict[str, Any], config: PrepareConfig) -> Iterator[dict[str,
     for top in _starts(height, side, config.stride or side):
         for left in _starts(width, side, config.stride or side):
             crop = {
-                key: value[top : top + side, left : left + side] if _is_picture(value) else value
+                key: value[top : top + side, left : left + side] if is_picture(value) else value
                 for key, value in element.items()
             }
             yield {**crop, "name": f"{element['name']}@{top},{left}"}
@@ -188,7 +188,7 @@ def _starts(length: int, side: int, stride: int) -> list[int]:
 def _encoded(sample: dict[str, Any], config: PrepareConfig) -> dict[str, Any]:
     return {
         key: _encode(value, config.image_format if key == "image" else "png")
-        if _is_picture(value)
+        if is_picture(value)
         else value
         for key, value in sample.items()
     }
@@ -201,5 +201,6 @@ def _encode(image: np.ndarray, image_format: str) -> bytes:
     return data.tobytes()
 
 
-def _is_picture(value: Any) -> bool:
+def is_picture(value: Any) -> bool:
+    """Whether a column's value is a picture or a map, which is cut and stored as an image file."""
     return isinstance(value, np.ndarray) and value.dtype in (np.uint8, np.uint16)
