@@ -43,5 +43,6 @@ def get_config(variants: str = "default") -> ConfigDict:
 
 def _make_demo(config: ConfigDict) -> None:
     config.steps, config.data.degradation = 1900, "bicubic"
+    config.loss.time_per, config.loss.min_snr_gamma = "batch", None
     config.ema.eval = 0.995
     config.eval.every, config.checkpoint.every = 1000, 500
