@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 EVERYTHING, ADAPTER = "(unet|adapter)/.*", "adapter/.*"
 STAGES = 5  # of progressive distillation: 16, 8, 4, 2 and 1 steps
@@ -47,7 +48,7 @@ def _codi(config: ConfigDict, trainable: str = EVERYTHING, **loss: Any) -> None:
         "data_space": "latent",
         "dt": config.loss.get("dt", 20),
         "time_per": config.loss.get("time_per", "batch"),
-        "min_snr_gamma": config.loss.get("min_snr_gamma", None),
+        "min_snr_gamma": config.loss.get("min_snr_gamma") or placeholder(float),
     }
     _set(config, "codi", {**common, **loss}, trainable, 0.95)
 
@@ -57,11 +58,11 @@ def _pe_codi(config: ConfigDict) -> None:
 
 
 def _paper(config: ConfigDict) -> None:
-    _codi(config, dt=1, time_per="batch", min_snr_gamma=None)
+    _codi(config, dt=1, time_per="batch", min_snr_gamma=placeholder(float))
 
 
 def _google_research(config: ConfigDict) -> None:
-    _codi(config, dt=20, time_per="sample", min_snr_gamma=None, consistency_space="x")
+    _codi(config, dt=20, time_per="sample", min_snr_gamma=placeholder(float), consistency_space="x")
 
 
 def _fast_codi(config: ConfigDict) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from configs.base import base
 from configs.methods import METHODS, apply_method
@@ -77,7 +78,8 @@ def _make_full_size(config: ConfigDict, checkpoint: str) -> None:
     config.steps, config.batch_size = 50_000, 64
     config.data.size = config.eval.size = 512
     if config.method == "codi":
-        config.loss.dt, config.loss.time_per, config.loss.min_snr_gamma = 1, "batch", None
+        config.loss.dt, config.loss.time_per = 1, "batch"
+        config.loss.min_snr_gamma = placeholder(float)
     config.optim.learning_rate, config.optim.warmup_steps = 1e-5, 1000
     config.optim.decay = "constant"
     config.ema.eval = 0.9995

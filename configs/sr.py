@@ -32,6 +32,7 @@ to the end by us: only their shapes, and shortened runs of small networks of the
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from configs.shared import conditional
 
@@ -43,6 +44,6 @@ def get_config(variants: str = "default") -> ConfigDict:
 
 def _make_demo(config: ConfigDict) -> None:
     config.steps, config.data.degradation = 1900, "bicubic"
-    config.loss.time_per, config.loss.min_snr_gamma = "batch", None
+    config.loss.time_per, config.loss.min_snr_gamma = "batch", placeholder(float)
     config.ema.eval = 0.995
     config.eval.every, config.checkpoint.every = 1000, 500
