@@ -90,7 +90,7 @@ def _stages(run: ConfigDict) -> dict[str, object]:
     stage = partial(_stage, run)
     # The times that 1, 2, 4 and 8 steps sample at, and no others.
     grid: dict[str, Any] = {"loss__dt": 1, "loss__grid_steps": 8}
-    codi = partial(stage, "codi", **grid)
+    codi, pe_codi = partial(stage, "codi", **grid), partial(stage, "pe_codi", **grid)
     # 16, 8 and 4 steps: the tables compare at 4.
     halvings: dict[str, Any] = {"loss__steps_per_stage": run.get_ref("steps") // 2 // 3}
 
@@ -98,9 +98,9 @@ def _stages(run: ConfigDict) -> dict[str, object]:
         "ldm": stage("finetune"),
         "codi": stage("codi"),  # all times, dt = 20
         "grid": codi(),
-        "pe_mix": stage("pe_codi"),
-        "pe_controlnet": stage("pe_codi", model__adapter="controlnet"),
-        "pe_t2i": stage("pe_codi", model__adapter="t2i"),
+        "pe_mix": pe_codi(),
+        "pe_controlnet": pe_codi(model__adapter="controlnet"),
+        "pe_t2i": pe_codi(model__adapter="t2i"),
         "ldm_half": stage("finetune", parts=2),
         "cm": stage("cm", "ldm_half", parts=2),
         "cm_frozen": stage("cm_frozen", "ldm_half", parts=2),

@@ -14,17 +14,19 @@ from PIL import Image
 from scipy import ndimage
 from skimage import data
 
-from codi_jax import evaluate
+from codi_jax import samples
 from codi_jax.builder import build_pipeline
 from codi_jax.checkpoint.directory import save_pipeline
 from codi_jax.checkpoint.pipeline import with_params
 from codi_jax.data.images import save_image
 from codi_jax.evals import sample_files
 from codi_jax.evals.scoring import Networks
-from codi_jax.evaluate import Setting, evaluate_checkpoint, evaluate_folder, run_setting
+from codi_jax.evaluate import evaluate_checkpoint, evaluate_folder
 from codi_jax.sample import Sampler
+from codi_jax.samples import Setting, run_setting
+from codi_jax.tasks.registry import task_of
 from codi_jax.typing import UserError
-from configs import sr
+from configs import canny, edit, inpaint, sr
 
 pytestmark = pytest.mark.xdist_group("evaluate")
 
@@ -124,12 +126,12 @@ def test_images_are_kept_only_when_asked_and_shares_make_the_whole(model, tmp_pa
     assert not (whole / "images").exists()
     # Two processes one after the other: the first makes image 1 alone.
     for index in (1, 0):
-        monkeypatch.setattr(evaluate, "share", lambda count, i=index: range(i, count, 2))
+        monkeypatch.setattr(samples, "share", lambda count, i=index: range(i, count, 2))
         folder = shared / "images"
-        evaluate.sample_checkpoint(str(model), SETTING, [1], 1, folder)
+        samples.sample_checkpoint(str(model), SETTING, [1], 1, folder)
         names = sorted(p.name for p in (folder / "1").iterdir())
         assert names == (["00001.png"] if index else ["00000.png", "00001.png", "00002.png"])
-    monkeypatch.setattr(evaluate, "share", lambda count: range(0))  # nothing is left to do
+    monkeypatch.setattr(samples, "share", lambda count: range(0))  # nothing is left to do
     two = evaluate_checkpoint(str(model), SETTING, [1], networks, shared)
     assert one.values() == two.values()
 
@@ -157,5 +159,38 @@ def test_a_run_says_what_it_is_evaluated_on(model, tmp_path):
 
 
 def test_a_prior_is_refused(tmp_path):
-    with pytest.raises(UserError, match="--checkpoint prior is a model for no task"):
+    with pytest.raises(UserError, match="--checkpoint prior is a prior"):
         evaluate_checkpoint("prior", SETTING, [1], psnr_only(tmp_path), tmp_path / "out")
+
+
+@pytest.mark.parametrize("config", [inpaint.get_config, edit.get_config, canny.get_config])
+def test_every_task_is_sampled_and_scored_by_its_own_measures(config, tmp_path):
+    config = config("tiny")
+    with jax.numpy_dtype_promotion("standard"):
+        pipeline = build_pipeline(config, np.float32)
+        save_pipeline(tmp_path / "model", with_params(pipeline, jax.random.key(0)))
+    task = task_of(pipeline)
+    (measure,) = task.measures
+    out = tmp_path / "out"
+    setting = Setting(count=2, crop=32)
+    networks = Networks(None, tmp_path)
+    report = evaluate_checkpoint(
+        str(tmp_path / "model"), setting, [1], networks, out, batch_size=2, save_images=True
+    )
+    scores = report.values()["1"]
+    assert ("psnr" in scores) == task.scored and {"swd", measure} <= set(scores)
+    results = json.loads((out / "results.json").read_text())
+    assert "docs/tasks.md" in results["conventions"][measure]
+    assert results["intervals"]["1"][measure]
+    if config.task == "inpaint":
+        assert scores["hole_psnr"] < report.values()["mean fill"]["hole_psnr"]
+        made, truth = (read(out / "images" / name / "00000.png") for name in ("1", "reference"))
+        hole = (read(out / "images" / "input" / "00000.png") == 128).all(-1)
+        np.testing.assert_array_equal(made[~hole], truth[~hole])
+        assert not np.array_equal(made, truth)
+    if config.task == "canny":
+        other = dataclasses.replace(setting, solver="heun")
+        samples.sample_checkpoint(str(tmp_path / "model"), other, [2], 2, tmp_path / "heun")
+        samples.sample_checkpoint(str(tmp_path / "model"), setting, [2], 2, tmp_path / "ddim")
+        a, b = (read(tmp_path / name / "2" / "00000.png") for name in ("heun", "ddim"))
+        assert not np.array_equal(a, b)

@@ -22,6 +22,9 @@ ACCURACY = ("lpips_vgg", "lpips_alex", "gmsd", "haarpsi", "psnr", "ssim")
 REALISM = ("fid", "kid", "swd", "haarpsi", "ms_ssim", "ssim_y")
 
 
+_OWN = "the task's own, see docs/tasks.md; of each image, mean over images"
+
+
 @dataclasses.dataclass(kw_only=True)
 class Report:
     """Scores by column: numbers of steps ("4"), "bicubic", or "images" for a folder.
@@ -30,10 +33,12 @@ class Report:
         setting: what was evaluated on what.
         versus: two metrics to plot against one another; None for the first of :data:`ACCURACY`
             and of :data:`REALISM`.
+        measures: the task's own measures -> whether more is better.
     """
 
     setting: dict[str, Any]
     versus: tuple[str, str] | None = None
+    measures: Mapping[str, bool] = dataclasses.field(default_factory=dict)
     scores: dict[str, dict[str, Score]] = dataclasses.field(default_factory=dict)
     warnings: list[str] = dataclasses.field(default_factory=list)
     images: int = 0
@@ -44,6 +49,11 @@ class Report:
         self.scores |= {name: scorer(images) for name, images in columns.items()}
         self.warnings, self.border = scorer.warnings, scorer.border
         self.images = max(len(images) for images in columns.values())
+
+    def add_measures(self, scores: Mapping[str, Mapping[str, Score]]) -> None:
+        """The task's own, of columns that were added."""
+        for name, own in scores.items():
+            self.scores[name] |= own
 
     def values(self) -> dict[str, dict[str, float]]:
         """column -> metric -> value."""
@@ -68,7 +78,9 @@ class Report:
                 column: {k: s.interval for k, s in scores.items() if s.interval}
                 for column, scores in self.scores.items()
             },
-            "conventions": {name: METRICS[name].convention for name in names},
+            "conventions": {
+                name: METRICS[name].convention if name in METRICS else _OWN for name in names
+            },
             "warnings": self.warnings,
         }
 
@@ -91,7 +103,10 @@ class Report:
             return
         names = list(next(iter(curve.values())))
         baselines = {k: v for k, v in values.items() if not k.isdigit()}
-        directions = {name: METRICS[name].higher_is_better for name in names}
+        directions = {
+            name: METRICS[name].higher_is_better if name in METRICS else self.measures[name]
+            for name in names
+        }
         quality_vs_steps({"model": curve}, directions, output / "quality_vs_steps.png", baselines)
         versus = self.versus or _first_two(names)
         if versus:

@@ -1,7 +1,8 @@
 """Sampled images as files: made once, found again when an evaluation is started anew.
 
-In a folder are ``manifest.json`` (what the images were made from), ``input/``, ``reference/``,
-``bicubic/`` and for each number of steps one folder of results, ``4/00000.png`` and so on. Image
+In a folder are ``manifest.json`` (what the images were made from), ``reference/``, one folder for
+each of the task's inputs and baselines (``input/``, ``bicubic/``) and one of results for each
+number of steps, ``4/00000.png`` and so on. Image
 n is a function of the manifest and n alone, whatever the batches, devices and processes.
 """
 
@@ -14,13 +15,14 @@ import numpy as np
 from tqdm import tqdm
 
 from codi_jax.checkpoint.files import load_json, save_json
-from codi_jax.data.images import resize, save_image
+from codi_jax.data.images import save_image
 from codi_jax.evals.batches import Devices, buckets
 from codi_jax.evals.image_files import ImageFiles
+from codi_jax.tasks.base import Task
 from codi_jax.typing import Array, UserError
 
 MANIFEST = "manifest.json"
-INPUT, REFERENCE, BICUBIC = "input", "reference", "bicubic"
+REFERENCE = "reference"
 
 
 def check_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -56,28 +58,44 @@ def files(folder: Path, column: str, count: int) -> ImageFiles:
     return ImageFiles(folder / column, [image_name(i) for i in range(count)])
 
 
+def batch_of_one(example: Mapping[str, Any]) -> dict[str, Any]:
+    """An example as the batch that tasks take: arrays [1, ...], and lists of one string."""
+    return {
+        name: [value] if isinstance(value, str) else np.asarray(value)[None]
+        for name, value in example.items()
+    }
+
+
 class _Work(NamedTuple):
     number: int
-    lr: np.ndarray
+    example: Mapping[str, Any]
+    arrays: dict[str, np.ndarray]  # what the task reads
     missing: tuple[int, ...]  # numbers of steps
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        return (*(array.shape for array in self.arrays.values()), *self.missing)
 
 
 def write_samples(
     folder: Path,
+    task: Task,
     examples: Any,
     indices: Sequence[int],
     steps: Sequence[int],
-    sample: Callable[[Array, Array, int], Array],
+    sample: Callable[[Mapping[str, Array], Array, Sequence[str], int], Array],
     devices: Devices,
 ) -> None:
     """Make the images that are not there yet.
 
     Args:
         folder: see the module.
-        examples: item n is {"image": uint8 [H, W, 3], "lr": uint8 [h, w, 3], ...}.
+        task: says what is read, and what is shown beside the results.
+        examples: item n has the arrays of ``task``, "image" uint8 [H, W, 3], strings, and where
+            each image has its own "prompt".
         indices: this process's share.
         steps: numbers of sampling steps.
-        sample: (lr [B, h, w, 3], indices [B], steps) -> uint8 [B, H, W, 3].
+        sample: (arrays [B, ...], indices [B], prompts [B], steps) -> uint8 [B, H, W, 3].
         devices: how batches are made and spread.
     """
 
@@ -88,19 +106,25 @@ def write_samples(
 
     def work() -> Any:
         for index in todo:
-            example, name = examples[index], image_name(index)
-            image, lr = example["image"], example["lr"]
-            save_image(folder / INPUT / name, lr)
-            save_image(folder / REFERENCE / name, image)
-            save_image(folder / BICUBIC / name, resize(lr, image.shape[:2], "bicubic"))
-            yield _Work(index, lr, missing(index))
+            example = examples[index]
+            batch = batch_of_one(example)
+            beside = {**task.inputs(batch), **task.baselines(batch), REFERENCE: batch["image"]}
+            for name, images in beside.items():
+                save_image(folder / name / image_name(index), images[0])
+            arrays = {name: np.asarray(example[name]) for name in task.reads}
+            yield _Work(index, example, arrays, missing(index))
 
     with tqdm(total=len(indices), initial=len(indices) - len(todo), unit="image") as bar:
-        for batch in buckets(work(), lambda w: (*w.lr.shape, *w.missing), devices.batch_size):
-            lr = devices.spread([w.lr for w in batch])
+        for batch in buckets(work(), lambda w: w.shape, devices.batch_size):
+            spread = {
+                name: devices.spread([w.arrays[name] for w in batch]) for name in batch[0].arrays
+            }
             order = devices.spread([np.asarray(w.number, np.int32) for w in batch])
+            prompts = [str(w.example.get("prompt", "")) for w in batch]
+            prompts += prompts[-1:] * (devices.batch_size - len(prompts))
             for n in batch[0].missing:
-                images = np.asarray(sample(lr, order, n))
+                images = np.asarray(sample(spread, order, prompts, n))
                 for w, image in zip(batch, images, strict=False):  # the batch is filled up
-                    save_image(folder / str(n) / image_name(w.number), image)
+                    result = task.finish(image, w.example)
+                    save_image(folder / str(n) / image_name(w.number), result)
             bar.update(len(batch))

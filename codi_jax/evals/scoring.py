@@ -95,7 +95,8 @@ METRICS: dict[str, Metric] = {
 #: Metric -> its network, where that has another name.
 _NETWORK_OF = {"fid": "inception", "kid": "inception"}
 #: Those that need no network weights.
-WEIGHT_FREE = (*image_metrics.METRICS, "swd")
+WEIGHT_FREE_OF_SETS = ("swd",)
+WEIGHT_FREE = (*image_metrics.METRICS, *WEIGHT_FREE_OF_SETS)
 
 
 class Networks:
@@ -167,6 +168,8 @@ class Scorer:
             images of this size allow.
         border: pixels cut off each side for the metrics of :mod:`codi_jax.evals.image_metrics`.
         texts: captions of the images, for "clip".
+        paired: whether the references are the right results; if not, and ``networks`` names no
+            metric, only sets are compared.
 
     Attributes:
         metrics: the names of those that are computed.
@@ -179,12 +182,13 @@ class Scorer:
         networks: Networks,
         border: int = 0,
         texts: Sequence[str] | None = None,
+        paired: bool = True,
     ):
         self.references, self.border, self.texts = references, border, texts
         self.warnings = list(networks.warnings)
         self._networks = networks
         self._reference_features: np.ndarray | None = None
-        self.metrics = networks.metrics or self._default()
+        self.metrics = networks.metrics or (self._default() if paired else WEIGHT_FREE_OF_SETS)
         if "fid" in self.metrics:
             self._warn_if_few(len(references), "references")
 

@@ -32,6 +32,7 @@ class Task:
         aligned: pictures and maps of a source's element that are cropped together.
         saved: options that sampling needs too; they travel with the model.
         conditional: whether there is a condition, so that distillation applies.
+        measures: names of what :meth:`score` gives -> whether more is better.
         scored: whether ``batch["image"]`` is the one right result, to be compared with.
         takes_map: whether the user gives a map [h, w] in place of a picture.
     """
@@ -42,6 +43,7 @@ class Task:
     aligned: ClassVar[tuple[str, ...]] = ("image",)
     saved: ClassVar[tuple[str, ...]] = ()
     conditional: ClassVar[bool] = True
+    measures: ClassVar[Mapping[str, bool]] = {}
     scored: ClassVar[bool] = True
     takes_map: ClassVar[bool] = False
 
@@ -61,6 +63,10 @@ class Task:
         """A source's elements to examples of ``size`` pixels: crop, then :meth:`prepare`."""
         augment = [Apply(self.augment)] if train else []
         return [RandomCropFlip(size, self.aligned), Apply(self.prepare), *augment]
+
+    def whole_frames(self) -> Transforms:
+        """A source's elements to examples of their own size."""
+        return [Apply(self.prepare)]
 
     def prepare(self, element: Example, rng: np.random.Generator) -> Example:
         """Add what :attr:`reads` names to a cropped element; "image" is uint8 [H, W, 3]."""

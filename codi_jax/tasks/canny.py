@@ -1,6 +1,7 @@
 """Canny edges to picture: the edges are computed on the fly."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import cv2
@@ -28,6 +29,7 @@ class Canny(Task):
     name: ClassVar[str] = "canny"
     reads: ClassVar[tuple[str, ...]] = ("edges",)
     saved: ClassVar[tuple[str, ...]] = ("low", "high")
+    measures: ClassVar[Mapping[str, bool]] = {"edge_f1": True}
     scored: ClassVar[bool] = False
 
     def edges(self, image: np.ndarray) -> np.ndarray:
@@ -38,7 +40,7 @@ class Canny(Task):
         return {**element, "edges": self.edges(element["image"])}
 
     def condition(self, vae: AutoencoderKL, vae_params: Params, batch: Batch) -> dict[str, Array]:
-        return map_condition(vae, vae_params, batch["edges"] / np.float32(127.5) - 1)
+        return map_condition(vae, vae_params, batch["edges"].astype(np.float32) / 127.5 - 1)
 
     def from_user(
         self, image: np.ndarray, *, mask: np.ndarray | None = None, prompt: str | None = None

@@ -1,7 +1,7 @@
 """Depth to picture: the condition is the depth map, near light and far dark."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import cv2
@@ -39,6 +39,7 @@ class Depth(Task):
     reads: ClassVar[tuple[str, ...]] = ("near",)
     aligned: ClassVar[tuple[str, ...]] = ("image", "depth")
     saved: ClassVar[tuple[str, ...]] = ("kind", "recovered_by")  # also evaluated by it
+    measures: ClassVar[Mapping[str, bool]] = {"edge_recall": True, "depth_error": False}
     scored: ClassVar[bool] = False
     takes_map: ClassVar[bool] = True
 

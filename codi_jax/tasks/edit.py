@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import zlib
+from collections.abc import Mapping
 from typing import ClassVar
 
 import cv2
@@ -37,6 +38,7 @@ class Editing(Task):
     instruction_channels: int = 16
     drop: float = 0.05
     name: ClassVar[str] = "edit"
+    measures: ClassVar[Mapping[str, bool]] = {"edit_accuracy": True}
     reads: ClassVar[tuple[str, ...]] = ("source", "keep_source", "instruction_features")
     aligned: ClassVar[tuple[str, ...]] = ("image", "edited")
     saved: ClassVar[tuple[str, ...]] = ("instruction_channels",)

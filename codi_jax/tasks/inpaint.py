@@ -1,6 +1,7 @@
 """Inpainting: the condition is the picture without its hole, and where the hole is."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -31,6 +32,7 @@ class Inpainting(Task):
 
     masks: tuple[str, ...] = tuple(MASKS)
     name: ClassVar[str] = "inpaint"
+    measures: ClassVar[Mapping[str, bool]] = {"hole_psnr": True}
     reads: ClassVar[tuple[str, ...]] = ("image", "mask")
     aligned: ClassVar[tuple[str, ...]] = ("image", "mask")
 

@@ -9,7 +9,7 @@ import numpy as np
 from codi_jax.data.degradation import make_degradation
 from codi_jax.data.images import resize
 from codi_jax.data.pipeline import Transforms
-from codi_jax.data.transforms import Degrade, RandomCropFlip
+from codi_jax.data.transforms import CutToMultiple, Degrade, RandomCropFlip
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.conditioning import sr_condition
 from codi_jax.tasks.base import Batch, Example, Task, no_mask
@@ -31,6 +31,10 @@ class SuperResolution(Task):
 
     def transforms(self, size: int, *, train: bool) -> Transforms:
         return [RandomCropFlip(size), Degrade(make_degradation(self.degradation), self.scale)]
+
+    def whole_frames(self) -> Transforms:
+        degrade = Degrade(make_degradation(self.degradation), self.scale)
+        return [CutToMultiple(self.scale), degrade]
 
     def condition(self, vae: AutoencoderKL, vae_params: Params, batch: Batch) -> dict[str, Array]:
         return sr_condition(vae, vae_params, batch["lr"], self.scale)

@@ -1,0 +1,138 @@
+"""A model's samples on held-out data, as files: what `codi_jax.evaluate` scores."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+from codi_jax import trees
+from codi_jax.checkpoint.files import load_json
+from codi_jax.checkpoint.hub import checkpoint_path
+from codi_jax.data.pipeline import eval_samples
+from codi_jax.data.sources import check_source, make_source
+from codi_jax.data.transforms import ENCODED, Drop, FillPrompt
+from codi_jax.diffusion.sampler_config import SamplerConfig
+from codi_jax.evals import sample_files
+from codi_jax.evals.batches import Devices
+from codi_jax.sample import Sampler
+from codi_jax.tasks.base import Task
+from codi_jax.tasks.registry import task_from_config
+from codi_jax.typing import Array, UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a model is evaluated on.
+
+    Attributes:
+        source: as ``config.data.source``; its held-out part.
+        count: number of images; more than the source has gives further crops and degradations.
+        crop: side of the crops in pixels; 0 for whole frames.
+        degradation: as ``config.data.degradation``, for super-resolution.
+        seed: of crops, degradations, holes and noise.
+        prompt: for models that take text: the same for all images, or with columns of the data,
+            as ``config.model.prompt``.
+        solver: one of `SOLVERS`; "" for the model's own sampler.
+        task_options: as ``config.task_options``, beside those that travel with the model.
+    """
+
+    source: str = "skimage"
+    count: int | None = None
+    crop: int = 0
+    degradation: str = "bicubic"
+    seed: int = 0
+    prompt: str = ""
+    solver: str = ""
+    task_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Samples:
+    """What was sampled.
+
+    Attributes:
+        task: the model's.
+        setting: with the count.
+        examples: item n is what image n was made of, the task's arrays and strings.
+    """
+
+    task: Task
+    setting: Setting
+    examples: Any
+
+
+def run_setting(checkpoint: str) -> Setting:
+    """What a run evaluated itself on, from its workdir; the defaults for other checkpoints."""
+    path = checkpoint_path(checkpoint) / "config.json"
+    config = load_json(path) if path.is_file() else {}
+    if "data" not in config:
+        return Setting()
+    data = config["data"]
+    return Setting(
+        source=data["eval_source"] or data["source"],
+        count=config["eval"]["count"],
+        crop=config["eval"]["size"],
+        degradation=data["degradation"],
+        seed=config["seed"],
+        prompt=config["model"]["prompt"],
+        task_options=config["task_options"],
+    )
+
+
+def share(count: int) -> range:
+    """This process's part of ``count`` images."""
+    return range(jax.process_index(), count, jax.process_count())
+
+
+def sample_checkpoint(
+    checkpoint: str, setting: Setting, steps: Sequence[int], batch_size: int, folder: Path
+) -> Samples:
+    """Write the model's images to ``folder`` (every process its share), and wait for all.
+
+    Raises:
+        UserError: no model, or none that is given a condition; images of another evaluation
+            there; data without what the task reads.
+    """
+    sampler = Sampler.load(checkpoint)
+    pipeline = sampler.pipeline
+    if pipeline.task is None:
+        raise UserError(
+            f"--checkpoint {checkpoint} is a prior, a model for no task: make pictures with it by "
+            "`python -m codi_jax.sample`, and score their folder by --images."
+        )
+    options = {**pipeline.task_options, **setting.task_options}
+    data = {"scale": pipeline.scale, "degradation": setting.degradation}
+    task = task_from_config(pipeline.task, options, data)
+    source = make_source(setting.source, "eval")
+    check_source(source)
+    setting = dataclasses.replace(setting, count=setting.count or len(source))
+    own_prompts = "{" in setting.prompt
+    framed = task.transforms(setting.crop, train=False) if setting.crop else task.whole_frames()
+    filled = [FillPrompt(setting.prompt)] if own_prompts else []
+    examples = eval_samples(source, [Drop(ENCODED), *framed, *filled], setting.seed)
+    # By content: the same workdir holds another model after more training.
+    model = trees.tree_hash(sampler.params)
+    manifest = {"model": model, "scale": pipeline.scale, **dataclasses.asdict(setting)}
+    sample_files.check_manifest(folder, manifest)
+
+    devices = Devices(batch_size)
+    sampler.params = devices.replicate(sampler.params)
+    key_of = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(setting.seed)))
+    solver = SamplerConfig(solver=setting.solver) if setting.solver else None
+
+    def sample(
+        arrays: Mapping[str, Array], indices: Array, prompts: Sequence[str], n: int
+    ) -> Array:
+        text = {}
+        if pipeline.takes_text:
+            text = sampler.encode_prompt(prompts if own_prompts else [setting.prompt])
+        return sampler.make(arrays, key_of(indices), n, text, sampler=solver)
+
+    indices = share(setting.count or 0)
+    sample_files.write_samples(folder, task, examples, indices, steps, sample, devices)
+    multihost_utils.sync_global_devices("sampled")
+    return Samples(task=task, setting=setting, examples=examples)
