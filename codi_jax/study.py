@@ -208,14 +208,16 @@ class Study:
 
 
 def summary(images: np.ndarray, truth: np.ndarray, lpips: Lpips | None = None) -> dict[str, Any]:
-    """Metric -> mean and 95% bootstrap interval over the pictures; SWD is one number of the set."""
+    """Metric -> each picture's value, their mean and its 95% bootstrap interval; SWD is one number
+    of the set."""
     scores: dict[str, Any] = {}
     per_image = scores_per_image(list(images), list(truth))
     if lpips is not None:
         per_image["lpips_alex"] = lpips(list(images), list(truth))
     for name, values in per_image.items():
         low, high = bootstrap_interval(values)
-        scores[name] = {"mean": float(np.mean(values)), "low": low, "high": high}
+        mean = float(np.mean(values))
+        scores[name] = {"mean": mean, "low": low, "high": high, "values": [*map(float, values)]}
     return {**scores, "swd": {"mean": swd(list(images), list(truth))}}
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from codi_jax.evals.pictures import grid
 from codi_jax.evals.plots import metric_vs_metric, quality_vs_steps, save_figure
 from codi_jax.evals.scoring import METRICS
+from codi_jax.evals.statistics import bootstrap_interval
 
 Rows = Sequence[Mapping[str, Any]]
 #: Metric -> heading and decimals; those that were not measured are left out.
@@ -35,11 +36,11 @@ def perceptual(scores: Mapping[str, Any]) -> str:
     return "lpips_alex" if "lpips_alex" in scores else "haarpsi"
 
 
-def value(rows: Rows, label: str, steps: int, metric: str, table: str = "methods") -> float:
-    """The mean of one cell; KeyError if there is none."""
+def cell(rows: Rows, label: str, steps: int, metric: str) -> Mapping[str, Any]:
+    """A method's score; KeyError if there is none."""
     for row in rows:
-        if (row["label"], row["steps"], row["table"]) == (label, steps, table):
-            return row["scores"][metric]["mean"]
+        if (row["label"], row["steps"], row["table"]) == (label, steps, "methods"):
+            return row["scores"][metric]
     raise KeyError(f"{label} at {steps} steps")
 
 
@@ -81,12 +82,21 @@ def order(rows: Rows, ours: str = "CoDi") -> str:
         cells = []
         for metric in metrics:
             decimals = HEADINGS[metric][1]
-            a, b = value(rows, ours, 4, metric), value(rows, other, 4, metric)
+            ours_at_4, theirs = cell(rows, ours, 4, metric), cell(rows, other, 4, metric)
+            a, b = ours_at_4["mean"], theirs["mean"]
             holds = a > b if _up(metric) else a < b
-            cells.append(f"{_verdict(holds)}: {a:.{decimals}f} against {b:.{decimals}f}")
+            text = f"{_verdict(holds)}: {a:.{decimals}f} against {b:.{decimals}f}"
+            if "values" in ours_at_4:
+                differences = np.subtract(ours_at_4["values"], theirs["values"])
+                low, high = bootstrap_interval(differences)
+                text += f"; difference [{low:+.{decimals}f}, {high:+.{decimals}f}]"
+            cells.append(text)
         lines.append(f"| {ours} at 4 steps beats {other} at 4 | {' | '.join(cells)} |")
     try:
-        a, b = value(rows, ours, 4, metrics[0]), value(rows, "LDM-SR", 50, metrics[0])
+        a, b = (
+            cell(rows, label, steps, metrics[0])["mean"]
+            for label, steps in ((ours, 4), ("LDM-SR", 50))
+        )
     except KeyError:
         return "\n".join(lines)
     holds = a >= 0.9 * b if _up(metrics[0]) else a <= 1.1 * b
@@ -214,7 +224,7 @@ can show, not how good the methods are. [study.md](study.md) says how to read it
 
 {perceptual} is the perceptual measure, SWD (sliced Wasserstein distance on Laplacian pyramids) the
 one of distributions; [metrics.md](metrics.md) defines them. Brackets: 95% bootstrap intervals over
-the pictures.
+the pictures; those of differences are of each picture's difference.
 
 ## Does the paper's order hold?
 

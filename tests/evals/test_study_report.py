@@ -83,6 +83,15 @@ def test_directions_are_in_the_headings(metric):
     assert f"{HEADINGS[metric][0]} {'↑' if up else '↓'}" in table(ROWS)
 
 
+def test_differences_are_paired_where_each_picture_is_known():
+    rows = [{**r, "scores": {k: dict(v) for k, v in r["scores"].items()}} for r in ROWS]
+    for r in rows:  # pictures differ by much, methods by little and always
+        base = r["scores"]["lpips_alex"]["mean"]
+        r["scores"]["lpips_alex"]["values"] = [base - 0.1, base + 0.1]
+    line = next(x for x in order(rows).splitlines() if "beats LDM-SR at 4" in x)
+    assert "difference [-0.1000, -0.1000]" in line
+
+
 def test_lpips_is_the_judge_where_it_was_measured():
     assert "perceptual (LPIPS)" in order(ROWS)
     without = [{**r, "scores": dict(r["scores"])} for r in ROWS]
