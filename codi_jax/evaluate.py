@@ -52,38 +52,54 @@ def evaluate_checkpoint(
     shown = {"checkpoint": checkpoint, **dataclasses.asdict(made.setting)}
     report = Report(setting=shown, versus=versus, measures=task.measures)
     if jax.process_index() == 0:
-        names = [*task.baselines(batch_of_one(made.examples[0])), *(str(n) for n in steps)]
+        first = batch_of_one(made.examples[0])
+        names = [*task.baselines(first), *(str(n) for n in steps)]
         references = sample_files.files(folder, sample_files.REFERENCE, count)
         texts = None
         if "clip" in (networks.metrics or ()):
             texts = [made.examples[i]["text"] for i in range(count)]
         scorer = Scorer(references, networks, border, texts, paired=task.scored)
         columns = {name: sample_files.files(folder, name, count) for name in names}
+        inputs = {name: sample_files.files(folder, name, count) for name in task.inputs(first)}
         report.add(scorer, columns)
-        report.add_measures(own_scores(made, columns))
+        report.add_measures(*own_scores(made, columns))
         report.write(output)
-        report.write_grid(columns, references, output)
+        report.write_grid(inputs, columns, references, output)
         if not save_images:
             shutil.rmtree(folder)
     multihost_utils.sync_global_devices("scored")
     return report
 
 
-def own_scores(made: Samples, columns: Mapping[str, ImageFiles]) -> dict[str, dict[str, Score]]:
-    """The task's own measures of each image, by column; their means over the images."""
+def own_scores(
+    made: Samples, columns: Mapping[str, ImageFiles]
+) -> tuple[dict[str, dict[str, Score]], list[str]]:
+    """The task's own measures of each image, by column; their means over the images.
+
+    What an image does not have (edits outside the closed set have no accuracy) is left out, with
+    a warning where others have it.
+    """
     found: dict[str, list[dict[str, float]]] = {name: [] for name in columns}
     for i in range(made.setting.count or 0) if made.task.measures else ():
         batch = batch_of_one(made.examples[i])
         for name, images in columns.items():
             found[name].append(made.task.score(images[i][None], batch))
-    return {
+    every = [one for scores in found.values() for one in scores]
+    having = {measure: sum(measure in one for one in every) for measure in made.task.measures}
+    warnings = [
+        f"{measure} is left out: only {n // len(columns)} of {made.setting.count} images have it"
+        for measure, n in having.items()
+        if 0 < n < len(every)
+    ]
+    means = {
         name: {
-            measure: Score.of(np.array([one[measure] for one in scores]))
-            for measure in made.task.measures
-            if all(measure in one for one in scores)
+            measure: Score.of(np.array([one[measure] for one in scores], np.float64))
+            for measure, n in having.items()
+            if n == len(every)
         }
         for name, scores in found.items()
     }
+    return means, warnings
 
 
 def evaluate_folder(

@@ -20,7 +20,7 @@ from codi_jax.evals import sample_files
 from codi_jax.evals.batches import Devices
 from codi_jax.sample import Sampler
 from codi_jax.tasks.base import Task
-from codi_jax.tasks.registry import task_from_config
+from codi_jax.tasks.registry import task_class, task_from_config
 from codi_jax.typing import Array, UserError
 
 
@@ -32,7 +32,7 @@ class Setting:
         source: as ``config.data.source``; its held-out part.
         count: number of images; more than the source has gives further crops and degradations.
         crop: side of the crops in pixels; 0 for whole frames.
-        degradation: as ``config.data.degradation``, for super-resolution.
+        degradation: as ``config.data.degradation``, for tasks that have one; None: "bicubic".
         seed: of crops, degradations, holes and noise.
         prompt: for models that take text: the same for all images, or with columns of the data,
             as ``config.model.prompt``.
@@ -43,7 +43,7 @@ class Setting:
     source: str = "skimage"
     count: int | None = None
     crop: int = 0
-    degradation: str = "bicubic"
+    degradation: str | None = None
     seed: int = 0
     prompt: str = ""
     solver: str = ""
@@ -76,11 +76,26 @@ def run_setting(checkpoint: str) -> Setting:
         source=data["eval_source"] or data["source"],
         count=config["eval"]["count"],
         crop=config["eval"]["size"],
-        degradation=data["degradation"],
+        degradation=data["degradation"] if _degrades(task_class(config["task"])) else None,
         seed=config["seed"],
         prompt=config["model"]["prompt"],
         task_options=config["task_options"],
     )
+
+
+def _degrades(task: type[Task]) -> bool:
+    return "degradation" in {field.name for field in dataclasses.fields(task)}
+
+
+def _check_measures(task: Task, example: Mapping[str, Any]) -> None:
+    """Raises a UserError, before anything is sampled, where a measure is not declared."""
+    batch = sample_files.batch_of_one(example)
+    undeclared = {*task.score(batch["image"], batch)} - {*task.measures}
+    if undeclared:
+        raise UserError(
+            f"the task {task.name} scores {', '.join(sorted(undeclared))}, of which its `measures` "
+            "do not say whether more is better: add them there."
+        )
 
 
 def share(count: int) -> range:
@@ -94,8 +109,9 @@ def sample_checkpoint(
     """Write the model's images to ``folder`` (every process its share), and wait for all.
 
     Raises:
-        UserError: no model, or none that is given a condition; images of another evaluation
-            there; data without what the task reads.
+        UserError: no model, or none that is given a condition; a degradation for a task without;
+            an undeclared measure; images of another evaluation there; data without what the task
+            reads.
     """
     sampler = Sampler.load(checkpoint)
     pipeline = sampler.pipeline
@@ -103,6 +119,13 @@ def sample_checkpoint(
         raise UserError(
             f"--checkpoint {checkpoint} is a prior, a model for no task: make pictures with it by "
             "`python -m codi_jax.sample`, and score their folder by --images."
+        )
+    if _degrades(task_class(pipeline.task)):
+        setting = dataclasses.replace(setting, degradation=setting.degradation or "bicubic")
+    elif setting.degradation is not None:
+        raise UserError(
+            f"--degradation={setting.degradation}: a model for {pipeline.task} has none, leave it "
+            "out."
         )
     options = {**pipeline.task_options, **setting.task_options}
     data = {"scale": pipeline.scale, "degradation": setting.degradation}
@@ -114,6 +137,7 @@ def sample_checkpoint(
     framed = task.transforms(setting.crop, train=False) if setting.crop else task.whole_frames()
     filled = [FillPrompt(setting.prompt)] if own_prompts else []
     examples = eval_samples(source, [Drop(ENCODED), *framed, *filled], setting.seed)
+    _check_measures(task, examples[0])
     # By content: the same workdir holds another model after more training.
     model = trees.tree_hash(sampler.params)
     manifest = {"model": model, "scale": pipeline.scale, **dataclasses.asdict(setting)}

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -21,9 +22,10 @@ from codi_jax.checkpoint.pipeline import with_params
 from codi_jax.data.images import save_image
 from codi_jax.evals import sample_files
 from codi_jax.evals.scoring import Networks
-from codi_jax.evaluate import evaluate_checkpoint, evaluate_folder
+from codi_jax.evaluate import evaluate_checkpoint, evaluate_folder, own_scores
 from codi_jax.sample import Sampler
 from codi_jax.samples import Setting, run_setting
+from codi_jax.tasks.base import Task
 from codi_jax.tasks.registry import task_of
 from codi_jax.typing import UserError
 from configs import canny, inpaint, sr
@@ -182,6 +184,10 @@ def test_every_task_is_sampled_and_scored_by_its_own_measures(config, tmp_path):
     results = json.loads((out / "results.json").read_text())
     assert "docs/tasks.md" in results["conventions"][measure]
     assert results["intervals"]["1"][measure]
+    assert results["setting"]["degradation"] is None
+    with pytest.raises(UserError, match=f"--degradation=jpeg: a model for {config.task} has none"):
+        noisy = dataclasses.replace(setting, degradation="jpeg")
+        evaluate_checkpoint(str(tmp_path / "model"), noisy, [1], networks, out)
     if config.task == "inpaint":
         assert scores["hole_psnr"] < report.values()["mean fill"]["hole_psnr"]
         made, truth = (read(out / "images" / name / "00000.png") for name in ("1", "reference"))
@@ -196,3 +202,26 @@ def test_every_task_is_sampled_and_scored_by_its_own_measures(config, tmp_path):
             samples.sample_checkpoint(str(tmp_path / "model"), changed, [2], 2, tmp_path / name)
         made = [read(tmp_path / name / "2" / "00000.png") for name in ("2a", "2b")]
         assert not np.array_equal(*made)
+
+
+def test_measures_are_declared_and_of_all_images():
+    class Odd(Task):
+        measures: ClassVar = {"odd": True, "even": False}
+
+        def score(self, pictures, batch):
+            level = float(pictures.mean())
+            return {"odd": level, **({"even": level} if level > 1 else {})}
+
+    example = {"image": np.zeros((2, 2, 3), np.uint8)}
+    made = samples.Samples(task=Odd(), setting=Setting(count=2), examples=[example] * 2)
+    columns = {"1": np.stack([example["image"], example["image"] + np.uint8(2)])}
+    scores, warnings = own_scores(made, columns)
+    assert {name: score.value for name, score in scores["1"].items()} == {"odd": 1.0}
+    assert warnings == ["even is left out: only 1 of 2 images have it"]
+
+    class Undeclared(Odd):
+        name: ClassVar = "mine"
+        measures: ClassVar = {}
+
+    with pytest.raises(UserError, match="the task mine scores odd, of which its `measures`"):
+        samples._check_measures(Undeclared(), example)

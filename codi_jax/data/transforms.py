@@ -44,17 +44,12 @@ class RandomCropFlip(grain.transforms.RandomMap):
 
     def random_map(self, element: dict, rng: np.random.Generator) -> dict:
         """uint8 [H, W, 3] (maps: any dtype, [H, W]) to [size, size, 3] ([size, size])."""
-        given = {name: element[name] for name in self.aligned if name in element}
-        sizes = {name: array.shape[:2] for name, array in given.items()}
-        if len({*sizes.values()}) > 1:
-            raise UserError(
-                f"{element['name']}: its pictures and maps differ in size (height, width): "
-                f"{sizes}; make them equal."
-            )
+        given = _equal_in_size(element, self.aligned)
         if LATENTS in element:
-            if sizes["image"] != (self.size, self.size):
+            size = given["image"].shape[:2]
+            if size != (self.size, self.size):
                 raise UserError(
-                    f"{element['name']} has latents of {sizes['image']} pixels, training is at "
+                    f"{element['name']} has latents of {size} pixels, training is at "
                     f"{self.size}: prepare it with --crop={self.size}, or set "
                     "config.data.encoded=False."
                 )
@@ -70,6 +65,22 @@ class RandomCropFlip(grain.transforms.RandomMap):
             for name, array in given.items()
         }
         return {**element, **crops}
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckSizes(grain.transforms.Map):
+    """The whole element as it is; raises UserError where what it has of `aligned` differs in size.
+
+    Attributes:
+      aligned: as that of `RandomCropFlip`.
+    """
+
+    aligned: tuple[str, ...]
+
+    def map(self, element: dict) -> dict:
+        """The same element."""
+        _equal_in_size(element, self.aligned)
+        return element
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +189,18 @@ class Degrade(grain.transforms.RandomMap):
         except UserError as error:
             raise UserError(f"{element['name']}: {error}") from error
         return {**element, "image": image, "lr": lr}
+
+
+def _equal_in_size(element: dict, aligned: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """What the element has of ``aligned``; a UserError where two of them differ in size."""
+    given = {name: element[name] for name in aligned if name in element}
+    sizes = {name: array.shape[:2] for name, array in given.items()}
+    if len({*sizes.values()}) > 1:
+        raise UserError(
+            f"{element['name']}: its pictures and maps differ in size (height, width): "
+            f"{sizes}; make them equal."
+        )
+    return given
 
 
 def _at_least(image: np.ndarray, size: int) -> np.ndarray:

@@ -27,7 +27,7 @@ _OWN = "the task's own, see docs/tasks.md; of each image, mean over images"
 
 @dataclasses.dataclass(kw_only=True)
 class Report:
-    """Scores by column: numbers of steps ("4"), "bicubic", or "images" for a folder.
+    """Scores by column: numbers of steps ("4"), a baseline, or "images" for a folder.
 
     Attributes:
         setting: what was evaluated on what.
@@ -50,8 +50,9 @@ class Report:
         self.warnings, self.border = scorer.warnings, scorer.border
         self.images = max(len(images) for images in columns.values())
 
-    def add_measures(self, scores: Mapping[str, Mapping[str, Score]]) -> None:
+    def add_measures(self, scores: Mapping[str, Mapping[str, Score]], warnings: list[str]) -> None:
         """The task's own, of columns that were added."""
+        self.warnings = [*self.warnings, *warnings]
         for name, own in scores.items():
             self.scores[name] |= own
 
@@ -113,23 +114,32 @@ class Report:
             metric_vs_metric({"model": curve}, *versus, output / "metric_vs_metric.png")
 
     def write_grid(
-        self, columns: Mapping[str, ImageFiles], references: ImageFiles, output: Path
+        self,
+        inputs: Mapping[str, ImageFiles],
+        columns: Mapping[str, ImageFiles],
+        references: ImageFiles,
+        output: Path,
     ) -> None:
-        """``grid.png``: the centre of the first images of every column."""
+        """``grid.png``: the same centre of the first images of every column."""
         labels = {
             name: f"{name} step{'s' * (name != '1')}" if name.isdigit() else name
             for name in columns
         }
-        shown = {labels[name]: _centres(images) for name, images in columns.items()}
-        grid({**shown, "ground truth": _centres(references)}, output / "grid.png", max_rows=SHOWN)
+        heights = [image.shape[0] for image in references[:SHOWN]]
+        shown = {labels.get(k, k): _centres(v, heights) for k, v in {**inputs, **columns}.items()}
+        shown["ground truth"] = _centres(references, heights)
+        grid(shown, output / "grid.png", max_rows=SHOWN)
 
 
-def _centres(images: ImageFiles) -> list[np.ndarray]:
-    def centre(image: np.ndarray) -> np.ndarray:
-        top, left = (max(0, (n - SIDE) // 2) for n in image.shape[:2])
-        return image[top : top + SIDE, left : left + SIDE]
+def _centres(images: ImageFiles, heights: list[int]) -> list[np.ndarray]:
+    """``SIDE`` pixels of a picture of its height, and as much of a smaller one, an input."""
 
-    return [centre(image) for image in images[:SHOWN]]
+    def centre(image: np.ndarray, height: int) -> np.ndarray:
+        side = SIDE * image.shape[0] // height
+        top, left = (max(0, (n - side) // 2) for n in image.shape[:2])
+        return image[top : top + side, left : left + side]
+
+    return [centre(*pair) for pair in zip(images[:SHOWN], heights, strict=True)]
 
 
 def _first_two(names: list[str]) -> tuple[str, str] | None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from codi_jax.data.pipeline import Transforms
-from codi_jax.data.transforms import Apply, RandomCropFlip
+from codi_jax.data.transforms import Apply, CheckSizes, RandomCropFlip
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.typing import Array, Params, UserError
 
@@ -66,7 +66,7 @@ class Task:
 
     def whole_frames(self) -> Transforms:
         """A source's elements to examples of their own size."""
-        return [Apply(self.prepare)]
+        return [CheckSizes(self.aligned), Apply(self.prepare)]
 
     def prepare(self, element: Example, rng: np.random.Generator) -> Example:
         """Add what :attr:`reads` names to a cropped element; "image" is uint8 [H, W, 3]."""
@@ -144,7 +144,7 @@ class Task:
         return {}
 
     def score(self, pictures: np.ndarray, batch: Batch) -> dict[str, float]:
-        """The task's own measures, beside those against ``batch["image"]``."""
+        """The task's own :attr:`measures`, beside those against ``batch["image"]``."""
         return {}
 
 

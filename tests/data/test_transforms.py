@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from codi_jax.data.transforms import Apply, FillPrompt, Keep, RandomCropFlip
+from codi_jax.data.transforms import Apply, CheckSizes, FillPrompt, Keep, RandomCropFlip
 from codi_jax.typing import UserError
 
 
@@ -35,6 +35,9 @@ def test_maps_of_another_size_are_refused():
     bad = {**element(8, 8), "depth": np.zeros((4, 4), np.uint16)}
     with pytest.raises(UserError, match=r"a\.png.*differ in size"):
         RandomCropFlip(4, ("image", "depth")).random_map(bad, np.random.default_rng(0))
+    with pytest.raises(UserError, match=r"a\.png.*differ in size"):
+        CheckSizes(("image", "depth")).map(bad)
+    assert CheckSizes(("image",)).map(bad) is bad
 
 
 def test_prompts_are_filled_and_dropped():
