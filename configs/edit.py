@@ -30,7 +30,7 @@ from configs.shared import conditional, with_text
 
 def get_config(variants: str = "default") -> ConfigDict:
     """The config of ``variants``, see :func:`configs.shared.conditional`."""
-    config = conditional("edit", variants, steps=1300, batch_size=8)
+    config = conditional("edit", variants, steps=1000, batch_size=8)
     config.task_options = ConfigDict({"instruction_channels": 16, "drop": 0.05})
     if with_text(variants):
         config.task_options.instruction_channels = 0
