@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -38,6 +39,7 @@ def quality_vs_steps(
         axes.set_visible(False)
     for axes, (metric, higher) in zip(grid, higher_is_better.items(), strict=False):
         axes.set_visible(True)
+        _colours(axes, curves)
         for method, points in curves.items():
             steps = sorted(points)
             axes.plot(steps, [points[n][metric] for n in steps], "o-", label=method)
@@ -46,7 +48,7 @@ def quality_vs_steps(
             axes.axhline(scores[metric], linestyle="--", color=f"C{7 + i}", label=name)
         axes.set_title(f"{metric} ({'higher' if higher else 'lower'} is better)", fontsize=9)
         axes.set_xlabel("steps")
-    figure.axes[0].legend(fontsize=8 if len(curves) < 6 else 5)
+    _legend(figure, curves)
     save_figure(figure, path)
 
 
@@ -67,6 +69,7 @@ def metric_vs_metric(curves: Curves, x: str, y: str, path: str | os.PathLike[str
             raise UserError(f"metric {name!r} cannot be plotted: it has not been computed.")
     figure = Figure(figsize=(1.5 * _PANEL, 1.3 * _PANEL), layout="constrained")
     axes = figure.subplots()
+    _colours(axes, curves)
     for method, by_steps in curves.items():
         steps = sorted(by_steps)
         line = [(by_steps[n][x], by_steps[n][y]) for n in steps]
@@ -77,8 +80,23 @@ def metric_vs_metric(curves: Curves, x: str, y: str, path: str | os.PathLike[str
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.set_title("each point: a number of steps", fontsize=9)
-    axes.legend(fontsize=8)
+    _legend(figure, curves)
     save_figure(figure, path)
+
+
+def _colours(axes: Axes, curves: Curves) -> None:
+    """One for each of up to 20 methods."""
+    colours = colormaps["tab10" if len(curves) <= 10 else "tab20"]
+    axes.set_prop_cycle(color=[*colours(np.arange(colours.N))])
+
+
+def _legend(figure: Figure, curves: Curves) -> None:
+    """In the first panel, or beside the panels where there are many methods."""
+    if len(curves) < 6:
+        figure.axes[0].legend(fontsize=8)
+    else:
+        handles = figure.axes[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside right center", fontsize=7)
 
 
 def _mark_steps(axes: Axes, steps: list[int]) -> None:
