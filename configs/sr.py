@@ -3,7 +3,7 @@
 Command:   python -m codi_jax.main --config=configs/sr.py --workdir=runs/sr
 Hardware:  two CPU cores, no accelerator.
 Time:      4 to 5 minutes with compilation and evaluation.
-Expect:    at 4 steps "codi" about 6 dB of PSNR above "start" (results.json, and printed).
+Expect:    at 4 steps "codi" about 8 dB of PSNR above "start" (results.json, and printed).
 
 Variants:  default   the embedded prior on the bundled photos
            tiny      the same road with small random networks, under a minute: for tests
