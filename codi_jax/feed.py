@@ -38,7 +38,7 @@ def transforms(config: ConfigDict, size: int, *, train: bool = False) -> list:
     task = build_task(config)
     encoded = ENCODED if train and config.data.encoded else ()
     prompt = FillPrompt(config.model.prompt, config.data.prompt_dropout if train else 0.0)
-    filled = [prompt] if prompts_differ(config) else []
+    filled = [prompt] if prompts_differ(config.model.prompt) else []
     first = [] if encoded else [Drop(ENCODED)]
     return [*first, *task.transforms(size, train=train), *filled, Keep((*task.arrays, *encoded))]
 
@@ -68,9 +68,9 @@ def build_data(config: ConfigDict) -> tuple[Any, dict[str, Any]]:
     return iterator, shown
 
 
-def prompts_differ(config: ConfigDict) -> bool:
+def prompts_differ(prompt: str) -> bool:
     """Whether ``config.model.prompt`` has columns of the data in it, such as "{text}"."""
-    return "{" in config.model.prompt
+    return "{" in prompt
 
 
 def encode_prompt(
@@ -94,7 +94,7 @@ def encode_prompt(
         return text
 
     null = complete(encoder.negative(None))
-    if prompts_differ(config):
+    if prompts_differ(config.model.prompt):
         return {}, null, lambda prompts: complete(encoder(prompts))
     return complete(encoder([config.model.prompt])), null, None
 

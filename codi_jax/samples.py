@@ -18,6 +18,7 @@ from codi_jax.data.transforms import ENCODED, Drop, FillPrompt
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.evals import sample_files
 from codi_jax.evals.batches import Devices
+from codi_jax.feed import prompts_differ
 from codi_jax.sample import Sampler
 from codi_jax.tasks.base import Task
 from codi_jax.tasks.registry import task_class, task_from_config
@@ -133,7 +134,7 @@ def sample_checkpoint(
     source = make_source(setting.source, "eval")
     check_source(source)
     setting = dataclasses.replace(setting, count=setting.count or len(source))
-    own_prompts = "{" in setting.prompt
+    own_prompts = prompts_differ(setting.prompt)
     framed = task.transforms(setting.crop, train=False) if setting.crop else task.whole_frames()
     filled = [FillPrompt(setting.prompt)] if own_prompts else []
     examples = eval_samples(source, [Drop(ENCODED), *framed, *filled], setting.seed)
@@ -148,12 +149,14 @@ def sample_checkpoint(
     key_of = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(setting.seed)))
     solver = SamplerConfig(solver=setting.solver) if setting.solver else None
 
+    @functools.lru_cache(maxsize=1)  # one prompt for all, or a batch's for every number of steps
+    def encode(prompts: tuple[str, ...]) -> dict[str, Array]:
+        return sampler.encode_prompt(prompts) if pipeline.takes_text else {}
+
     def sample(
         arrays: Mapping[str, Array], indices: Array, prompts: Sequence[str], n: int
     ) -> Array:
-        text = {}
-        if pipeline.takes_text:
-            text = sampler.encode_prompt(prompts if own_prompts else [setting.prompt])
+        text = encode(tuple(prompts) if own_prompts else (setting.prompt,))
         return sampler.make(arrays, key_of(indices), n, text, sampler=solver)
 
     indices = share(setting.count or 0)

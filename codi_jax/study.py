@@ -85,12 +85,13 @@ class Study:
         Raises:
             UserError: they are of another config.
         """
-        workdir = self.workdir / name
-        runner.check_workdir(self.stage_config(name), workdir)
-        if not (workdir / "results.json").exists():
-            begin = time.monotonic()
-            runner.train(self.stage_config(name), workdir)
-            save_json(workdir / "time.json", {"seconds": time.monotonic() - begin})
+        workdir, config = self.workdir / name, self.stage_config(name)
+        if (workdir / "results.json").exists():
+            runner.check_workdir(config, workdir)
+            return
+        begin = time.monotonic()
+        runner.train(config, workdir)
+        save_json(workdir / "time.json", {"seconds": time.monotonic() - begin})
 
     @functools.cached_property
     def batch(self) -> dict[str, Any]:

@@ -30,11 +30,13 @@ class SuperResolution(Task):
         return cls(scale=data["scale"], degradation=data["degradation"], **options)
 
     def transforms(self, size: int, *, train: bool) -> Transforms:
-        return [RandomCropFlip(size), Degrade(make_degradation(self.degradation), self.scale)]
+        return [RandomCropFlip(size), self._degrade()]
 
     def whole_frames(self) -> Transforms:
-        degrade = Degrade(make_degradation(self.degradation), self.scale)
-        return [CutToMultiple(self.scale), degrade]
+        return [CutToMultiple(self.scale), self._degrade()]
+
+    def _degrade(self) -> Degrade:
+        return Degrade(make_degradation(self.degradation), self.scale)
 
     def condition(self, vae: AutoencoderKL, vae_params: Params, batch: Batch) -> dict[str, Array]:
         return sr_condition(vae, vae_params, batch["lr"], self.scale)
