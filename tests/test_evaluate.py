@@ -114,7 +114,8 @@ def test_a_model(model, tmp_path):
     save_image(kept, np.zeros_like(images["2"][0]))  # to be found again, not made again
     again = evaluate_checkpoint(str(model), SETTING, [2], networks, first, save_images=True)
     assert (read(kept) == 0).all()
-    np.testing.assert_array_equal(read(first / "images" / "2" / "00001.png"), images["2"][1])
+    remade = read(first / "images" / "2" / "00001.png")
+    assert np.abs(remade.astype(int) - images["2"][1]).max() <= 1
     assert again.values()["2"]["psnr"] != report.values()["2"]["psnr"]
     with pytest.raises(UserError, match=r"another evaluation: seed \(0 there, 1 now\)"):
         changed = dataclasses.replace(SETTING, seed=1)
@@ -135,7 +136,9 @@ def test_images_are_kept_only_when_asked_and_shares_make_the_whole(model, tmp_pa
         assert names == (["00001.png"] if index else ["00000.png", "00001.png", "00002.png"])
     monkeypatch.setattr(samples, "share", lambda count: range(0))  # nothing is left to do
     two = evaluate_checkpoint(str(model), SETTING, [1], networks, shared)
-    assert one.values() == two.values()
+    assert one.values().keys() == two.values().keys()
+    for column, scores in one.values().items():
+        assert scores == pytest.approx(two.values()[column], rel=1e-3)
 
 
 def test_whole_frames_of_any_size(model, tmp_path):

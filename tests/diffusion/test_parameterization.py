@@ -66,7 +66,8 @@ def test_expanded_and_per_batch_levels_give_the_same():
     wide = (alpha[:, None, None, None], sigma[:, None, None, None])
     for name in PREDICTION_TYPES:
         narrow = to_x_eps(name, output, z_t, alpha, sigma)
-        np.testing.assert_array_equal(narrow, to_x_eps(name, output, z_t, *wide))
+        given_wide = to_x_eps(name, output, z_t, *wide)
+        np.testing.assert_allclose(narrow, given_wide, rtol=1e-6, atol=1e-6)
         for i in range(3):  # each sample is converted with its own level
             one = to_x_eps(name, output[i], z_t[i], alpha[i], sigma[i])
             np.testing.assert_allclose(narrow[0][i], one[0], rtol=1e-6, atol=1e-6)

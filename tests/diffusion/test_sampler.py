@@ -118,7 +118,8 @@ def test_few_steps_from_zero_terminal_snr(solver):
         x = run(num_inference_steps=steps, sampler=SamplerConfig(solver=solver, solver_order=3))
         assert x.dtype == jnp.float32 and np.isfinite(x).all()
         # The first step has no history and the last may not use it: at most DDIM up to two.
-        assert np.array_equal(x, ddim) == (steps <= 2)
+        apart = np.abs(x - ddim).max()
+        assert apart < 1e-5 if steps <= 2 else apart > 1e-3
 
 
 @pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
@@ -200,7 +201,7 @@ def test_clip_sample_range_clips_the_signal_prediction():
     )
     assert np.abs(run(num_inference_steps=2)).max() > 1.0
     clipped = run(num_inference_steps=1, sampler=SamplerConfig(clip_sample_range=0.25))
-    np.testing.assert_allclose(clipped, np.clip(10 * z_T, -0.25, 0.25))
+    np.testing.assert_allclose(clipped, np.clip(10 * z_T, -0.25, 0.25), rtol=1e-6)
 
 
 def test_sampler_refuses_what_cannot_work():
@@ -252,7 +253,7 @@ def test_guidance_scale_one_runs_the_condition_alone():
     predict = linear_predict(calls)
     result = cfg_predict(predict, PARAMS, z_t, t, COND, UNCOND, 1.0)
     assert [batch for batch, _, _ in calls] == [3]
-    np.testing.assert_array_equal(result, predict(PARAMS, z_t, t, COND))
+    np.testing.assert_allclose(result, predict(PARAMS, z_t, t, COND), rtol=1e-6)
 
 
 def test_guidance_needs_matching_conditions():
@@ -284,5 +285,5 @@ def test_noise_of_an_image_with_its_own_key_does_not_depend_on_the_batch():
     keys = jax.random.split(jax.random.key(0), 3)
     noise = initial_noise(keys, SHAPE)
     assert noise.shape == SHAPE
-    np.testing.assert_array_equal(noise[1], initial_noise(keys[1], SHAPE[1:]))
+    np.testing.assert_allclose(noise[1], initial_noise(keys[1], SHAPE[1:]), rtol=1e-5)
     assert not np.array_equal(noise[0], noise[1])

@@ -175,7 +175,7 @@ def test_sampler_returns_what_it_was_given_at_any_size(workdir: Path) -> None:
     assert isinstance(picture, Image.Image) and picture.size == (68, 52)
     np.testing.assert_array_equal(np.asarray(picture), array)
     batch = sampler(np.stack([lr, lr]), steps=2, seed=3)
-    np.testing.assert_array_equal(batch[1], array)
+    np.testing.assert_array_equal(batch[1], array)  # each picture goes through alone
     with pytest.raises(UserError, match="no text"):
         sampler(lr, prompt="a cat")
     with pytest.raises(UserError, match="steps=0"):

@@ -62,8 +62,8 @@ def test_lpips_of_images_of_any_size(random_alexnet):
     references = [np.roll(x, 3, axis=1) for x in images[:3]] + [images[3]]
     values = metric(images, references)
     assert values.shape == (4,)
-    assert values[3] == 0
-    assert (values[:3] > 0).all()
+    assert values[3] == pytest.approx(0, abs=1e-6)
+    assert (values[:3] > 1e-3).all()
     a, b = (to_signed(jnp.stack([x[0], x[2]])) for x in (images, references))
     np.testing.assert_allclose(
         values[[0, 2]], jax.jit(model.apply)({"params": params}, a, b), rtol=1e-4

@@ -47,8 +47,8 @@ def test_the_condition_knows_nothing_of_the_hole(pipeline):
     cond = jax.device_get(task.condition(vae, pipeline.params["vae"], batch))
     assert cond["image"].shape == (2, 16, 16, task.image_channels())
     assert cond["latents"].shape == (2, 8, 8, task.latent_channels(pipeline.vae.latent_channels))
-    np.testing.assert_array_equal(cond["image"][0], cond["image"][1])
-    np.testing.assert_array_equal(cond["latents"][0], cond["latents"][1])
+    np.testing.assert_allclose(cond["image"][0], cond["image"][1], atol=1e-6)
+    np.testing.assert_allclose(cond["latents"][0], cond["latents"][1], atol=1e-5)
     np.testing.assert_array_equal(cond["image"][0, ..., 3] > 0, mask > 127)
     share = cond["latents"][0, ..., -1]
     assert share[2, 1] == 0.5, "the hole starts at column 3, in the middle of latent 1"
@@ -70,6 +70,7 @@ def test_masks_of_all_kinds_are_taken(sampler):
     picture = sampler(Image.fromarray(image), steps=1, mask=Image.fromarray(mask))
     np.testing.assert_array_equal(np.asarray(picture), expected)
     np.testing.assert_array_equal(sampler(image, steps=1, mask=mask > 0), expected)
+    # Each picture goes through alone, by one program: equal bits.
     one_each = sampler([image, image], steps=1, mask=[mask, np.zeros_like(mask)])
     np.testing.assert_array_equal(one_each[0], expected)
     np.testing.assert_array_equal(one_each[1], image)
@@ -112,7 +113,7 @@ def test_smooth_fill_is_exact_for_constants_and_reads_the_known_alone():
     # By hand: the unknown pixels of a half-known 2x2 picture get the mean of the others.
     image = jnp.asarray([[[[1.0], [3.0]], [[9.0], [9.0]]]])
     known = jnp.asarray([[[[1.0], [1.0]], [[0.0], [0.0]]]])
-    np.testing.assert_allclose(smooth_fill(image, known)[0, :, :, 0], [[1, 3], [2, 2]])
+    np.testing.assert_allclose(smooth_fill(image, known)[0, :, :, 0], [[1, 3], [2, 2]], 1e-6)
 
 
 def test_mean_fill():
