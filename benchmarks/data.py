@@ -32,7 +32,8 @@ from codi_jax.data.prepare import prepare
 from codi_jax.data.prepare_units import PrepareConfig
 from codi_jax.data.scenes import render
 from codi_jax.data.sources import make_source
-from codi_jax.feed import build_data
+from codi_jax.run.config import build_task
+from codi_jax.run.data import open_data
 
 FEED = {"v5e-8": 238.0, "H200": 149.0}
 
@@ -76,7 +77,7 @@ def processor_seconds() -> float:
 def measure(config: Any, workers: int, seconds: float) -> dict[str, float]:
     """Images/s by the clock, and by processor time: that of one core."""
     config.data.num_workers = workers
-    data, _ = build_data(config)
+    data, _ = open_data(config, build_task(config))
     for _ in range(4 * max(1, workers)):
         next(data)  # all workers have started, and filled their buffers
     images, start, cpu = 0, time.perf_counter(), processor_seconds()

@@ -1,4 +1,4 @@
-"""Train: read the config and the workdir, build, run.
+"""Train: read the config and the workdir, plan, run.
 
     python -m codi_jax.main --config=configs/sr.py --workdir=runs/sr
     python -m codi_jax.main --config=configs/sr.py:tiny --workdir=runs/tiny
@@ -11,22 +11,32 @@ the command line as --config.KEY=VALUE.
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
-from codi_jax import cli
-from codi_jax.runner import train
+from codi_jax.cli import app
+from codi_jax.run.config import define_config_flag
+from codi_jax.run.train import train
 from codi_jax.typing import UserError
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Path of the config, e.g. configs/sr.py")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of everything that the run writes")
+
+def define_flags() -> None:
+    """The flags of this command."""
+    define_config_flag("Path of the config, e.g. configs/sr.py")
+    flags.DEFINE_string("workdir", None, "Directory of everything that the run writes")
 
 
-def _main(_: list[str]) -> None:
-    if _CONFIG.value is None or _WORKDIR.value is None:
+def run(_: list[str]) -> None:
+    """Train as the flags say."""
+    args = flags.FLAGS
+    if args.config is None or args.workdir is None:
         raise UserError("give --config=configs/sr.py and --workdir=DIR; see --help.")
-    cli.join_processes()
-    train(_CONFIG.value, Path(_WORKDIR.value))
+    app.join_processes()
+    train(args.config, Path(args.workdir).expanduser())
+
+
+def main() -> None:
+    """The command."""
+    app.run(run, define_flags, __doc__)
 
 
 if __name__ == "__main__":
-    cli.run(_main)
+    main()

@@ -1,250 +1,43 @@
-"""The study: train every method with one budget, score all on the same photos, report.
+r"""The study: train every method with one budget, score all on the same photos, report.
 
-    python -m codi_jax.study --config=configs/study.py --workdir=runs/study \\
+    python -m codi_jax.study --config=configs/study.py --workdir=runs/study \
         --config.run.data.source=TRAIN --config.run.data.eval_source=HELD_OUT
 
 Resumable: what is finished is not done again. The report is written to docs/results.md.
 """
 
-import dataclasses
-import functools
 import sys
-import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import flags
-from ml_collections import ConfigDict, config_flags
-from tqdm import tqdm
 
-from codi_jax import builder, cli, feed, runner
-from codi_jax.checkpoint.files import load_json, save_json
-from codi_jax.checkpoint.pipeline import Pipeline
-from codi_jax.data.pipeline import eval_batch
-from codi_jax.data.sources import make_source
-from codi_jax.diffusion.sampler_config import SamplerConfig
-from codi_jax.evals.cost import sampling_cost, step_cost
-from codi_jax.evals.distributions import swd
-from codi_jax.evals.image_metrics import scores_per_image
-from codi_jax.evals.perceptual import Lpips
-from codi_jax.evals.sampling import PictureSampler
-from codi_jax.evals.statistics import bootstrap_interval
-from codi_jax.evals.study_report import write_report
+from codi_jax.cli import app
+from codi_jax.run.config import define_config_flag
+from codi_jax.run.study import Study
 from codi_jax.typing import UserError
 
-#: The stages whose cost is compared: one of each kind of training step.
-COSTS = ("ldm", "codi", "pe_mix", "pe_controlnet", "pe_t2i", "cm", "cm_frozen", "gd2")
 
-
-class Study:
-    """Everything about one study that is kept in its workdir."""
-
-    def __init__(self, config: ConfigDict, workdir: Path):
-        self.config, self.workdir = config, workdir
-        self.task = feed.build_task(config.run)
-        unknown = {row["stage"] for row in config.rows} - set(config.stages)
-        if unknown:
-            raise UserError(f"config.rows name the stages {sorted(unknown)}, which do not exist.")
-        weights = Path(config.run.model.lpips_weights).expanduser()
-        self.lpips = Lpips("alex", weights) if config.eval.lpips else None
-        self.rows = [row for row in config.rows if config.eval.lpips or not self._by_lpips(row)]
-        self._samplers: list[tuple[Pipeline, PictureSampler]] = []
-
-    def _by_lpips(self, row: Mapping[str, Any]) -> bool:
-        loss = self.config.stages[row["stage"]].config.loss
-        return "lpips" in (loss.get("distance"), loss.get("data_space"))
-
-    def stage_config(self, name: str) -> ConfigDict:
-        """The config of one training run, with its start filled in."""
-        stage = self.config.stages[name]
-        config = stage.config.copy_and_resolve_references()
-        if stage.start:
-            config.model.pretrained = str(self.workdir / stage.start / "model")
-        return config
-
-    def stages(self) -> Iterator[str]:
-        """The stages that the rows need, each after what it starts from."""
-        seen: dict[str, None] = {}
-
-        def visit(name: str) -> None:
-            if self.config.stages[name].start:
-                visit(self.config.stages[name].start)
-            seen.setdefault(name)
-
-        for row in self.rows:
-            visit(row["stage"])
-        yield from seen
-
-    def train(self, name: str) -> None:
-        """One stage, unless its results are there.
-
-        Raises:
-            UserError: they are of another config.
-        """
-        workdir, config = self.workdir / name, self.stage_config(name)
-        if (workdir / "results.json").exists():
-            runner.check_workdir(config, workdir)
-            return
-        begin = time.monotonic()
-        runner.train(config, workdir)
-        save_json(workdir / "time.json", {"seconds": time.monotonic() - begin})
-
-    @functools.cached_property
-    def batch(self) -> dict[str, Any]:
-        """The held-out pictures that every row is scored on."""
-        return self._batch(self.config.run.data.eval_source or self.config.run.data.source)
-
-    @functools.cached_property
-    def shown(self) -> dict[str, Any]:
-        """The pictures of the report."""
-        return self._batch(self.config.shown, 4)
-
-    def _batch(self, source: str, count: int | None = None) -> dict[str, Any]:
-        run, options = self.config.run, self.config.eval
-        transforms = feed.transforms(run, options.size)
-        return eval_batch(
-            make_source(source, "eval"), transforms, count or options.count, options.seed
-        )
-
-    def pipeline(self, stage: str) -> tuple[Pipeline, PictureSampler]:
-        """A trained stage's model; models of one architecture share their compiled programs."""
-        pipeline = builder.load_model(self.workdir / stage)
-        kind = dataclasses.replace(pipeline, params={}, directory=None, adapter_directory=None)
-        for known, sampler in self._samplers:
-            if known == kind:
-                return pipeline, sampler
-        self._samplers.append((kind, PictureSampler(kind)))
-        return pipeline, self._samplers[-1][1]
-
-    def pictures(
-        self, stage: str, steps: int, sampler: Mapping[str, Any], lr: np.ndarray
-    ) -> np.ndarray:
-        """The results for low-resolution pictures, uint8 [N, H, W, 3]."""
-        pipeline, pictures = self.pipeline(stage)
-        size, config = self.config.eval.batch, SamplerConfig(**sampler)
-        made = []
-        for i in range(0, len(lr), size):
-            key = jax.random.fold_in(jax.random.key(self.config.eval.seed), i)
-            part = {"lr": jnp.asarray(lr[i : i + size])}
-            made.append(pictures.conditional(pipeline.params, part, key, steps, sampler=config))
-        return np.concatenate([np.asarray(x) for x in made])
-
-    def score(self, row: Mapping[str, Any], steps: int) -> dict[str, Any]:
-        """A cell of the tables: every metric's mean and 95% interval, from disk if it is there."""
-        path = self.workdir / "rows" / f"{_file_name(row)}_{steps}.json"
-        if path.exists():
-            return load_json(path)
-        images = self.pictures(row["stage"], steps, row["sampler"], self.batch["lr"])
-        scores = summary(images, self.batch["image"], self.lpips)
-        save_json(path, scores)
-        return scores
-
-    def bicubic(self) -> dict[str, Any]:
-        """The same scores for plain enlargement."""
-        return summary(self.task.baselines(self.batch)["bicubic"], self.batch["image"], self.lpips)
-
-    def cost(self, name: str) -> dict[str, float]:
-        """FLOPs, memory and time of one training step of a stage."""
-        path = self.workdir / "cost" / f"{name}.json"
-        if not path.exists():
-            config = self.stage_config(name)
-            data, _ = feed.build_data(config)
-            batch = {name: value for name, value in next(data).items() if name in self.task.arrays}
-            data.close()
-            run = builder.build_run(config)
-            save_json(path, step_cost(run.step, run.state, run.frozen, batch, run.key, run.mesh))
-        return load_json(path)
-
-    def sampling(self, label: str, stage: str, steps: int) -> dict[str, Any]:
-        """Cost of one picture of a stage's model."""
-        path = self.workdir / "cost" / f"{stage}_{steps}_steps.json"
-        if not path.exists():
-            pipeline, _ = self.pipeline(stage)
-            save_json(path, sampling_cost(pipeline, jnp.asarray(self.batch["lr"][:1]), steps))
-        return {"label": label, "steps": steps, **load_json(path)}
-
-    def run(self) -> dict[str, Any]:
-        """Train, score, measure; the content of ``results.json``."""
-        stages = list(self.stages())
-        for name in stages:
-            print(f"stage {name}", file=sys.stderr)
-            self.train(name)
-        cells = [(row, n) for row in self.rows for n in row["steps"]]
-        rows: list[dict[str, Any]] = []
-        for row, n in tqdm(cells, unit="cell"):
-            shown = {"label": row["label"], "table": row["table"], "steps": n}
-            rows.append({**shown, "scores": self.score(row, n)})
-        costs = {name: self.cost(name) for name in COSTS if name in stages}
-        results = {
-            "images": len(self.batch["image"]),
-            "size": self.config.eval.size,
-            "steps": self.config.run.steps,
-            "batch_size": self.config.run.batch_size,
-            "bicubic": self.bicubic(),
-            "rows": rows,
-            "cost": costs,
-            "sampling": [
-                self.sampling(row["label"], row["stage"], n)
-                for row, n in cells
-                if row["table"] == "methods" and not row["sampler"] and n in (4, 50)
-            ],
-            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        }
-        save_json(self.workdir / "results.json", results)
-        return results
-
-    def columns(self, steps: int = 4) -> dict[str, list[np.ndarray]]:
-        """The report's pictures side by side: one column per method."""
-        batch = self.shown
-        shown = {name: list(images) for name, images in self.task.baselines(batch).items()}
-        for row in self.rows:
-            if row["table"] == "methods" and steps in row["steps"]:
-                images = self.pictures(row["stage"], steps, row["sampler"], batch["lr"])
-                shown[row["label"]] = list(images)
-        return {**shown, "ground truth": list(batch["image"])}
-
-
-def summary(images: np.ndarray, truth: np.ndarray, lpips: Lpips | None = None) -> dict[str, Any]:
-    """Metric -> each picture's value, their mean and its 95% bootstrap interval; SWD is one number
-    of the set."""
-    scores: dict[str, Any] = {}
-    per_image = scores_per_image(list(images), list(truth))
-    if lpips is not None:
-        per_image["lpips_alex"] = lpips(list(images), list(truth))
-    for name, values in per_image.items():
-        low, high = bootstrap_interval(values)
-        mean = float(np.mean(values))
-        scores[name] = {"mean": mean, "low": low, "high": high, "values": [*map(float, values)]}
-    return {**scores, "swd": {"mean": swd(list(images), list(truth))}}
-
-
-def _file_name(row: Mapping[str, Any]) -> str:
-    return "_".join((row["stage"], *map(str, row["sampler"].values())))
-
-
-def _define_flags() -> None:
-    """Not at import: other commands, which may be imported beside this, have the same flags."""
-    config_flags.DEFINE_config_file("config", None, "Path of the config: configs/study.py")
+def define_flags() -> None:
+    """The flags of this command."""
+    define_config_flag("Path of the config: configs/study.py")
     flags.DEFINE_string("workdir", None, "Directory of everything that the study writes")
 
 
-def _main(_: list[str]) -> None:
+def run(_: list[str]) -> None:
+    """Run the study as the flags say, and write its report."""
     args = flags.FLAGS
     if args.config is None or args.workdir is None:
         raise UserError("give --config=configs/study.py and --workdir=DIR; see --help.")
-    study = Study(args.config, Path(args.workdir))
-    results = study.run()
-    losses = {name: study.workdir / name / "metrics.jsonl" for name in study.stages()}
-    report = Path(study.config.report)
-    command = f"python -m codi_jax.study {' '.join(sys.argv[1:])}"
-    write_report(results, losses, study.columns(), report, command)
-    print(f"report: {report / 'results.md'}")
+    study = Study(args.config, Path(args.workdir).expanduser())
+    study.run()
+    report = study.report(f"python -m codi_jax.study {' '.join(sys.argv[1:])}")
+    print(f"report: {report}")
+
+
+def main() -> None:
+    """The command."""
+    app.run(run, define_flags, __doc__)
 
 
 if __name__ == "__main__":
-    _define_flags()
-    cli.run(_main)
+    main()

@@ -11,6 +11,7 @@ def base() -> ConfigDict:
             "task_options": {},  # fields of the task's class
             # The loss: codi | finetune | consistency | progressive | guided; see methods.py.
             "method": "codi",
+            "label": "",  # what the results are called; "": the method
             "seed": 0,
             "steps": 1000,
             "batch_size": 16,  # over all devices

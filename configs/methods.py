@@ -128,3 +128,4 @@ def apply_method(config: ConfigDict, name: str) -> None:
     if name not in METHODS:
         raise ValueError(f"unknown method {name!r}: choose one of {', '.join(METHODS)}")
     METHODS[name](config)
+    config.label = "" if name == config.method else name

@@ -17,6 +17,24 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
+from collections.abc import Callable
+
 import jax
+import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Callable:
+    """A config's model with random parameters."""
+    import dataclasses
+
+    from codi_jax.run.plan import plan
+    from codi_jax.run.start import initial_params
+
+    def build(config):
+        planned = plan(config)
+        return dataclasses.replace(planned.model, params=initial_params(planned))
+
+    return build

@@ -19,11 +19,12 @@ from typing import Any
 
 import jax
 
-from codi_jax.checkpoint.diffusers_format import check_class, load_config, save_model
+from codi_jax.checkpoint.diffusers_format import CONFIG, check_class, load_config, save_model
 from codi_jax.checkpoint.files import INDEX, load_json, save_json
-from codi_jax.checkpoint.pipeline import Pipeline, Placement, with_params
+from codi_jax.checkpoint.parameters import Placement, with_params
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import schedule_from_config
+from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.adapters import AdaptedUNet
 from codi_jax.models.configs import AutoencoderConfig, ControlNetConfig, UNetConfig
 from codi_jax.models.t2i_adapter import T2IAdapterConfig
@@ -49,51 +50,71 @@ PIPELINES = {
 COMMUNITY = Path(__file__).parents[1] / "assets" / "community"
 
 
-def save_pipeline(
-    directory: str | os.PathLike[str], pipeline: Pipeline, *, dtype: str = "float32"
+def save_directory(
+    directory: str | os.PathLike[str], model: AutoencoderModel, *, dtype: str = "float32"
 ) -> None:
     """Write every part, the index last: a directory without it is not a model.
 
     Args:
         directory: made if needed.
-        pipeline: with its parameters.
+        model: with its parameters.
         dtype: "float32" or "float16", on disk; text encoders are copied as they are.
 
     Raises:
         UserError: another ``dtype``, or values too large for float16.
     """
-    root, network = Path(directory), pipeline.unet
-    index: dict[str, Any] = {}
-    parts: dict[str, tuple[str, dict[str, Any], str]] = {
-        "vae": ("vae", pipeline.vae.to_config(), "AutoencoderKL")
-    }
-    if network is not None:
-        parts["unet"] = ("unet", network.unet.to_config(), "UNet2DConditionModel")
-    if network is not None and network.adapter != "none":
-        names = {kind: name for name, kind in ADAPTER_CLASSES.items()}
-        folder = FOLDERS[network.adapter]
-        parts["adapter"] = (folder, _adapter_config(network), names[network.adapter])
-    for part, (folder, config, name) in parts.items():
-        config = {"_class_name": name, **config}
-        save_model(root / folder, config, pipeline.params[part], dtype=dtype)
-        index[folder] = ["diffusers", name]
-    index |= _copy_text(pipeline, root)
+    root = Path(directory)
+    for part, (folder, config) in _parts(model).items():
+        save_model(root / folder, config, model.params[part], dtype=dtype)
+    if isinstance(model, Model) and model.takes_text:
+        _copy_text(model, root)
+    write_architecture(root, model)
+
+
+def write_architecture(directory: str | os.PathLike[str], model: AutoencoderModel) -> None:
+    """Write everything about ``model`` but its weights and text encoders, the index last.
+
+    Args:
+        directory: made if needed; :func:`read_directory` reads it.
+        model: its parameters are not used.
+    """
     if jax.process_index() != 0:
         return
-    if pipeline.schedule is not None:
-        config = pipeline.schedule.to_config(pipeline.prediction_type)
-        config = pipeline.sampler.to_config(config)
-        save_json(root / "scheduler" / "scheduler_config.json", config)
-        index["scheduler"] = ["diffusers", pipeline.sampler.diffusers_class]
-    if network is not None and network.adapter == "mix" and pipeline.task == "sr":
+    root, parts = Path(directory), _parts(model)
+    index: dict[str, Any] = {}
+    for folder, config in parts.values():
+        save_json(root / folder / CONFIG, config)
+        index[folder] = ["diffusers", config["_class_name"]]
+    if not isinstance(model, Model):
+        save_json(root / INDEX, {"_class_name": "CoDiModel", **index})
+        return
+    index |= _text_index(model)
+    config = model.sampler.to_config(model.schedule.to_config(model.prediction_type))
+    save_json(root / "scheduler" / "scheduler_config.json", config)
+    index["scheduler"] = ["diffusers", model.sampler.diffusers_class]
+    if model.network.adapter == "mix" and model.task == "sr":
         shutil.copyfile(COMMUNITY / "pipeline.py", root / "pipeline.py")
         shutil.copyfile(COMMUNITY / "mix_adapter.py", root / "adapter" / "mix_adapter.py")
         index["adapter"] = ["mix_adapter", "CoDiMixAdapter"]
-    if pipeline.task:
-        index |= {"task": pipeline.task, "scale": pipeline.scale}
-        if pipeline.task_options:
-            index["task_options"] = dict(pipeline.task_options)
-    save_json(root / INDEX, {"_class_name": _pipeline_class(pipeline, index), **index})
+    if model.task:
+        index |= {"task": model.task, "scale": model.scale}
+        if model.task_options:
+            index["task_options"] = dict(model.task_options)
+    save_json(root / INDEX, {"_class_name": _pipeline_class(model, index), **index})
+
+
+def _parts(model: AutoencoderModel) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Part of the parameters -> its folder and config."""
+    parts = {"vae": ("vae", {"_class_name": "AutoencoderKL", **model.vae.to_config()})}
+    if isinstance(model, Model):
+        network = model.network
+        config = {"_class_name": "UNet2DConditionModel", **network.unet.to_config()}
+        parts["unet"] = ("unet", config)
+        if network.adapter != "none":
+            names = {kind: name for name, kind in ADAPTER_CLASSES.items()}
+            config = {"_class_name": names[network.adapter], **_adapter_config(network)}
+            parts["adapter"] = (FOLDERS[network.adapter], config)
+    return parts
 
 
 def _adapter_config(network: AdaptedUNet) -> dict[str, Any]:
@@ -102,11 +123,11 @@ def _adapter_config(network: AdaptedUNet) -> dict[str, Any]:
     return (network.controlnet if network.adapter == "controlnet" else network.t2i).to_config()
 
 
-def _pipeline_class(pipeline: Pipeline, index: dict[str, Any]) -> Any:
+def _pipeline_class(model: Model, index: dict[str, Any]) -> Any:
     """What diffusers is to run the directory with; it adds to ``index`` what that needs."""
-    kind = pipeline.unet.adapter if pipeline.unet is not None else "none"
+    kind = model.network.adapter
     if kind == "mix":  # PyTorch has a pipeline of ours for super-resolution alone
-        return ["pipeline", "CoDiPipeline"] if pipeline.task == "sr" else "CoDiModel"
+        return ["pipeline", "CoDiPipeline"] if model.task == "sr" else "CoDiModel"
     if "text_encoder" not in index:
         return "CoDiModel"  # diffusers has no pipeline without text; its parts load one by one
     if "text_encoder_2" in index:
@@ -116,24 +137,37 @@ def _pipeline_class(pipeline: Pipeline, index: dict[str, Any]) -> Any:
     return PIPELINES[kind]
 
 
-def _copy_text(pipeline: Pipeline, root: Path) -> dict[str, Any]:
-    """Text encoders and tokenizers go along unchanged; their entries of the index."""
-    source = pipeline.directory
-    if source is None or not pipeline.takes_text:
+def _text_parts(model: Model) -> dict[str, Path]:
+    source = model.directory
+    if source is None or not model.takes_text:
         return {}
-    index = load_json(source / INDEX)
-    parts = [part for part in TEXT_PARTS if (source / part).is_dir()]
-    if jax.process_index() == 0 and source.resolve() != root.resolve():
-        for part in parts:
-            shutil.copytree(source / part, root / part, dirs_exist_ok=True)
+    return {part: source / part for part in TEXT_PARTS if (source / part).is_dir()}
+
+
+def _text_index(model: Model) -> dict[str, Any]:
+    """Entries of the index for text encoders and tokenizers, as the model came with them."""
+    parts = _text_parts(model)
+    if model.directory is None or not model.takes_text:
+        return {}
+    index = load_json(model.directory / INDEX)
     kept = (*parts, "force_zeros_for_empty_prompt")
     return {key: index[key] for key in kept if key in index}
 
 
-def read_pipeline(directory: str | os.PathLike[str]) -> Pipeline:
-    """The architecture in a directory of :func:`save_pipeline`, or of a diffusers prior.
+def _copy_text(model: Model, root: Path) -> None:
+    """Text encoders and tokenizers go along unchanged."""
+    for part, folder in _text_parts(model).items():
+        if jax.process_index() == 0 and folder.resolve() != (root / part).resolve():
+            shutil.copytree(folder, root / part, dirs_exist_ok=True)
 
-    No weights are read: see :func:`codi_jax.checkpoint.pipeline.with_params`.
+
+def read_directory(directory: str | os.PathLike[str]) -> AutoencoderModel:
+    """The architecture in a directory of :func:`save_directory`, or of a diffusers prior.
+
+    No weights are read: see :func:`codi_jax.checkpoint.parameters.with_params`.
+
+    Returns:
+        A :class:`Model`, or an :class:`AutoencoderModel` where there is no U-Net.
 
     Raises:
         UserError: no such directory, no model in it, or a config that is not supported.
@@ -149,13 +183,13 @@ def read_pipeline(directory: str | os.PathLike[str]) -> Pipeline:
     check_class(config, "AutoencoderKL", root / "vae")
     vae = AutoencoderConfig.from_config(config)
     if "unet" not in index:
-        return Pipeline(vae=vae, directory=root)
+        return AutoencoderModel(vae=vae, directory=root)
     config = load_config(root / "unet")
     check_class(config, "UNet2DConditionModel", root / "unet")
     scheduler = load_json(root / "scheduler" / "scheduler_config.json")
-    pipeline = Pipeline(
+    model = Model(
         vae=vae,
-        unet=AdaptedUNet(unet=UNetConfig.from_config(config)),
+        network=AdaptedUNet(unet=UNetConfig.from_config(config)),
         schedule=schedule_from_config(scheduler),
         prediction_type=scheduler.get("prediction_type", "epsilon"),
         task=index.get("task"),
@@ -165,16 +199,15 @@ def read_pipeline(directory: str | os.PathLike[str]) -> Pipeline:
         directory=root,
     )
     folder = next((name for name in ("adapter", "controlnet") if name in index), None)
-    return pipeline if folder is None else with_adapter(pipeline, root / folder)
+    return model if folder is None else with_adapter(model, root / folder)
 
 
-def with_adapter(pipeline: Pipeline, directory: Path) -> Pipeline:
-    """``pipeline`` with the adapter in ``directory``: ours, a ControlNet's or a T2I-Adapter's.
+def with_adapter(model: Model, directory: Path) -> Model:
+    """``model`` with the adapter in ``directory``: ours, a ControlNet's or a T2I-Adapter's.
 
     Raises:
         UserError: no config there, of another class, or of an adapter for another U-Net.
     """
-    assert pipeline.unet is not None
     config = load_config(directory)
     kind = ADAPTER_CLASSES.get(config.get("_class_name", ""))
     if kind is None:
@@ -188,18 +221,20 @@ def with_adapter(pipeline: Pipeline, directory: Path) -> Pipeline:
     elif kind == "t2i":
         changes["t2i"] = T2IAdapterConfig.from_config(config)
     else:
-        extra = config["in_channels"] - pipeline.unet.unet.in_channels
+        extra = config["in_channels"] - model.network.unet.in_channels
         if extra < 0:
             raise UserError(f"{directory}: the adapter belongs to a U-Net of fewer channels.")
         changes["extra_latents"] = extra
-    network = dataclasses.replace(pipeline.unet, **changes)
-    return dataclasses.replace(pipeline, unet=network, adapter_directory=directory)
+    network = dataclasses.replace(model.network, **changes)
+    return dataclasses.replace(model, network=network, adapter_directory=directory)
 
 
-def load_pipeline(directory: str | os.PathLike[str], place: Placement | None = None) -> Pipeline:
-    """:func:`read_pipeline` with the weights, complete.
+def load_directory(
+    directory: str | os.PathLike[str], place: Placement | None = None
+) -> AutoencoderModel:
+    """:func:`read_directory` with the weights, complete.
 
     Raises:
         UserError: as there, or weights that are absent or do not fit.
     """
-    return with_params(read_pipeline(directory), jax.random.key(0), place, new=False)
+    return with_params(read_directory(directory), jax.random.key(0), place, new=False)

@@ -94,6 +94,11 @@ class Apply(grain.transforms.RandomMap):
         return self.function(element, rng)
 
 
+def prompts_differ(prompt: str) -> bool:
+    """Whether a prompt has columns of the data in it, such as "{text}"."""
+    return "{" in prompt
+
+
 @dataclasses.dataclass(frozen=True)
 class FillPrompt(grain.transforms.RandomMap):
     """Adds "prompt": `template` with the element's own strings, such as "a photo of {text}".

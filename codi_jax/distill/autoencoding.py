@@ -28,6 +28,7 @@ class AutoencoderLoss:
     edge_weight: float = 1.0
     #: As of the losses on latents: no teacher.
     teacher: ClassVar[None] = None
+    perceptual: ClassVar[bool] = False
 
     def __call__(
         self,

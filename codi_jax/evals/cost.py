@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from codi_jax.checkpoint.pipeline import Pipeline
-from codi_jax.evals.sampling import PictureSampler
+from codi_jax.model import Model
 from codi_jax.parallel.mesh import put_batch
+from codi_jax.sampling.pictures import PictureSampler
 from codi_jax.train.flops import step_flops
 from codi_jax.train.state import TrainState
 from codi_jax.typing import Params
@@ -59,11 +59,11 @@ def step_cost(
     return cost
 
 
-def sampling_cost(pipeline: Pipeline, lr: Any, steps: int) -> dict[str, float]:
+def sampling_cost(model: Model, lr: Any, steps: int) -> dict[str, float]:
     """What one picture costs to sample, condition features computed once.
 
     Args:
-        pipeline: with its parameters.
+        model: with its parameters.
         lr: one low-resolution picture, uint8 [1, h, w, 3].
         steps: of DDIM.
 
@@ -72,9 +72,8 @@ def sampling_cost(pipeline: Pipeline, lr: Any, steps: int) -> dict[str, float]:
         calls of the plain U-Net, "passes_recomputed": with the condition in every step, and
         "seconds" with the autoencoder, the median of three.
     """
-    network, params = pipeline.unet, pipeline.params
-    assert network is not None
-    sampler = PictureSampler(pipeline)
+    network, params = model.network, model.params
+    sampler = PictureSampler(model)
     cond = sampler.image_condition(params["vae"], {"lr": lr})
     z, t = jnp.zeros_like(cond["latents"]), jnp.zeros((1,), jnp.int32)
     features = jax.eval_shape(network.condition, params, cond)  # FLOPs need shapes alone

@@ -8,22 +8,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.diffusion.sampler import initial_noise
 from codi_jax.evals.image_metrics import score
 from codi_jax.evals.pictures import grid
-from codi_jax.evals.sampling import PictureSampler
+from codi_jax.model import AutoencoderModel, Model
+from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.conditioning import to_signed, to_uint8
+from codi_jax.sampling.pictures import PictureSampler
+from codi_jax.tasks.base import Task
 from codi_jax.typing import Cond, Params
 
 Scores = dict[str, float]
 
 
 class Evaluator:
-    """Scores and pictures of one pipeline on one batch.
+    """Scores and pictures of one model on one batch.
 
     Args:
-        pipeline: the networks.
+        model: the networks.
+        task: what the model is for.
         batch: "image" uint8 [N, H, W, 3], and what the task reads.
         steps: numbers of sampling steps.
         directory: where ``step_N.png`` go.
@@ -33,17 +36,18 @@ class Evaluator:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        model: AutoencoderModel,
+        task: Task,
         batch: Mapping[str, np.ndarray],
         steps: Sequence[int],
         directory: Path,
         text: Cond | None = None,
         dtype: Any = jnp.float32,
     ):
-        self.pipeline, self.batch, self.steps = pipeline, batch, tuple(steps)
+        self.model, self.batch, self.steps = model, batch, tuple(steps)
         self.directory, self.text = directory, text
-        self._sampler = PictureSampler(pipeline, dtype)
-        self.task, vae = self._sampler.task, self._sampler.vae
+        self.task, vae = task, AutoencoderKL(model.vae, dtype)
+        self._sampler = PictureSampler(model, dtype, task) if isinstance(model, Model) else None
 
         def reconstruct(params: Params, images: jax.Array) -> jax.Array:
             z = vae.apply({"params": params}, to_signed(images), method="encode")
@@ -89,22 +93,22 @@ class Evaluator:
         return {name: values for name, values in scores.items() if values}
 
     def _columns(self, params: Params) -> dict[str, np.ndarray]:
-        p, key = self.pipeline, jax.random.key(0)
+        p, key = self.model, jax.random.key(0)
         images = self.batch["image"]
-        if p.unet is None:
+        sampler = self._sampler
+        if sampler is None:
             return {"reconstruction": np.asarray(self._reconstruct(params["vae"], images))}
         if self.task.conditional:
             arrays = {name: jnp.asarray(self.batch[name]) for name in self.task.reads}
             return {
-                str(n): self._finish(self._sampler.conditional(params, arrays, key, n, self.text))
+                str(n): self._finish(sampler.conditional(params, arrays, key, n, self.text))
                 for n in self.steps
             }
         f = p.vae.downsampling
         shape = (len(images), images.shape[1] // f, images.shape[2] // f, p.vae.latent_channels)
         noise = initial_noise(key, shape)
         return {
-            str(n): np.asarray(self._sampler.generate(params, noise, n, self.text))
-            for n in self.steps
+            str(n): np.asarray(sampler.generate(params, noise, n, self.text)) for n in self.steps
         }
 
     def _finish(self, pictures: jax.Array) -> np.ndarray:
@@ -118,13 +122,14 @@ class Evaluator:
 
 def task_results(
     task: str,
+    method: str,
     baselines: Mapping[str, Scores],
     start: Mapping[str, Scores],
     now: Mapping[str, Scores],
     n: int,
 ) -> dict[str, Any]:
-    """The content of ``results.json`` for a conditional task."""
-    metrics = {**baselines, "start": dict(start), "codi": dict(now)}
+    """The content of ``results.json`` for a conditional task; ``now`` is under ``method``."""
+    metrics = {**baselines, "start": dict(start), method: dict(now)}
     return {"task": task, "images": n, "metrics": metrics}
 
 

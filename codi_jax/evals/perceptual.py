@@ -15,11 +15,11 @@ from codi_jax.checkpoint.diffusers_format import load_config, load_params
 from codi_jax.checkpoint.hub import resolve
 from codi_jax.checkpoint.tokenizer import load_tokenizer
 from codi_jax.data.images import resize
-from codi_jax.evals.batches import Devices
 from codi_jax.evals.weights import HEADS, find_weights
 from codi_jax.models import clip, inception, lpips
 from codi_jax.models.conditioning import to_signed
 from codi_jax.models.text_encoder import CLIPTextEncoder
+from codi_jax.sampling.batches import Devices
 from codi_jax.typing import Array, UserError
 
 #: Images per batch and process.

@@ -10,10 +10,10 @@ import numpy as np
 
 from codi_jax.checkpoint.files import save_json
 from codi_jax.evals.evaluation import table
-from codi_jax.evals.image_files import ImageFiles
 from codi_jax.evals.pictures import grid
 from codi_jax.evals.plots import metric_vs_metric, quality_vs_steps
 from codi_jax.evals.scoring import METRICS, Score, Scorer
+from codi_jax.sampling.image_files import ImageFiles
 
 #: Rows of the grid, and the side in pixels of what it shows of each image.
 SHOWN, SIDE = 12, 192
@@ -37,7 +37,7 @@ class Report:
     """
 
     setting: dict[str, Any]
-    versus: tuple[str, str] | None = None
+    versus: tuple[str, ...] | None = None
     measures: Mapping[str, bool] = dataclasses.field(default_factory=dict)
     scores: dict[str, dict[str, Score]] = dataclasses.field(default_factory=dict)
     warnings: list[str] = dataclasses.field(default_factory=list)
@@ -111,7 +111,9 @@ class Report:
         quality_vs_steps({"model": curve}, directions, output / "quality_vs_steps.png", baselines)
         versus = self.versus or _first_two(names)
         if versus:
-            metric_vs_metric({"model": curve}, *versus, output / "metric_vs_metric.png")
+            metric_vs_metric(
+                {"model": curve}, versus[0], versus[1], output / "metric_vs_metric.png"
+            )
 
     def write_grid(
         self,

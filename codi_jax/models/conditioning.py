@@ -17,6 +17,20 @@ def to_uint8(images: Array) -> Array:
     return jnp.round((jnp.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
 
 
+def size_ids(batch: int, height: int, width: int) -> Array:
+    """The sizes that Stable Diffusion XL's U-Net reads (Podell et al. 2023, section 2.2).
+
+    Args:
+        batch: number of pictures.
+        height, width: of the result in pixels, for a picture that is neither reduced nor cropped.
+
+    Returns:
+        float32 [batch, 6]: original size, upper left corner of the crop, target size.
+    """
+    ids = jnp.asarray([[height, width, 0, 0, height, width]], jnp.float32)
+    return jnp.tile(ids, (batch, 1))
+
+
 def sr_condition(vae: AutoencoderKL, vae_params: Params, lr: Array, scale: int) -> dict[str, Array]:
     """The condition of super-resolution (method section 2).
 

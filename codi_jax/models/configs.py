@@ -170,6 +170,11 @@ class EncoderConfig(FromConfig):
         return self.projection_class_embeddings_input_dim or 0
 
     @property
+    def pooled_dim(self) -> int:
+        """Width of the pooled text embedding that SDXL's U-Nets read beside six sizes; else 0."""
+        return self.added_dim - 6 * (self.addition_time_embed_dim or 0)
+
+    @property
     def downsampling(self) -> int:
         """Latent heights and widths must be multiples of this."""
         return 2 ** (len(self.block_out_channels) - 1)

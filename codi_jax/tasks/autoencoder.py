@@ -11,6 +11,7 @@ class Autoencoder(Task):
     """Scored by its reconstructions of ``batch["image"]``."""
 
     name: ClassVar[str] = "autoencoder"
+    diffuses: ClassVar[bool] = False
     conditional: ClassVar[bool] = False
 
 

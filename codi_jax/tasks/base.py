@@ -31,6 +31,7 @@ class Task:
         reads: arrays of a batch that :meth:`condition` reads.
         aligned: pictures and maps of a source's element that are cropped together.
         saved: options that sampling needs too; they travel with the model.
+        diffuses: whether there is a diffusion model, and not an autoencoder alone.
         conditional: whether there is a condition, so that distillation applies.
         measures: names of what :meth:`score` gives -> whether more is better.
         scored: whether ``batch["image"]`` is the one right result, to be compared with.
@@ -42,6 +43,7 @@ class Task:
     reads: ClassVar[tuple[str, ...]] = ()
     aligned: ClassVar[tuple[str, ...]] = ("image",)
     saved: ClassVar[tuple[str, ...]] = ()
+    diffuses: ClassVar[bool] = True
     conditional: ClassVar[bool] = True
     measures: ClassVar[Mapping[str, bool]] = {}
     scored: ClassVar[bool] = True
@@ -51,6 +53,18 @@ class Task:
     def from_config(cls, options: Mapping[str, Any], data: Mapping[str, Any]) -> Self:
         """From ``config.task_options`` and ``config.data``."""
         return cls(**options)
+
+    @property
+    def key(self) -> str:
+        """What :func:`codi_jax.tasks.registry.task_class` finds this task by."""
+        kind = type(self)
+        if kind.__module__ == f"codi_jax.tasks.{self.name}":
+            return self.name
+        return f"{kind.__module__}:{kind.__qualname__}"
+
+    def shapes(self, size: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and dtype of each of :attr:`arrays` in an example of ``size`` pixels."""
+        return {"image": ((size, size, 3), "uint8")}
 
     @property
     def arrays(self) -> tuple[str, ...]:

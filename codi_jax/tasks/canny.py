@@ -39,6 +39,9 @@ class Canny(Task):
     def prepare(self, element: Example, rng: np.random.Generator) -> Example:
         return {**element, "edges": self.edges(element["image"])}
 
+    def shapes(self, size: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        return {**super().shapes(size), "edges": ((size, size), "uint8")}
+
     def condition(self, vae: AutoencoderKL, vae_params: Params, batch: Batch) -> dict[str, Array]:
         return map_condition(vae, vae_params, batch["edges"].astype(np.float32) / 127.5 - 1)
 

@@ -55,6 +55,9 @@ class Depth(Task):
             )
         return {**element, "near": normalise(element["depth"], self.kind)}
 
+    def shapes(self, size: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        return {**super().shapes(size), "near": ((size, size), "float32")}
+
     def condition(self, vae: AutoencoderKL, vae_params: Params, batch: Batch) -> dict[str, Array]:
         return map_condition(vae, vae_params, batch["near"])
 

@@ -81,6 +81,14 @@ class Editing(Task):
     def latent_channels(self, vae: int) -> int:
         return vae + self.instruction_channels
 
+    def shapes(self, size: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        return {
+            **super().shapes(size),
+            "source": ((size, size, 3), "uint8"),
+            "keep_source": ((), "float32"),
+            "instruction_features": ((self.instruction_channels,), "float32"),
+        }
+
     def condition(self, vae: AutoencoderKL, vae_params: Params, batch: Batch) -> dict[str, Array]:
         """Without its picture an example has zeros for it, and zeros for the latents."""
         keep = batch["keep_source"][:, None, None, None]

@@ -49,6 +49,9 @@ class Inpainting(Task):
     def latent_channels(self, vae: int) -> int:
         return vae + 1
 
+    def shapes(self, size: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        return {**super().shapes(size), "mask": ((size, size), "uint8")}
+
     def condition(self, vae: AutoencoderKL, vae_params: Params, batch: Batch) -> dict[str, Array]:
         hole = (batch["mask"] > 127).astype(jnp.float32)[..., None]
         image = smooth_fill(to_signed(batch["image"]), 1 - hole)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from codi_jax.checkpoint.pipeline import Pipeline
+from codi_jax.model import AutoencoderModel, Model
 from codi_jax.tasks.base import Task
 from codi_jax.typing import UserError
 
@@ -58,12 +58,14 @@ def task_from_config(name: str, options: Mapping[str, Any], data: Mapping[str, A
         raise UserError(f"config.task_options={dict(options)}: {error}.") from error
 
 
-def task_of(pipeline: Pipeline) -> Task:
+def task_of(model: AutoencoderModel) -> Task:
     """The task that a model was made for.
 
     Raises:
         UserError: a task that is not installed here.
     """
-    if pipeline.task is None:
-        return task_class("autoencoder" if pipeline.unet is None else "prior")()
-    return task_class(pipeline.task)(scale=pipeline.scale, **pipeline.task_options)
+    if not isinstance(model, Model):
+        return task_class("autoencoder")()
+    if model.task is None:
+        return task_class("prior")()
+    return task_class(model.task)(scale=model.scale, **model.task_options)

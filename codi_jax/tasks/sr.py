@@ -38,6 +38,12 @@ class SuperResolution(Task):
     def _degrade(self) -> Degrade:
         return Degrade(make_degradation(self.degradation), self.scale)
 
+    def shapes(self, size: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        return {
+            **super().shapes(size),
+            "lr": ((size // self.scale, size // self.scale, 3), "uint8"),
+        }
+
     def condition(self, vae: AutoencoderKL, vae_params: Params, batch: Batch) -> dict[str, Array]:
         return sr_condition(vae, vae_params, batch["lr"], self.scale)
 

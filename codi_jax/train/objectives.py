@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 import jax.numpy as jnp
 
 from codi_jax import trees
-from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.data.transforms import LATENTS
 from codi_jax.distill.autoencoding import AutoencoderLoss
 from codi_jax.distill.base import LatentLoss, Networks, StepContext
+from codi_jax.model import Model
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.conditioning import to_signed
 from codi_jax.models.embeddings import Prompt
@@ -20,6 +20,8 @@ from codi_jax.typing import Array, Cond, Params
 #: Name of the teacher among the frozen parameters: those values of the start that have since
 #: been trained. The rest it shares with the student.
 TEACHER = "teacher"
+#: Also there: condition entries [1, ...] of the prompt that all pictures share, and of no prompt.
+PROMPT, NULL_PROMPT = "prompt", "null_prompt"
 #: ``condition(vae, vae_params, batch) -> condition entries``: a task's method.
 ConditionFn = Callable[[AutoencoderKL, Params, Mapping[str, Array]], dict[str, Array]]
 
@@ -37,36 +39,32 @@ def autoencoder_objective(vae: AutoencoderKL, loss: AutoencoderLoss) -> Objectiv
 
 
 def diffusion_objective(
-    pipeline: Pipeline,
+    model: Model,
     vae: AutoencoderKL,
     loss: LatentLoss,
     condition: ConditionFn,
-    text: Cond | None = None,
-    null_text: Cond | None = None,
     lpips: LPIPS | None = None,
 ) -> Objective:
-    """``loss`` on the latents of ``batch["image"]``, given ``condition`` of the batch. A batch may
-    bring the "latents" itself.
+    """``loss`` on the latents of ``batch["image"]``, given ``condition`` of the batch.
+
+    A batch may bring the "latents" itself. What the U-Net reads of the prompt is
+    ``params["prompt"]`` for all pictures, or the batch brings entries of its own, [B, ...].
 
     Args:
-        pipeline: the networks.
+        model: the networks.
         vae: the autoencoder.
         loss: its teacher is the U-Net alone ("prior") or the adapted model ("start"), with the
             values of ``params["teacher"]`` where they have been trained since.
         condition: the task's.
-        text: condition entries [1, ...] that all pictures share: those of the prompt. A batch may
-            bring its own, [B, ...].
-        null_text: the same entries for no prompt.
         lpips: the network behind "lpips" distances; its parameters are ``params["lpips"]``.
     """
-    assert pipeline.unet is not None
-    unet = pipeline.unet
+    unet = model.network
     teacher_unet = dataclasses.replace(unet, adapter="none") if loss.teacher == "prior" else unet
 
-    def shared(entries: Cond | None, size: int) -> dict[str, Array]:
+    def shared(entries: Cond, size: int) -> dict[str, Array]:
         return {
             name: jnp.broadcast_to(value, (size, *value.shape[1:]))
-            for name, value in (entries or {}).items()
+            for name, value in entries.items()
         }
 
     def objective(
@@ -79,7 +77,7 @@ def diffusion_objective(
         latents = batch.get(LATENTS)
         if latents is None:
             latents = vae.apply(frozen_vae, images, method="encode")
-        cond = shared(text, len(images))
+        cond = shared(params.get(PROMPT, {}), len(images))
         cond |= {name: batch[name] for name in Prompt._fields if name in batch}
         cond |= condition(vae, params["vae"], batch)
 
@@ -90,7 +88,7 @@ def diffusion_objective(
         networks = Networks(
             predict=unet.predict,
             teacher=lambda z_t, t, c: teacher_unet.predict(start, z_t, t, c),
-            null=lambda c: null_condition(c, shared(null_text, len(images))),
+            null=lambda c: null_condition(c, shared(params.get(NULL_PROMPT, {}), len(images))),
             encode=lambda pictures: autoencode(pictures, "encode"),
             decode=lambda z: autoencode(z, "decode"),
             perceptual=(lambda a, b: lpips.apply({"params": params["lpips"]}, a, b))

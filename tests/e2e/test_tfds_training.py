@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from codi_jax import runner
+from codi_jax.run.train import train
 from configs import autoencoder
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -24,7 +24,7 @@ def test_a_prepared_data_set_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     config.batch_size, config.tensorboard = 8, False
     config.data.source = "tfds:tiny_flowers"
     with jax.numpy_dtype_promotion("standard"):
-        runner.train(config, tmp_path / "run")
+        train(config, tmp_path / "run")
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert all(np.isfinite(json.loads(line).get("loss", 0.0)) for line in lines)
     assert (tmp_path / "run" / "results.json").is_file()

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from codi_jax import runner
-from codi_jax.checkpoint.directory import load_pipeline
+from codi_jax.checkpoint.directory import load_directory
 from codi_jax.checkpoint.files import load_json
 from codi_jax.checkpoint.store import Store
+from codi_jax.run.train import train as train_run
 from codi_jax.sample import Sampler
 from codi_jax.typing import UserError
 from configs import autoencoder, prior, sr
@@ -66,7 +66,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = sr.get_config("tiny")
     config.mesh.data = 1  # a program for one device compiles faster
     with jax.numpy_dtype_promotion("standard"):
-        runner.train(config, path)
+        train_run(config, path)
     return path
 
 
@@ -96,14 +96,14 @@ def test_autoencoder_then_prior_then_distillation(tmp_path: Path) -> None:
             if name == "prior":
                 config.model.pretrained = str(tmp_path / "vae" / "model")
                 config.model.unet.in_channels = config.model.unet.out_channels = 4
-            results = runner.train(config, tmp_path / name)
+            results = train_run(config, tmp_path / name)
             assert results["task"] == config.task
     config = load_json(tmp_path / "vae" / "model" / "vae" / "config.json")
     assert config["scaling_factor"] != 1.0
-    pipeline = load_pipeline(tmp_path / "prior" / "model")
-    assert pipeline.task is None and pipeline.prediction_type == "v_prediction"
-    assert pipeline.vae.scaling_factor == config["scaling_factor"]
-    sampler = Sampler(pipeline)
+    model = load_directory(tmp_path / "prior" / "model")
+    assert model.task is None and model.prediction_type == "v_prediction"
+    assert model.vae.scaling_factor == config["scaling_factor"]
+    sampler = Sampler(model)
     with pytest.raises(UserError, match="is a prior"):
         sampler(np.zeros((8, 8, 3), np.uint8))
     assert sampler.generate(size=(32, 32), steps=1, solver="sde-dpmsolver++").size == (32, 32)

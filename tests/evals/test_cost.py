@@ -7,18 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from codi_jax import builder
 from codi_jax.evals.cost import sampling_cost, step_cost
 from codi_jax.parallel.mesh import make_mesh
 from configs import sr
 
 
 @pytest.mark.parametrize("adapter", ["mix", "t2i"])
-def test_condition_computed_once_costs_at_most_half_a_pass(adapter):
+def test_condition_computed_once_costs_at_most_half_a_pass(adapter, tiny_model):
     config = sr.get_config("tiny")
     config.model.adapter = adapter
-    pipeline = builder.initial_params(config, builder.build_pipeline(config, jnp.float32))
-    cost = sampling_cost(pipeline, np.zeros((1, 8, 8, 3), np.uint8), 4)
+    model = tiny_model(config)
+    cost = sampling_cost(model, np.zeros((1, 8, 8, 3), np.uint8), 4)
     assert 4.0 <= cost["passes"] <= 4.5 and cost["passes"] < cost["passes_recomputed"]
     assert cost["seconds"] > 0 and cost["gflops"] > 0
 

@@ -81,9 +81,9 @@ def test_messages():
         Depth(kind="inches")
 
 
-def test_the_shared_pairs_go_through(shared_data, tiny_pipeline):
+def test_the_shared_pairs_go_through(shared_data, tiny_model):
     """All 12 RGB-D pairs, at an eighth of their size; the sensor left holes."""
-    sampler = Sampler(tiny_pipeline(depth.get_config("tiny")))
+    sampler = Sampler(tiny_model(depth.get_config("tiny")))
     folder = shared_data / "depth"
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
     assert len(rows) == 12

@@ -19,17 +19,17 @@ def photo(seed=0):
 
 
 @pytest.fixture(scope="module")
-def pipeline(tiny_pipeline):
-    pipeline = tiny_pipeline(edit.get_config("tiny"))
+def model(tiny_model):
+    model = tiny_model(edit.get_config("tiny"))
     # As if trained: the condition counts, and so do its new channels.
-    conv = pipeline.params["adapter"]["conv_in"]
+    conv = model.params["adapter"]["conv_in"]
     conv["kernel"] = (
         conv["kernel"]
         .at[:, :, 4:]
         .set(0.3 * jax.random.normal(jax.random.key(1), conv["kernel"][:, :, 4:].shape))
     )
-    pipeline.params["adapter"]["mu"] += 0.5
-    return pipeline
+    model.params["adapter"]["mu"] += 0.5
+    return model
 
 
 def test_features_are_the_normalised_sum_of_the_words():
@@ -90,13 +90,13 @@ def test_training_drops_picture_and_instruction_independently():
     assert example["keep_source"] == 1 and example["instruction_features"].any()
 
 
-def test_condition_holds_source_and_instruction(pipeline):
-    task, vae = Editing(), AutoencoderKL(pipeline.vae)
+def test_condition_holds_source_and_instruction(model):
+    task, vae = Editing(), AutoencoderKL(model.vae)
     full = task.from_user(photo(), prompt="make it night")
     examples = [full, task.without_prompt(full), task.without_picture(full)]
     batch = {name: np.stack([e[name] for e in examples]) for name in task.reads}
-    cond = jax.device_get(task.condition(vae, pipeline.params["vae"], batch))
-    channels = pipeline.vae.latent_channels
+    cond = jax.device_get(task.condition(vae, model.params["vae"], batch))
+    channels = model.vae.latent_channels
     assert cond["image"].shape == (3, 16, 16, task.image_channels())
     assert cond["latents"].shape == (3, 8, 8, task.latent_channels(channels))
     np.testing.assert_array_equal(cond["latents"][0, 3, 5, channels:], full["instruction_features"])
@@ -107,8 +107,8 @@ def test_condition_holds_source_and_instruction(pipeline):
     )
 
 
-def test_results_depend_on_the_instruction_and_on_both_guidances(pipeline):
-    sampler, image = Sampler(pipeline), photo()
+def test_results_depend_on_the_instruction_and_on_both_guidances(model):
+    sampler, image = Sampler(model), photo()
     night = sampler(image, steps=1, prompt="make it night")
     assert night.shape == image.shape
     assert (sampler(image, steps=1, prompt="add fog") != night).any()

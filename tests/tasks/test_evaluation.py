@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from codi_jax.evals.evaluation import Evaluator, table, task_results
-from codi_jax.feed import build_task
+from codi_jax.run.config import build_task
 from configs import canny, depth, prior, sr
 
 
@@ -27,13 +27,13 @@ def batch_of(config):
     ],
     ids=lambda value: getattr(value, "task", None),
 )
-def test_scores_are_the_tasks(config, names, tiny_pipeline, tmp_path, monkeypatch):
+def test_scores_are_the_tasks(config, names, tiny_model, tmp_path, monkeypatch):
     batch = batch_of(config)
     monkeypatch.setattr(Evaluator, "_columns", lambda self, params: {"4": self.batch["image"]})
-    evaluator = Evaluator(tiny_pipeline(config), batch, (4,), tmp_path)
+    evaluator = Evaluator(tiny_model(config), build_task(config), batch, (4,), tmp_path)
     scores = evaluator(1, {})
     assert (tmp_path / "step_1.png").is_file()
     assert set(scores.get("4", {})) == names
     if names:
-        text = table(task_results(config.task, evaluator.baselines(), {}, scores, 2))
+        text = table(task_results(config.task, "codi", evaluator.baselines(), {}, scores, 2))
         assert all(name in text for name in names)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from codi_jax.checkpoint.directory import load_pipeline, save_pipeline
+from codi_jax.checkpoint.directory import load_directory, save_directory
 from codi_jax.data.images import load_image
 from codi_jax.data.masks import MASKS
 from codi_jax.models.autoencoder import AutoencoderKL
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.xdist_group("inpaint")
 
 
 @pytest.fixture(scope="module")
-def pipeline(tiny_pipeline):
-    return tiny_pipeline(inpaint.get_config("tiny"))
+def model(tiny_model):
+    return tiny_model(inpaint.get_config("tiny"))
 
 
 @pytest.fixture(scope="module")
-def sampler(pipeline):
-    return Sampler(pipeline)
+def sampler(model):
+    return Sampler(model)
 
 
 def photo(height, width, seed=0):
@@ -38,15 +38,15 @@ def hole(height, width):
     return mask
 
 
-def test_the_condition_knows_nothing_of_the_hole(pipeline):
+def test_the_condition_knows_nothing_of_the_hole(model):
     """Whatever is in the hole, the condition is the same; and it says where the hole is."""
-    vae, task = AutoencoderKL(pipeline.vae), Inpainting()
+    vae, task = AutoencoderKL(model.vae), Inpainting()
     mask, image = hole(16, 16), photo(16, 16)
     other = np.where(mask[..., None] > 127, photo(16, 16, 1), image)
     batch = {"image": np.stack([image, other]), "mask": np.stack([mask, mask])}
-    cond = jax.device_get(task.condition(vae, pipeline.params["vae"], batch))
+    cond = jax.device_get(task.condition(vae, model.params["vae"], batch))
     assert cond["image"].shape == (2, 16, 16, task.image_channels())
-    assert cond["latents"].shape == (2, 8, 8, task.latent_channels(pipeline.vae.latent_channels))
+    assert cond["latents"].shape == (2, 8, 8, task.latent_channels(model.vae.latent_channels))
     np.testing.assert_allclose(cond["image"][0], cond["image"][1], atol=1e-6)
     np.testing.assert_allclose(cond["latents"][0], cond["latents"][1], atol=1e-5)
     np.testing.assert_array_equal(cond["image"][0, ..., 3] > 0, mask > 127)
@@ -159,10 +159,10 @@ def test_the_shared_pairs_go_through(shared_data, sampler):
         assert (result != image).any()
 
 
-def test_a_saved_model_is_the_same_and_claims_no_pipeline_in_pytorch(pipeline, tmp_path):
-    save_pipeline(tmp_path / "m", pipeline)
-    again = load_pipeline(tmp_path / "m")
-    assert again.unet.mix_in_channels == pipeline.vae.latent_channels + 1
+def test_a_saved_model_is_the_same_and_claims_no_pipeline_in_pytorch(model, tmp_path):
+    save_directory(tmp_path / "m", model)
+    again = load_directory(tmp_path / "m")
+    assert again.network.mix_in_channels == model.vae.latent_channels + 1
     assert again.task == "inpaint" and not (tmp_path / "m" / "pipeline.py").exists()
-    kernels = [p.params["adapter"]["conv_in"]["kernel"] for p in (pipeline, again)]
+    kernels = [p.params["adapter"]["conv_in"]["kernel"] for p in (model, again)]
     np.testing.assert_array_equal(*kernels)

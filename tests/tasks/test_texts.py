@@ -1,14 +1,18 @@
 """Each picture's own prompt reaches the network, and one prompt for all does too."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from codi_jax import builder, feed
 from codi_jax.distill.base import LatentLoss, StepContext
-from codi_jax.feed import EncodedTexts
 from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.run import plan as plans
+from codi_jax.run import prompts
+from codi_jax.run.plan import plan
+from codi_jax.run.prompts import EncodedTexts
 from codi_jax.tasks.registry import task_of
 from codi_jax.train.objectives import diffusion_objective
 from configs import edit
@@ -30,16 +34,16 @@ class LettersEncoder:
 
 @pytest.fixture
 def texts(monkeypatch):
-    monkeypatch.setattr(feed, "PromptEncoder", LettersEncoder)
+    monkeypatch.setattr(prompts, "PromptEncoder", LettersEncoder)
     config = edit.get_config("tiny")
     config.model.unet.cross_attention_dim = 8
     config.task_options.instruction_channels = 0
 
     def encoded(prompt):
         config.model.prompt = prompt
-        pipeline = builder.build_pipeline(config, jnp.float32)
-        pipeline = builder.dataclasses.replace(pipeline, directory="models/sd")
-        return pipeline, feed.encode_prompt(config, pipeline)
+        monkeypatch.setattr(plans, "check_text", lambda model: None)
+        model = dataclasses.replace(plan(config).model, directory="models/sd")
+        return model, prompts.encode_prompt(prompt, model, config.data.size)
 
     return encoded
 
@@ -50,8 +54,8 @@ def test_one_prompt_for_all_is_encoded_once(texts):
     assert not null["text"].any() and encode is None
 
 
-def test_own_prompts_are_encoded_batch_by_batch_and_read_by_the_network(texts, tiny_pipeline):
-    pipeline, (text, _, encode) = texts("{instruction}")
+def test_own_prompts_are_encoded_batch_by_batch_and_read_by_the_network(texts, tiny_model):
+    model, (text, _, encode) = texts("{instruction}")
     assert text == {}
 
     class Data:
@@ -69,13 +73,13 @@ def test_own_prompts_are_encoded_batch_by_batch_and_read_by_the_network(texts, t
         def __call__(self, networks, params, target, data, context):
             return {"loss": data["cond"]["text"][:, 0, 0]}
 
-    task, image = task_of(pipeline), np.zeros((16, 16, 3), np.uint8)
+    task, image = task_of(model), np.zeros((16, 16, 3), np.uint8)
     example = task.from_user(image, prompt="add fog")
     arrays = {name: np.stack([value] * 2) for name, value in example.items()}
     arrays |= {"image": np.stack([image] * 2), "text": batch["text"]}
-    vae = AutoencoderKL(pipeline.vae)
-    spy = Spy(schedule=pipeline.schedule, prediction_type=pipeline.prediction_type)
-    objective = diffusion_objective(pipeline, vae, spy, task.condition)
-    params = {"vae": tiny_pipeline(edit.get_config("tiny")).params["vae"]}
+    vae = AutoencoderKL(model.vae)
+    spy = Spy(schedule=model.schedule, prediction_type=model.prediction_type)
+    objective = diffusion_objective(model, vae, spy, task.condition)
+    params = {"vae": tiny_model(edit.get_config("tiny")).params["vae"]}
     context = StepContext(jax.random.key(0), jnp.zeros((), jnp.int32))
     np.testing.assert_array_equal(objective(params, params, arrays, context)["loss"], [7, 0])

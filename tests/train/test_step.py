@@ -9,11 +9,12 @@ import optax
 import pytest
 
 from codi_jax import trees
-from codi_jax.builder import Run, build_run, split_params
 from codi_jax.distill.base import LatentLoss, Networks, StepContext
 from codi_jax.distill.codi import CoDiLoss
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.parallel.mesh import put_batch
+from codi_jax.run.plan import plan
+from codi_jax.run.start import Run, start
 from codi_jax.tasks.registry import task_of
 from codi_jax.train.objectives import diffusion_objective
 from codi_jax.train.optim import OptimConfig, make_optimizer
@@ -40,8 +41,14 @@ def batch(size: int = 8) -> dict[str, np.ndarray]:
     }
 
 
+def build_run(config: Any) -> Run:
+    return start(plan(config))
+
+
 def one_step(run: Run) -> tuple[Any, dict[str, float]]:
-    state, metrics = run.step(run.state, run.frozen, put_batch(run.mesh, batch()), run.key)
+    state, metrics = run.step(
+        run.state, run.frozen, put_batch(run.plan.mesh, batch()), run.plan.key
+    )
     return jax.device_get(state), {name: float(value) for name, value in metrics.items()}
 
 
@@ -86,15 +93,14 @@ def flops(regex: str) -> float:
     config = tiny()
     config.model.trainable = regex
     run = build_run(config)
-    pipeline = run.pipeline
-    loss = CoDiLoss(schedule=pipeline.schedule, prediction_type=pipeline.prediction_type)
-    model = pipeline.unet
+    model = run.plan.model
+    loss = CoDiLoss(schedule=model.schedule, prediction_type=model.prediction_type)
 
     def objective(params: Any, target: Any, data: Any, context: StepContext) -> Any:
-        return loss(Networks(model.predict), params, target, data, context)
+        return loss(Networks(model.network.predict), params, target, data, context)
 
     params = run.params(run.state)
-    trainable, frozen = split_params(config, {part: params[part] for part in ("unet", "adapter")})
+    trainable, frozen = run.plan.split({part: params[part] for part in ("unet", "adapter")})
     optimizer = make_optimizer(OptimConfig(), 10)
     step = make_step(objective, optimizer, {"target": 0.9})
     latents = jnp.ones((8, 16, 16, 4))
@@ -143,11 +149,10 @@ def test_accumulation_averages_the_parts_and_shares_t() -> None:
     assert seen[0] is None
     np.testing.assert_allclose(outs[0][0].trainable["w"], outs[1][0].trainable["w"], rtol=1e-6)
     np.testing.assert_allclose(outs[0][1]["loss"], outs[1][1]["loss"], rtol=1e-6)
-    vae = AutoencoderKL(run.pipeline.vae)
-    pipeline, params = run.pipeline, run.params(run.state)
-    assert pipeline.schedule is not None
-    spy = _Spy(schedule=pipeline.schedule, prediction_type=pipeline.prediction_type)
-    objective = diffusion_objective(pipeline, vae, spy, task_of(pipeline).condition)
+    model, params = run.plan.model, run.params(run.state)
+    vae = AutoencoderKL(model.vae)
+    spy = _Spy(schedule=model.schedule, prediction_type=model.prediction_type)
+    objective = diffusion_objective(model, vae, spy, task_of(model).condition)
     context = StepContext(jax.random.key(0), jnp.zeros((), jnp.int32))
     assert objective(params, params, batch(2), context)["loss"].shape == (2,)
 

@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from codi_jax.checkpoint.files import load_json, save_json
 from codi_jax.data.images import save_image
-from codi_jax.evals.batches import Devices, buckets
-from codi_jax.evals.image_files import ImageFiles
+from codi_jax.sampling.batches import Devices, buckets
+from codi_jax.sampling.image_files import ImageFiles
 from codi_jax.tasks.base import Task
 from codi_jax.typing import Array, UserError
 

@@ -75,6 +75,6 @@ def test_the_tiny_study_runs_and_does_nothing_twice(tmp_path, monkeypatch):
     assert results == load_json(tmp_path / "results.json")
     assert {row["label"] for row in results["rows"]} >= {"LDM-SR", "CM-II", "CoDi"}
     assert results["cost"]["codi"]["gflops"] > results["cost"]["ldm"]["gflops"]
-    monkeypatch.setattr("codi_jax.runner.train", None)
+    monkeypatch.setattr("codi_jax.run.train.train", None)
     monkeypatch.setattr(Study, "pictures", None)
     assert Study(config, tmp_path).run() == results

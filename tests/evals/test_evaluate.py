@@ -15,16 +15,14 @@ from PIL import Image
 from scipy import ndimage
 from skimage import data
 
-from codi_jax import samples
-from codi_jax.builder import build_pipeline
-from codi_jax.checkpoint.directory import save_pipeline
-from codi_jax.checkpoint.pipeline import with_params
+from codi_jax.checkpoint.directory import save_directory
 from codi_jax.data.images import save_image
-from codi_jax.evals import sample_files
+from codi_jax.evals.checkpoints import evaluate_checkpoint, evaluate_folder, own_scores
 from codi_jax.evals.scoring import Networks
-from codi_jax.evaluate import evaluate_checkpoint, evaluate_folder, own_scores
+from codi_jax.run.workdir import run_setting
 from codi_jax.sample import Sampler
-from codi_jax.samples import Setting, run_setting
+from codi_jax.sampling import held_out, sample_files
+from codi_jax.sampling.held_out import Setting
 from codi_jax.tasks.base import Task
 from codi_jax.tasks.registry import task_of
 from codi_jax.typing import UserError
@@ -37,12 +35,11 @@ SETTING = Setting(source="skimage", count=3, crop=32)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model(tmp_path_factory, tiny_model):
     """Random parameters of the tiny architecture."""
     path = tmp_path_factory.mktemp("model")
     with jax.numpy_dtype_promotion("standard"):
-        pipeline = build_pipeline(sr.get_config("tiny"), np.float32)
-        save_pipeline(path, with_params(pipeline, jax.random.key(0)))
+        save_directory(path, tiny_model(sr.get_config("tiny")))
     return path
 
 
@@ -129,12 +126,12 @@ def test_images_are_kept_only_when_asked_and_shares_make_the_whole(model, tmp_pa
     assert not (whole / "images").exists()
     # Two processes one after the other: the first makes image 1 alone.
     for index in (1, 0):
-        monkeypatch.setattr(samples, "share", lambda count, i=index: range(i, count, 2))
+        monkeypatch.setattr(held_out, "share", lambda count, i=index: range(i, count, 2))
         folder = shared / "images"
-        samples.sample_checkpoint(str(model), SETTING, [1], 1, folder)
+        held_out.sample_checkpoint(str(model), SETTING, [1], 1, folder)
         names = sorted(p.name for p in (folder / "1").iterdir())
         assert names == (["00001.png"] if index else ["00000.png", "00001.png", "00002.png"])
-    monkeypatch.setattr(samples, "share", lambda count: range(0))  # nothing is left to do
+    monkeypatch.setattr(held_out, "share", lambda count: range(0))  # nothing is left to do
     two = evaluate_checkpoint(str(model), SETTING, [1], networks, shared)
     assert one.values().keys() == two.values().keys()
     for column, scores in one.values().items():
@@ -169,12 +166,12 @@ def test_a_prior_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("config", [inpaint.get_config, canny.get_config])
-def test_every_task_is_sampled_and_scored_by_its_own_measures(config, tmp_path):
+def test_every_task_is_sampled_and_scored_by_its_own_measures(config, tiny_model, tmp_path):
     config = config("tiny")
     with jax.numpy_dtype_promotion("standard"):
-        pipeline = build_pipeline(config, np.float32)
-        save_pipeline(tmp_path / "model", with_params(pipeline, jax.random.key(0)))
-    task = task_of(pipeline)
+        model = tiny_model(config)
+        save_directory(tmp_path / "model", model)
+    task = task_of(model)
     (measure,) = task.measures
     out = tmp_path / "out"
     setting = Setting(count=2, crop=32)
@@ -200,9 +197,9 @@ def test_every_task_is_sampled_and_scored_by_its_own_measures(config, tmp_path):
     if config.task == "canny":
         other = dataclasses.replace(setting, solver="consistency")
         with pytest.raises(UserError, match="another evaluation: solver"):
-            samples.sample_checkpoint(str(tmp_path / "model"), other, [2], 2, out / "images")
+            held_out.sample_checkpoint(str(tmp_path / "model"), other, [2], 2, out / "images")
         for name, changed in (("2a", setting), ("2b", other)):
-            samples.sample_checkpoint(str(tmp_path / "model"), changed, [2], 2, tmp_path / name)
+            held_out.sample_checkpoint(str(tmp_path / "model"), changed, [2], 2, tmp_path / name)
         made = [read(tmp_path / name / "2" / "00000.png") for name in ("2a", "2b")]
         assert not np.array_equal(*made)
 
@@ -216,7 +213,7 @@ def test_measures_are_declared_and_of_all_images():
             return {"odd": level, **({"even": level} if level > 1 else {})}
 
     example = {"image": np.zeros((2, 2, 3), np.uint8)}
-    made = samples.Samples(task=Odd(), setting=Setting(count=2), examples=[example] * 2)
+    made = held_out.Samples(task=Odd(), setting=Setting(count=2), examples=[example] * 2)
     columns = {"1": np.stack([example["image"], example["image"] + np.uint8(2)])}
     scores, warnings = own_scores(made, columns)
     assert {name: score.value for name, score in scores["1"].items()} == {"odd": 1.0}
@@ -227,4 +224,4 @@ def test_measures_are_declared_and_of_all_images():
         measures: ClassVar = {}
 
     with pytest.raises(UserError, match="the task mine scores odd, of which its `measures`"):
-        samples._check_measures(Undeclared(), example)
+        held_out._check_measures(Undeclared(), example)

@@ -1,6 +1,7 @@
 """Latents and embeddings ahead of training: `prepare` makes them, a run takes them."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,18 +9,19 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from codi_jax import feed, runner
-from codi_jax.builder import build_pipeline
-from codi_jax.checkpoint.directory import load_pipeline, save_pipeline
-from codi_jax.checkpoint.pipeline import with_params
+from codi_jax.checkpoint.directory import load_directory, save_directory
 from codi_jax.data import images, sources
 from codi_jax.data.prepare import prepare
 from codi_jax.data.prepare_report import contact_columns
 from codi_jax.data.prepare_units import PrepareConfig
 from codi_jax.distill.base import LatentLoss, StepContext
-from codi_jax.encoding import Encoder
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.conditioning import to_signed
+from codi_jax.run.config import build_task
+from codi_jax.run.data import open_data
+from codi_jax.run.prompts import EncodedTexts, encoded_columns
+from codi_jax.run.train import train
+from codi_jax.sampling.encoding import Encoder
 from codi_jax.tasks.registry import task_of
 from codi_jax.train.objectives import diffusion_objective
 from codi_jax.typing import UserError
@@ -27,11 +29,10 @@ from configs import sr
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_model: Any) -> str:
     """Random networks."""
     path = tmp_path_factory.mktemp("networks")
-    pipeline = build_pipeline(sr.get_config("tiny"), jnp.float32)
-    save_pipeline(path, with_params(pipeline, jax.random.key(0)))
+    save_directory(path, tiny_model(sr.get_config("tiny")))
     return str(path)
 
 
@@ -55,10 +56,10 @@ def shards(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_latents_are_the_autoencoders(checkpoint: str, shards: str) -> None:
     source = sources.make_source(shards, "train")
     assert len(source) == 6
-    pipeline = load_pipeline(checkpoint)
+    model = load_directory(checkpoint)
     element = source[4]
-    made = AutoencoderKL(pipeline.vae).apply(
-        {"params": pipeline.params["vae"]},
+    made = AutoencoderKL(model.vae).apply(
+        {"params": model.params["vae"]},
         to_signed(jnp.asarray(element["image"][None])),
         method="encode",
     )
@@ -76,11 +77,15 @@ def config_of(checkpoint: str, shards: str) -> ConfigDict:
     return config
 
 
+def data_of(config: ConfigDict) -> Any:
+    return open_data(config, build_task(config))[0]
+
+
 @pytest.mark.slow
 def test_a_run_trains_on_them(checkpoint: str, shards: str, tmp_path: Path) -> None:
     config = config_of(checkpoint, shards)
     with jax.numpy_dtype_promotion("standard"):
-        assert runner.train(config, tmp_path / "w")["metrics"]["codi"]
+        assert train(config, tmp_path / "w")["metrics"]["codi"]
 
 
 def test_the_loss_sees_them_instead_of_the_pictures(checkpoint: str, shards: str) -> None:
@@ -88,17 +93,17 @@ def test_the_loss_sees_them_instead_of_the_pictures(checkpoint: str, shards: str
         def __call__(self, networks, params, target, data, context):
             return data["latents"]
 
-    pipeline = load_pipeline(checkpoint)
-    batch = next(feed.build_data(config_of(checkpoint, shards))[0])
-    vae = AutoencoderKL(pipeline.vae)
-    spy = Spy(schedule=pipeline.schedule, prediction_type=pipeline.prediction_type)
-    objective = diffusion_objective(pipeline, vae, spy, task_of(pipeline).condition)
+    model = load_directory(checkpoint)
+    batch = next(data_of(config_of(checkpoint, shards)))
+    vae = AutoencoderKL(model.vae)
+    spy = Spy(schedule=model.schedule, prediction_type=model.prediction_type)
+    objective = diffusion_objective(model, vae, spy, task_of(model).condition)
     context = StepContext(jax.random.key(0), jnp.zeros((), jnp.int32))
 
     def seen(latents: np.ndarray | None) -> np.ndarray:
         arrays = {name: jnp.asarray(batch[name]) for name in ("image", "lr")}
         arrays |= {} if latents is None else {"latents": latents}
-        return np.asarray(objective(pipeline.params, pipeline.params, arrays, context))
+        return np.asarray(objective(model.params, model.params, arrays, context))
 
     np.testing.assert_allclose(seen(batch["latents"]), seen(None), atol=5e-3)
     np.testing.assert_array_equal(seen(0 * batch["latents"]), 0)
@@ -107,18 +112,18 @@ def test_the_loss_sees_them_instead_of_the_pictures(checkpoint: str, shards: str
 def test_what_does_not_fit_is_refused(checkpoint: str, shards: str) -> None:
     config = config_of(checkpoint, shards)
     config.data.size = 16
-    data, _ = feed.build_data(config)
+    data = data_of(config)
     with pytest.raises(UserError, match="--crop=16"):
         next(data)
     config.data.size, config.data.source = 32, "skimage"
-    data, _ = feed.build_data(config)
+    data = data_of(config)
     with pytest.raises(UserError, match="has none of latents"):
-        feed.encoded_columns(config, data, jnp.asarray, None)
+        encoded_columns(config, data, jnp.asarray, None)
     config.data.source = shards
-    data, _ = feed.build_data(config)
+    data = data_of(config)
     before = data.get_state()
     with pytest.raises(UserError, match="another checkpoint"):
-        feed.encoded_columns(config, data, lambda x: jnp.zeros((1, 8, 8, 4)), None)
+        encoded_columns(config, data, lambda x: jnp.zeros((1, 8, 8, 4)), None)
     data.set_state(before)
     with pytest.raises(UserError, match="give the size by crop"):
         PrepareConfig(latents=checkpoint)
@@ -144,6 +149,6 @@ def test_stored_embeddings_take_the_place_of_the_prompts() -> None:
         calls.append(prompts)
         return {"text": jnp.zeros((1, 3, 8)), "time_ids": jnp.ones((1, 6))}
 
-    batch = next(feed.EncodedTexts(Data(), encode))
+    batch = next(EncodedTexts(Data(), encode))
     np.testing.assert_array_equal(batch["text"][:, 0, 0], [9, 0])  # the second was dropped
     assert batch["time_ids"].shape == (2, 6) and calls == [[""]]

@@ -1,4 +1,4 @@
-"""Pictures from a pipeline: the jitted samplers that evaluation and users share."""
+"""Pictures from a model: the jitted samplers that evaluation and users share."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,12 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.diffusion.guidance import two_guidances
 from codi_jax.diffusion.sampler import initial_noise, sample
 from codi_jax.diffusion.sampler_config import SamplerConfig
+from codi_jax.model import Model
 from codi_jax.models.autoencoder import AutoencoderKL
-from codi_jax.models.conditioning import to_uint8
+from codi_jax.models.conditioning import size_ids, to_uint8
+from codi_jax.tasks.base import Task
 from codi_jax.tasks.registry import task_of
 from codi_jax.typing import Array, Cond, Params, UserError
 
@@ -23,14 +24,15 @@ class PictureSampler:
     "text_embeds" [1 or B, P]), as :class:`codi_jax.checkpoint.prompts.PromptEncoder` gives it.
 
     Args:
-        pipeline: networks and schedule; its parameters are not used.
+        model: networks and schedule; its parameters are not used.
         dtype: of the computation.
+        task: by default the one that the model was made for.
     """
 
-    def __init__(self, pipeline: Pipeline, dtype: Any = jnp.float32):
-        self.pipeline = pipeline
-        self.vae = AutoencoderKL(pipeline.vae, dtype)
-        self.task = task_of(pipeline)
+    def __init__(self, model: Model, dtype: Any = jnp.float32, task: Task | None = None):
+        self.model = model
+        self.vae = AutoencoderKL(model.vae, dtype)
+        self.task = task or task_of(model)
         self.image_condition = jax.jit(
             lambda vae_params, batch: self.task.condition(self.vae, vae_params, batch)
         )
@@ -69,7 +71,7 @@ class PictureSampler:
 
         cond: dict[str, Any] = entries(batch, text or {})
         uncond = None
-        shape = (*cond["latents"].shape[:3], self.pipeline.vae.latent_channels)
+        shape = (*cond["latents"].shape[:3], self.model.vae.latent_channels)
         noise = initial_noise(key, shape)
         if negative is not None:
             uncond = entries(task.without_prompt(batch), negative)
@@ -119,9 +121,8 @@ class PictureSampler:
             name: jnp.broadcast_to(value, (batch, *value.shape[1:])) for name, value in text.items()
         }
         if "text_embeds" in cond:
-            h, w = height * self.pipeline.vae.downsampling, width * self.pipeline.vae.downsampling
-            # Original size, upper left corner of the crop, target size.
-            cond["time_ids"] = jnp.tile(jnp.asarray([[h, w, 0, 0, h, w]], jnp.float32), (batch, 1))
+            factor = self.model.vae.downsampling
+            cond["time_ids"] = size_ids(batch, height * factor, width * factor)
         return cond
 
     def sample_latents(
@@ -144,8 +145,7 @@ class PictureSampler:
         Raises:
             UserError: both of the last two.
         """
-        p, network = self.pipeline, self.pipeline.unet
-        assert network is not None and p.schedule is not None
+        p, network = self.model, self.model.network
         two = "full" in cond
         if network.unet.time_cond_proj_dim is not None:
             if two:

@@ -1,4 +1,4 @@
-"""What a run is fed by its config: the task's data, and the prompts."""
+"""What a run's U-Net reads of its prompts, and data that was encoded ahead of training."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -7,96 +7,76 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.checkpoint.prompts import PromptEncoder
-from codi_jax.data.pipeline import eval_batch, train_iterator
-from codi_jax.data.sources import SkippingSource, check_source, make_source
-from codi_jax.data.transforms import ENCODED, LATENTS, PROMPTS, Drop, FillPrompt, Keep
-from codi_jax.tasks.base import Task
-from codi_jax.tasks.registry import task_from_config
+from codi_jax.data.pipeline import Batch
+from codi_jax.data.transforms import ENCODED, LATENTS, PROMPTS, prompts_differ
+from codi_jax.model import AutoencoderModel, Model
+from codi_jax.models.conditioning import size_ids
+from codi_jax.run.config import ConfigDict
 from codi_jax.typing import Array, UserError
 
 #: ``texts(prompts) -> condition entries`` [len(prompts), ...].
 TextFn = Callable[[Sequence[str]], dict[str, Any]]
 #: uint8 [B, H, W, 3] -> latents.
 PictureFn = Callable[[Array | np.ndarray], Array]
+#: Tokens of a prompt, in CLIP's text encoders.
+TOKENS = 77
 
 
-def build_task(config: ConfigDict) -> Task:
-    """The task, with its options.
-
-    Raises:
-        UserError: an unknown task or option.
-    """
-    return task_from_config(config.task, config.task_options.to_dict(), config.data.to_dict())
-
-
-def transforms(config: ConfigDict, size: int, *, train: bool = False) -> list:
-    """The task's, of ``size`` pixels; then prompts, and nothing is left that is not used."""
-    task = build_task(config)
-    encoded = ENCODED if train and config.data.encoded else ()
-    prompt = FillPrompt(config.model.prompt, config.data.prompt_dropout if train else 0.0)
-    filled = [prompt] if prompts_differ(config.model.prompt) else []
-    first = [] if encoded else [Drop(ENCODED)]
-    return [*first, *task.transforms(size, train=train), *filled, Keep((*task.arrays, *encoded))]
-
-
-def build_data(config: ConfigDict) -> tuple[Any, dict[str, Any]]:
-    """The training iterator and the fixed evaluation batch."""
-    data = config.data
-    source = make_source(data.source, "train")
-    held_out = make_source(data.eval_source or data.source, "eval")
-    check_source(source, data.max_corrupt)
-    check_source(held_out, data.max_corrupt)
-    iterator = train_iterator(
-        SkippingSource(source, data.max_corrupt),
-        transforms(config, data.size, train=True),
-        batch_size=config.batch_size // jax.process_count(),
-        seed=config.seed,
-        num_workers=data.num_workers,
-        shard_index=jax.process_index(),
-        shard_count=jax.process_count(),
-    )
-    shown = eval_batch(
-        SkippingSource(held_out, data.max_corrupt),
-        transforms(config, config.eval.size),
-        config.eval.count,
-        config.seed,
-    )
-    return iterator, shown
-
-
-def prompts_differ(prompt: str) -> bool:
-    """Whether ``config.model.prompt`` has columns of the data in it, such as "{text}"."""
-    return "{" in prompt
+def prompt_shapes(model: AutoencoderModel) -> dict[str, jax.ShapeDtypeStruct]:
+    """Condition entries [1, ...] of one prompt; none for a U-Net that takes no text."""
+    if not isinstance(model, Model) or model.network.unet.cross_attention_dim is None:
+        return {}
+    unet = model.network.unet
+    shapes: dict[str, tuple[int, ...]] = {
+        "text": (1, TOKENS, model.network.unet.cross_attention_dim)
+    }
+    if unet.addition_embed_type is not None:
+        shapes |= {"text_embeds": (1, unet.pooled_dim), "time_ids": (1, 6)}
+    return {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
 
 
 def encode_prompt(
-    config: ConfigDict, pipeline: Pipeline
+    prompt: str, model: AutoencoderModel, side: int
 ) -> tuple[dict[str, Any], dict[str, Any], TextFn | None]:
-    """What the U-Net reads of ``config.model.prompt``, and of no prompt; and where the prompts
-    differ, nothing of the first but what encodes them. The text encoder is kept only then."""
-    if not pipeline.takes_text:
+    """What the U-Net reads of ``prompt``, and of no prompt.
+
+    Where each picture has its own prompt, the first is empty, and the third encodes prompts:
+    the text encoder is kept only then.
+
+    Args:
+        prompt: ``config.model.prompt``.
+        model: what reads it.
+        side: of the training pictures in pixels, which SDXL reads too.
+
+    Raises:
+        UserError: the text encoder is absent.
+    """
+    if not isinstance(model, Model) or not model.takes_text:
         return {}, {}, None
-    if pipeline.directory is None:
+    check_text(model)
+    assert model.directory is not None
+    encoder = PromptEncoder(model.directory)
+
+    def complete(text: dict[str, Any]) -> dict[str, Any]:
+        if "text_embeds" in text:
+            text["time_ids"] = size_ids(len(text["text"]), side, side)
+        return text
+
+    null = complete(encoder.negative(None))
+    if prompts_differ(prompt):
+        return {}, null, lambda prompts: complete(encoder(prompts))
+    return complete(encoder([prompt])), null, None
+
+
+def check_text(model: AutoencoderModel) -> None:
+    """Raises a UserError for a U-Net that takes text and has no text encoder beside it."""
+    if isinstance(model, Model) and model.takes_text and model.directory is None:
         raise UserError(
             "config.model.unet has a cross_attention_dim, but without config.model.pretrained "
             "there is no text encoder: set cross_attention_dim to None."
         )
-    encoder, side = PromptEncoder(pipeline.directory), config.data.size
-
-    def complete(text: dict[str, Any]) -> dict[str, Any]:
-        if "text_embeds" in text:
-            ids = jnp.asarray([[side, side, 0, 0, side, side]], jnp.float32)
-            text["time_ids"] = jnp.tile(ids, (len(text["text"]), 1))
-        return text
-
-    null = complete(encoder.negative(None))
-    if prompts_differ(config.model.prompt):
-        return {}, null, lambda prompts: complete(encoder(prompts))
-    return complete(encoder([config.model.prompt])), null, None
 
 
 class EncodedTexts:
@@ -105,7 +85,7 @@ class EncodedTexts:
     def __init__(self, data: Any, encode: TextFn) -> None:
         self._data, self._encode = data, encode
 
-    def __next__(self) -> dict[str, Any]:
+    def __next__(self) -> Batch:
         batch = next(self._data)
         if PROMPTS["text"] not in batch:
             return {**batch, **self._encode([*batch["prompt"]])}
@@ -127,8 +107,10 @@ class EncodedTexts:
 def encoded_columns(
     config: ConfigDict, data: Any, encode_picture: PictureFn, encode_texts: TextFn | None
 ) -> tuple[str, ...]:
-    """The columns of ``prepare --latents --embeddings`` that the data brings, held against what
-    this run's networks make of the first batch; () without ``config.data.encoded``.
+    """The columns of ``prepare --latents --embeddings`` that the data brings.
+
+    They are held against what this run's networks make of the first batch. There are none
+    without ``config.data.encoded``.
 
     Raises:
         UserError: none is there, or they are of other networks or other pictures.

@@ -10,16 +10,13 @@ import jax
 from jax.experimental import multihost_utils
 
 from codi_jax import trees
-from codi_jax.checkpoint.files import load_json
-from codi_jax.checkpoint.hub import checkpoint_path
 from codi_jax.data.pipeline import eval_samples
 from codi_jax.data.sources import check_source, make_source
-from codi_jax.data.transforms import ENCODED, Drop, FillPrompt
+from codi_jax.data.transforms import ENCODED, Drop, FillPrompt, prompts_differ
 from codi_jax.diffusion.sampler_config import SamplerConfig
-from codi_jax.evals import sample_files
-from codi_jax.evals.batches import Devices
-from codi_jax.feed import prompts_differ
-from codi_jax.sample import Sampler
+from codi_jax.sampling import sample_files
+from codi_jax.sampling.batches import Devices
+from codi_jax.sampling.sampler import Sampler
 from codi_jax.tasks.base import Task
 from codi_jax.tasks.registry import task_class, task_from_config
 from codi_jax.typing import Array, UserError
@@ -48,7 +45,9 @@ class Setting:
     seed: int = 0
     prompt: str = ""
     solver: str = ""
-    task_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    task_options: Mapping[str, Any] = dataclasses.field(
+        default_factory=dict, metadata={"flag": False}
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,25 +65,8 @@ class Samples:
     examples: Any
 
 
-def run_setting(checkpoint: str) -> Setting:
-    """What a run evaluated itself on, from its workdir; the defaults for other checkpoints."""
-    path = checkpoint_path(checkpoint) / "config.json"
-    config = load_json(path) if path.is_file() else {}
-    if "data" not in config:
-        return Setting()
-    data = config["data"]
-    return Setting(
-        source=data["eval_source"] or data["source"],
-        count=config["eval"]["count"],
-        crop=config["eval"]["size"],
-        degradation=data["degradation"] if _degrades(task_class(config["task"])) else None,
-        seed=config["seed"],
-        prompt=config["model"]["prompt"],
-        task_options=config["task_options"],
-    )
-
-
-def _degrades(task: type[Task]) -> bool:
+def degrades(task: type[Task]) -> bool:
+    """Whether a task makes its inputs by a degradation."""
     return "degradation" in {field.name for field in dataclasses.fields(task)}
 
 
@@ -115,22 +97,21 @@ def sample_checkpoint(
             reads.
     """
     sampler = Sampler.load(checkpoint)
-    pipeline = sampler.pipeline
-    if pipeline.task is None:
+    model = sampler.model
+    if model.task is None:
         raise UserError(
             f"--checkpoint {checkpoint} is a prior, a model for no task: make pictures with it by "
             "`python -m codi_jax.sample`, and score their folder by --images."
         )
-    if _degrades(task_class(pipeline.task)):
+    if degrades(task_class(model.task)):
         setting = dataclasses.replace(setting, degradation=setting.degradation or "bicubic")
     elif setting.degradation is not None:
         raise UserError(
-            f"--degradation={setting.degradation}: a model for {pipeline.task} has none, leave it "
-            "out."
+            f"--degradation={setting.degradation}: a model for {model.task} has none, leave it out."
         )
-    options = {**pipeline.task_options, **setting.task_options}
-    data = {"scale": pipeline.scale, "degradation": setting.degradation}
-    task = task_from_config(pipeline.task, options, data)
+    options = {**model.task_options, **setting.task_options}
+    data = {"scale": model.scale, "degradation": setting.degradation}
+    task = task_from_config(model.task, options, data)
     source = make_source(setting.source, "eval")
     check_source(source)
     setting = dataclasses.replace(setting, count=setting.count or len(source))
@@ -140,8 +121,8 @@ def sample_checkpoint(
     examples = eval_samples(source, [Drop(ENCODED), *framed, *filled], setting.seed)
     _check_measures(task, examples[0])
     # By content: the same workdir holds another model after more training.
-    model = trees.tree_hash(sampler.params)
-    manifest = {"model": model, "scale": pipeline.scale, **dataclasses.asdict(setting)}
+    content = trees.tree_hash(sampler.params)
+    manifest = {"model": content, "scale": model.scale, **dataclasses.asdict(setting)}
     sample_files.check_manifest(folder, manifest)
 
     devices = Devices(batch_size)
@@ -151,7 +132,7 @@ def sample_checkpoint(
 
     @functools.lru_cache(maxsize=1)  # one prompt for all, or a batch's for every number of steps
     def encode(prompts: tuple[str, ...]) -> dict[str, Array]:
-        return sampler.encode_prompt(prompts) if pipeline.takes_text else {}
+        return sampler.encode_prompt(prompts) if model.takes_text else {}
 
     def sample(
         arrays: Mapping[str, Array], indices: Array, prompts: Sequence[str], n: int

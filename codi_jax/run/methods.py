@@ -9,16 +9,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.distill.autoencoding import AutoencoderLoss
 from codi_jax.distill.base import LatentLoss
 from codi_jax.distill.codi import CoDiLoss
 from codi_jax.distill.consistency import ConsistencyLoss
 from codi_jax.distill.finetune import DiffusionLoss
 from codi_jax.distill.progressive import GuidedLoss, ProgressiveLoss
+from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.lpips import LPIPS
-from codi_jax.tasks.registry import task_of
+from codi_jax.tasks.base import Task
 from codi_jax.train.objectives import TEACHER, autoencoder_objective, diffusion_objective
 from codi_jax.train.step import Decay, Objective
 from codi_jax.typing import UserError, check_choice
@@ -38,26 +38,25 @@ PRIOR_METHODS = ("finetune", "consistency", "progressive")
 DISTILLING = ("consistency", "progressive", "guided")
 
 
-def make_loss(task: str, method: str, options: Mapping[str, Any], pipeline: Pipeline) -> Loss:
+def make_loss(task: Task, method: str, options: Mapping[str, Any], model: AutoencoderModel) -> Loss:
     """The loss of a task and a method.
 
     Args:
-        task: "autoencoder", "prior", or a task with a condition.
-        method: one of :data:`LOSSES`; not used by "autoencoder".
+        task: what the model is for; an autoencoder has a loss of its own.
+        method: one of :data:`LOSSES`; not used for an autoencoder.
         options: fields of the loss's class.
-        pipeline: whose schedule and prediction type it is for.
+        model: whose schedule and prediction type it is for.
 
     Raises:
         UserError: an unknown method, option or value.
     """
     try:
-        if task == "autoencoder":
+        if not isinstance(model, Model):
             return AutoencoderLoss(**options)
-        known = PRIOR_METHODS if task == "prior" else tuple(LOSSES)
+        known = tuple(LOSSES) if task.conditional else PRIOR_METHODS
         check_choice("config.method", method, known)
-        assert pipeline.schedule is not None
         loss = LOSSES[method](
-            schedule=pipeline.schedule, prediction_type=pipeline.prediction_type, **options
+            schedule=model.schedule, prediction_type=model.prediction_type, **options
         )
     except TypeError as error:
         raise UserError(f"config.loss={dict(options)} of {method!r}: {error}.") from error
@@ -65,19 +64,14 @@ def make_loss(task: str, method: str, options: Mapping[str, Any], pipeline: Pipe
 
 
 def make_objective(
-    loss: Loss,
-    pipeline: Pipeline,
-    dtype: Any,
-    text: dict[str, Any],
-    null_text: dict[str, Any],
-    lpips: LPIPS | None = None,
+    loss: Loss, model: AutoencoderModel, task: Task, dtype: Any, lpips: LPIPS | None = None
 ) -> Objective:
-    """``loss`` on batches of pictures; see `diffusion_objective` for the text and LPIPS."""
-    vae = AutoencoderKL(pipeline.vae, dtype)
+    """``loss`` on batches of pictures; see `diffusion_objective` for LPIPS."""
+    vae = AutoencoderKL(model.vae, dtype)
     if isinstance(loss, AutoencoderLoss):
         return autoencoder_objective(vae, loss)
-    condition = task_of(pipeline).condition
-    return diffusion_objective(pipeline, vae, loss, condition, text, null_text, lpips)
+    assert isinstance(model, Model)
+    return diffusion_objective(model, vae, loss, task.condition, lpips)
 
 
 def ema_decays(decays: Mapping[str, float], loss: Loss) -> dict[str, Decay]:

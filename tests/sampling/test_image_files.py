@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from codi_jax.data.images import save_image
-from codi_jax.evals.image_files import ImageFiles, all_files, captions, check_shapes, matched
+from codi_jax.sampling.image_files import ImageFiles, all_files, captions, check_shapes, matched
 from codi_jax.typing import UserError
 
 

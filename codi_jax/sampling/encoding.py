@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from codi_jax.checkpoint.directory import read_pipeline
+from codi_jax.checkpoint.directory import read_directory
 from codi_jax.checkpoint.hub import checkpoint_path
-from codi_jax.checkpoint.pipeline import with_params
+from codi_jax.checkpoint.parameters import with_params
 from codi_jax.checkpoint.prompts import PromptEncoder
 from codi_jax.data.transforms import LATENTS, PROMPTS
+from codi_jax.model import AutoencoderModel
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.conditioning import to_signed
 from codi_jax.typing import UserError
@@ -71,11 +72,12 @@ class Encoder:
 
 @functools.cache
 def _autoencoder(name: str) -> tuple[int, Any]:
-    pipeline = dataclasses.replace(read_pipeline(checkpoint_path(name)), unet=None)
-    pipeline = with_params(pipeline, jax.random.key(0), new=False)
-    vae, params = AutoencoderKL(pipeline.vae, jnp.float32), {"params": pipeline.params["vae"]}
+    read = read_directory(checkpoint_path(name))
+    model = AutoencoderModel(vae=read.vae, directory=read.directory)
+    model = with_params(model, jax.random.key(0), new=False)
+    vae, params = AutoencoderKL(model.vae, jnp.float32), {"params": model.params["vae"]}
     encode = jax.jit(lambda p, images: vae.apply(p, to_signed(images), method="encode"))
-    return pipeline.vae.downsampling, functools.partial(encode, params)
+    return model.vae.downsampling, functools.partial(encode, params)
 
 
 @functools.cache

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from codi_jax.evals.batches import Devices, buckets
+from codi_jax.sampling.batches import Devices, buckets
 
 
 def test_buckets_hold_one_shape_and_everything():

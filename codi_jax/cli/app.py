@@ -1,4 +1,4 @@
-"""What the command lines share: a UserError is one line and exit status 2."""
+"""What the commands share: how they start, and a UserError as one line and exit status 2."""
 
 import os
 import sys
@@ -6,19 +6,32 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
+from codi_jax import __version__
 from codi_jax.typing import UserError
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """Parse the flags, call ``main``, exit."""
+def run(
+    main: Callable[[list[str]], None], define_flags: Callable[[], None], text: str | None
+) -> None:
+    """Define the flags, parse them, call ``main`` with the other arguments, exit.
+
+    Args:
+        main: the command.
+        define_flags: called here and not when a command is imported: several commands have
+            flags of the same names.
+        text: what --help says before the flags.
+    """
 
     def guarded(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # orbax and jax tell much at INFO
         try:
-            main(argv)
+            main(argv[1:])
         except UserError as error:
             _fail(str(error))
 
+    sys.modules["__main__"].__doc__ = text  # absl's --help shows it, whatever started us
+    define_flags()
+    flags.DEFINE_bool("version", False, "Print the version and exit")
     app.run(guarded, flags_parser=_parse)
 
 
@@ -32,10 +45,14 @@ def join_processes() -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
     except (KeyError, AttributeError, ValueError, TypeError, OSError, flags.Error) as error:
         _fail(f"{error.args[0] if error.args else error}".strip())
         raise AssertionError from error  # _fail exits
+    if flags.FLAGS.version:
+        print(f"codi_jax {__version__}")
+        sys.exit(0)
+    return rest
 
 
 def _fail(message: str) -> None:

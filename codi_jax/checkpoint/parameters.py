@@ -1,0 +1,106 @@
+"""Parameters of a model: read from its directory, or drawn at random."""
+
+import dataclasses
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from codi_jax import trees
+from codi_jax.checkpoint.diffusers_format import load_params
+from codi_jax.model import AutoencoderModel, Model
+from codi_jax.typing import Params, PyTree, UserError
+
+#: Shapes -> shardings, like ``parallel.sharding.param_shardings`` of one mesh.
+Placement = Callable[[PyTree], PyTree]
+AnyModel = TypeVar("AnyModel", bound=AutoencoderModel)
+
+
+def with_params(
+    model: AnyModel,
+    key: jax.Array,
+    place: Placement | None = None,
+    *,
+    new: bool = True,
+    redraw: Collection[str] = (),
+) -> AnyModel:
+    """``model`` with parameters, each tensor read or drawn straight into its sharding.
+
+    The parts that are on disk are read; with ``new`` the others are drawn at random (an adapter's
+    copied encoder from the U-Net that was read).
+
+    Args:
+        model: the architecture.
+        key: of the random parameters.
+        place: gives the shardings; by default all is on the first local device.
+        new: whether parts may be absent.
+        redraw: parts that are drawn although they are on disk.
+
+    Raises:
+        UserError: weights that are absent or do not fit.
+    """
+    shapes = jax.eval_shape(model.init, key)
+    places = place(shapes) if place else dict.fromkeys(shapes)
+    root = model.directory
+    folders = {} if root is None else {"vae": root / "vae", "unet": root / "unet"}
+    if isinstance(model, Model) and model.adapter_directory is not None:
+        folders["adapter"] = model.adapter_directory
+    loaded = {
+        part: load_params(folders[part], shapes[part], sharding=places[part])
+        for part in shapes
+        if part in folders and part not in redraw and (folders[part].is_dir() or not new)
+    }
+    missing = [part for part in shapes if part not in loaded]
+    if not missing:
+        return dataclasses.replace(model, params=loaded)
+
+    def create(key: jax.Array, loaded: Params) -> dict[str, Any]:
+        params: Params = {**model.init(key), **loaded}
+        if "adapter" in missing:
+            params = model.start_parts(params)
+        return {part: params[part] for part in missing}
+
+    out = {part: places[part] for part in missing} if place else None
+    # Random numbers are drawn once: a fast program is not worth its compilation.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    created = jax.jit(create, out_shardings=out, compiler_options=options)(key, loaded)
+    return dataclasses.replace(model, params={**loaded, **created})
+
+
+def with_guidance_input(model: Model, dim: int) -> Model:
+    """``model``, without parameters, whose U-Net also reads a guidance scale.
+
+    Args:
+        model: with or without such an input.
+        dim: features of the scale, diffusers' ``time_cond_proj_dim``.
+
+    Raises:
+        UserError: the U-Net has such an input of another size.
+    """
+    present = model.network.unet.time_cond_proj_dim
+    if present == dim:
+        return model
+    if present is not None:
+        raise UserError(
+            f"time_cond_proj_dim={dim}, but the model's U-Net has {present}: leave it at 0."
+        )
+    unet = dataclasses.replace(model.network.unet, time_cond_proj_dim=dim)
+    return dataclasses.replace(model, network=dataclasses.replace(model.network, unet=unet))
+
+
+def add_guidance_input(params: Params, model: Model, place: Placement | None = None) -> Params:
+    """``params`` of a U-Net without a guidance scale, for ``model``, which reads one.
+
+    The new projection (diffusers' ``time_embedding.cond_proj``) starts at zero: the output is
+    what it was, at every scale.
+    """
+    unet = model.network.unet
+    shape = unet.time_cond_proj_dim, unet.block_out_channels[0]
+    extended = dict(params)
+    for part in ("unet", "adapter") if model.network.adapter == "mix" else ("unet",):
+        new: Any = {"time_embedding": {"cond_proj": {"kernel": jnp.zeros(shape)}}}
+        if place is not None:
+            new = jax.device_put(new, place(new))
+        extended[part] = trees.overlay(params[part], new)
+    return extended

@@ -1,0 +1,49 @@
+"""What `codi_jax.prepare` is asked for: a source by its name, and where the shards go."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from codi_jax.data.prepare import prepare
+from codi_jax.data.prepare_units import Encode, PrepareConfig
+from codi_jax.data.sources import make_source
+from codi_jax.typing import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """Where the images come from and where the shards go. Nothing here changes the shards.
+
+    Attributes:
+        source: folder, shards or data set, as config.data.source.
+        split: train or eval; for tfds any split.
+        output: folder for the shards; a new or unfinished one.
+        workers: processes; 0 for this one alone.
+        max_corrupt: stop when more images are corrupt; by default any number is left out.
+    """
+
+    source: str = ""
+    split: str = "train"
+    output: Path = Path()
+    workers: int = 0
+    max_corrupt: int | None = None
+
+    def check(self) -> None:
+        """Raises a UserError without a source or an output."""
+        if not self.source or self.output == Path():
+            raise UserError("give --source=PHOTOS and --output=DIR; see --help.")
+
+
+def prepare_source(
+    preparation: Preparation, config: PrepareConfig, encode: Encode | None
+) -> dict[str, Any]:
+    """Prepare what ``preparation`` names; see :func:`codi_jax.data.prepare.prepare`."""
+    return prepare(
+        make_source(preparation.source, preparation.split),
+        preparation.output,
+        config,
+        label=f"{preparation.source} ({preparation.split})",
+        workers=preparation.workers,
+        max_corrupt=preparation.max_corrupt,
+        encode=encode,
+    )

@@ -1,0 +1,99 @@
+"""A whole model: networks, noise schedule, sampler, task and parameters."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from codi_jax.diffusion.sampler_config import SamplerConfig
+from codi_jax.diffusion.schedules import Schedule
+from codi_jax.models.adapters import AdaptedUNet
+from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.configs import AutoencoderConfig
+from codi_jax.typing import Params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AutoencoderModel:
+    """An autoencoder alone: the base of a latent diffusion model.
+
+    Attributes:
+        vae: the autoencoder's architecture.
+        directory: the diffusers-format directory that it was read from, if any.
+        params: float32 nested dicts by part; here only "vae".
+    """
+
+    vae: AutoencoderConfig
+    directory: Path | None = None
+    params: Params = dataclasses.field(default_factory=dict)
+
+    def init(self, key: jax.Array) -> dict[str, Any]:
+        """Random parameters of every part; to be jitted by the caller."""
+        return {"vae": init_vae(self.vae, key)}
+
+    def start_parts(self, params: Params) -> Params:
+        """Parameters as training starts from them, once the parts on disk have been read."""
+        return params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model(AutoencoderModel):
+    """A latent diffusion model, with or without an adapter for a condition.
+
+    Attributes:
+        vae: the autoencoder's architecture.
+        network: the U-Net and its adapter.
+        schedule: the noise schedule.
+        prediction_type: what the U-Net predicts, in diffusers' words.
+        task: name of the conditional task ("sr", "inpaint", ...); None for a prior.
+        scale: how many times larger the result is than what the user gives.
+        task_options: what else sampling must know of the task.
+        sampler: how the checkpoint's own scheduler samples; few-step DDIM for our models.
+        directory: where the model was read from; its text encoder and tokenizer are there.
+        adapter_directory: where the adapter's weights are, if it has any yet.
+        params: float32 nested dicts under "vae", "unet", "adapter".
+    """
+
+    network: AdaptedUNet
+    schedule: Schedule
+    prediction_type: str = "v_prediction"
+    task: str | None = None
+    scale: int = 1
+    task_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    sampler: SamplerConfig = SamplerConfig()
+    adapter_directory: Path | None = None
+
+    def init(self, key: jax.Array) -> dict[str, Any]:
+        """Random parameters of every part; to be jitted by the caller."""
+        return {**super().init(key), **self.network.init(key)}
+
+    def start_parts(self, params: Params) -> Params:
+        """``params`` with the U-Net's encoder copied into an adapter that starts as its copy."""
+        return self.network.adapt(params)
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether the U-Net reads text embeddings."""
+        return self.network.unet.cross_attention_dim is not None
+
+    @property
+    def multiple(self) -> int:
+        """Sides of pictures that the networks take are multiples of this many pixels."""
+        return self.vae.downsampling * self.network.unet.downsampling
+
+
+def init_vae(config: AutoencoderConfig, key: jax.Array) -> Any:
+    """Random parameters of an autoencoder, with a narrow posterior.
+
+    With the usual initialisation the posterior's standard deviation would start at 1 and bury
+    the mean: training would spend its first thousands of steps on shrinking it.
+    """
+    side = 2 * config.downsampling
+    images = jnp.zeros((1, side, side, config.in_channels))
+    params = AutoencoderKL(config).init(key, images, key)["params"]
+    last = params["quant_conv"] if config.use_quant_conv else params["encoder"]["conv_out"]
+    last["bias"] = last["bias"].at[config.latent_channels :].set(-8.0)  # the log-variance
+    return params

@@ -1,0 +1,57 @@
+"""From what the user names as a model to the model: a workdir, a directory, an id."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from codi_jax import trees
+from codi_jax.checkpoint.directory import INDEX, load_directory
+from codi_jax.checkpoint.hub import checkpoint_path
+from codi_jax.checkpoint.store import Store
+from codi_jax.model import AutoencoderModel
+from codi_jax.sampling import old_workdirs
+from codi_jax.sampling.origin import ORIGIN, Origin
+from codi_jax.typing import UserError
+
+#: In a workdir: the finished model, and the checkpoints of an unfinished one.
+MODEL, CHECKPOINTS = "model", "checkpoints"
+
+
+def load_model(name: str | Path) -> AutoencoderModel:
+    """The model of a run's workdir, or of a checkpoint (see :func:`checkpoint_path`).
+
+    Of a run that has not finished, the last checkpoint is taken.
+
+    Raises:
+        UserError: nothing there, or nothing saved yet.
+    """
+    path = checkpoint_path(str(name))
+    if (path / INDEX).is_file():
+        return load_directory(path)
+    if (path / MODEL / INDEX).is_file():
+        return load_directory(path / MODEL)
+    if (path / ORIGIN).is_file():
+        return _load_unfinished(path, *Origin.read(path))
+    if old_workdirs.is_one(path):
+        return _load_unfinished(path, *old_workdirs.translate(path))
+    return load_directory(path)  # says what is missing
+
+
+def _load_unfinished(workdir: Path, origin: Origin, model: AutoencoderModel) -> AutoencoderModel:
+    params = origin.params(model)
+    trainable, frozen = trees.split(params, origin.trainable)
+    if origin.frozen and trees.tree_hash(frozen) != origin.frozen:
+        raise UserError(
+            f"the frozen parameters of the run in {workdir} came from {origin.pretrained!r}, which "
+            "has changed since: put that checkpoint back."
+        )
+    with Store(workdir / CHECKPOINTS, read_only=True) as store:
+        step = store.latest_step()
+        if step is None:
+            raise UserError(
+                f"the run in {workdir} has saved no checkpoint yet: wait for the first."
+            )
+        averages: dict[str, Any] = dict.fromkeys(origin.averages, trainable)
+        ema = store.restore(step, {"ema": averages})["ema"]
+    directory = checkpoint_path(origin.pretrained) if origin.pretrained else None
+    return dataclasses.replace(model, params=trees.merge(ema["eval"], frozen), directory=directory)
