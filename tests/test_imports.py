@@ -11,25 +11,21 @@ import pytest
 import codi_jax
 
 ROOT = Path(codi_jax.__file__).parent
-#: A package or module of codi_jax, and its storey: it imports lower storeys and itself.
-LAYERS = {
-    "typing": 0,
-    "trees": 0,
-    "models": 1,
-    "diffusion": 1,
-    "data": 1,
-    "parallel": 1,
-    "distill": 2,
-    "checkpoint": 2,
-    "train": 3,
-    "tasks": 3,
-    "evals": 4,
-    "methods": 4,
-    "feed": 5,
-    "builder": 6,
-    "runner": 7,
-}
-ENTRY = 8  # every other module at the top of the package
+#: Packages and modules of codi_jax from the ground up: each imports lower floors and itself.
+FLOORS = (
+    ("typing",),
+    ("trees", "cli"),
+    ("models", "diffusion", "data", "parallel"),
+    ("model",),
+    ("distill", "checkpoint", "tasks"),
+    ("train",),
+    ("sampling",),
+    ("evals",),
+    ("run",),
+    ("main", "sample", "evaluate", "study", "prepare", "convert"),
+)
+FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
+MAX_NODES, MAX_EDGES = 24, 95
 #: Third-party package -> the files that may import it.
 OWNERS = {
     "flax": "models/",
@@ -42,7 +38,8 @@ OWNERS = {
     "msgpack": "data/sources/record.py",
     "pyarrow": "data/sources/parquet.py",
     "safetensors": "checkpoint/files.py",
-    "ml_collections": ("feed.py", "builder.py", "runner.py", "main.py", "study.py"),
+    "ml_collections": "run/config.py",
+    "docstring_parser": "cli/flags.py",
     "transformers": ("checkpoint/tokenizer.py", "data/depth.py"),
     "huggingface_hub": "checkpoint/hub.py",
 }
@@ -96,19 +93,24 @@ def room(module_or_file: str) -> str:
     return module_or_file.removesuffix(".py").replace("/", ".").split(".")[0]
 
 
+def edges(imports: list[Import]) -> dict[tuple[str, str], Import]:
+    """(importer, imported) -> where, between different rooms of the package."""
+    found = {}
+    for one in imports:
+        if not one.module.startswith("codi_jax.") or one.file == "__init__.py":
+            continue
+        pair = room(one.file), room(one.module.removeprefix("codi_jax."))
+        if pair[0] != pair[1] and pair[1] != "__version__":
+            found.setdefault(pair, one)
+    return found
+
+
 def layering_faults(imports: list[Import]) -> list[str]:
-    faults = []
-    for found in imports:
-        if not found.module.startswith("codi_jax.") or found.file == "__init__.py":
-            continue
-        importer, imported = room(found.file), room(found.module.removeprefix("codi_jax."))
-        if imported == "__version__" or importer == imported:
-            continue
-        upper, lower = LAYERS.get(importer, ENTRY), LAYERS.get(imported, ENTRY)
-        # Entry points may use one another: evaluate samples through sample.
-        if upper < lower or (upper == lower and upper not in (0, ENTRY)):
-            faults.append(str(found))
-    return faults
+    return [
+        str(where)
+        for (upper, lower), where in edges(imports).items()
+        if FLOOR_OF[upper] <= FLOOR_OF[lower]
+    ]
 
 
 def ownership_faults(imports: list[Import]) -> list[str]:
@@ -148,8 +150,20 @@ def all_imports() -> list[Import]:
     return [found for file, text in sources().items() for found in imports_of(text, file)]
 
 
-def test_layers():
+def test_floors():
+    assert {room(file) for file in sources()} - {"__init__"} == {*FLOOR_OF}
     assert layering_faults(all_imports()) == []
+
+
+def test_the_house_stays_small():
+    assert len(FLOOR_OF) <= MAX_NODES
+    assert len(edges(all_imports())) <= MAX_EDGES
+
+
+def test_only_run_knows_the_config():
+    """Who reads a run's config imports ConfigDict, which `run/` alone may have."""
+    readers = [file for file, text in sources().items() if "ConfigDict" in text]
+    assert readers and all(file.startswith("run/") for file in readers)
 
 
 def test_third_party_packages_have_one_owner():
@@ -167,11 +181,13 @@ def test_only_parallel_makes_meshes():
         ("models/unet.py", "def f():\n    import codi_jax.train.step", 1),
         ("models/unet.py", "from codi_jax import trees\nfrom codi_jax.models import unet", 0),
         ("distill/codi.py", "from codi_jax.checkpoint.store import Store", 1),
+        ("sampling/load.py", "def f():\n    from codi_jax.run import plan", 1),
         ("trees.py", "from codi_jax import parallel", 1),
-        ("train/loop.py", "from codi_jax import builder", 1),
-        ("builder.py", "from codi_jax.main import main", 1),
-        ("main.py", "from codi_jax import builder, trees", 0),
-        ("evaluate.py", "from codi_jax.sample import Sampler", 0),
+        ("train/loop.py", "from codi_jax.run import plan", 1),
+        ("run/plan.py", "from codi_jax.main import main", 1),
+        ("main.py", "from codi_jax import run, trees", 0),
+        ("evaluate.py", "from codi_jax.sample import Sampler", 1),
+        ("run/data.py", "from ml_collections import ConfigDict", 1),
         ("evals/features.py", "import flax.linen as nn", 1),
         ("checkpoint/diffusers_format.py", "import orbax.checkpoint", 1),
         ("train/loop.py", "def f():\n    from clu import metric_writers", 1),
