@@ -18,7 +18,6 @@ from codi_jax.checkpoint.hub import checkpoint_path
 from codi_jax.checkpoint.pipeline import Pipeline, Placement, with_guidance_input, with_params
 from codi_jax.checkpoint.store import Store
 from codi_jax.diffusion.schedules import schedule_from_config
-from codi_jax.distill.autoencoding import AutoencoderLoss
 from codi_jax.evals.perceptual import load_lpips
 from codi_jax.feed import TextFn, build_task, encode_prompt
 from codi_jax.methods import (
@@ -163,7 +162,7 @@ def build_loss(config: ConfigDict, pipeline: Pipeline) -> Loss:
 
 def sampled_by(pipeline: Pipeline, loss: Loss) -> Pipeline:
     """``pipeline`` with the sampler that ``loss`` trains for, not the prior's own."""
-    if isinstance(loss, AutoencoderLoss):
+    if loss.sampler is None:
         return pipeline
     return dataclasses.replace(pipeline, sampler=loss.sampler)
 
@@ -175,7 +174,7 @@ def build_lpips(config: ConfigDict, loss: Loss) -> tuple[LPIPS | None, dict[str,
     Raises:
         UserError: weights that are absent, or crops that are too small.
     """
-    if isinstance(loss, AutoencoderLoss) or not loss.perceptual:
+    if not loss.needs.perceptual:
         return None, {}
     if config.data.size < SMALLEST:
         raise UserError(

@@ -92,7 +92,7 @@ def test_the_loss_sees_them_instead_of_the_pictures(checkpoint: str, shards: str
     batch = next(feed.build_data(config_of(checkpoint, shards))[0])
     vae = AutoencoderKL(pipeline.vae)
     spy = Spy(schedule=pipeline.schedule, prediction_type=pipeline.prediction_type)
-    objective = diffusion_objective(pipeline, vae, spy, task_of(pipeline).condition)
+    objective = diffusion_objective(pipeline.unet, vae, spy, task_of(pipeline).condition)
     context = StepContext(jax.random.key(0), jnp.zeros((), jnp.int32))
 
     def seen(latents: np.ndarray | None) -> np.ndarray:

@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 from codi_jax import trees
 from codi_jax.builder import build_loss, build_lpips, build_pipeline, split_params
 from codi_jax.checkpoint.pipeline import with_guidance_input
-from codi_jax.distill.base import LatentLoss
 from codi_jax.methods import check_guidance, ema_decays, frozen_teacher, make_loss, make_objective
 from codi_jax.models.lpips import LPIPS
 from codi_jax.train.objectives import TEACHER, null_condition
@@ -38,7 +37,6 @@ def abstract(config: ConfigDict) -> Abstract:
     """What ``build_run`` would build; a model to start from is not asked for."""
     base = build_pipeline(config, jnp.float32)
     loss = make_loss(config.task, config.method, config.loss.to_dict(), base)
-    assert isinstance(loss, LatentLoss)
     averages = ema_decays(dict(config.ema), loss)
     optimizer = make_optimizer(OptimConfig(**config.optim), config.steps)
     built = []
@@ -55,7 +53,7 @@ def abstract(config: ConfigDict) -> Abstract:
     key = jax.eval_shape(lambda: jax.random.key(0))
     state, frozen = jax.eval_shape(start, key)
     target = TEACHER if TEACHER in averages else "target"
-    lpips = LPIPS("vgg") if loss.perceptual else None
+    lpips = LPIPS("vgg") if loss.needs.perceptual else None
     if lpips:
         pictures = jnp.zeros((1, 32, 32, 3))
         shapes = jax.eval_shape(lambda k: lpips.init(k, pictures, pictures), key)

@@ -11,8 +11,7 @@ All are means over the axes other than the batch, so that they do not depend on 
 
 import jax.numpy as jnp
 
-from codi_jax.diffusion.schedules import check_choice
-from codi_jax.typing import Array
+from codi_jax.typing import Array, check_choice
 
 DISTANCES = ("l2", "l1", "huber")
 _HUBER_C = 0.00054

@@ -22,9 +22,9 @@ term of second order in the step. (In Song et al.'s own coordinates, ``z / alpha
 import jax.numpy as jnp
 
 from codi_jax.diffusion.parameterization import from_x_eps
-from codi_jax.diffusion.schedules import check_choice, expand
+from codi_jax.diffusion.schedules import expand
 from codi_jax.diffusion.solvers import ddim_step
-from codi_jax.typing import Array, UserError
+from codi_jax.typing import Array, UserError, check_choice
 
 PREDICTORS = ("prev", "ddim_v", "ddim", "euler")
 

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 import jax.numpy as jnp
 
 from codi_jax import trees
-from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.data.transforms import LATENTS
-from codi_jax.distill.autoencoding import AutoencoderLoss
-from codi_jax.distill.base import LatentLoss, Networks, StepContext
+from codi_jax.distill.base import Batch, Loss, Needs, Networks, StepContext
+from codi_jax.models.adapters import AdaptedUNet
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.conditioning import to_signed
 from codi_jax.models.embeddings import Prompt
@@ -24,83 +23,100 @@ TEACHER = "teacher"
 ConditionFn = Callable[[AutoencoderKL, Params, Mapping[str, Array]], dict[str, Array]]
 
 
-def autoencoder_objective(vae: AutoencoderKL, loss: AutoencoderLoss) -> Objective:
-    """Reconstruct ``batch["image"]`` uint8 [B, H, W, 3]."""
+def autoencoder_objective(vae: AutoencoderKL, loss: Loss) -> Objective:
+    """A loss on the reconstructions of ``batch["image"]`` uint8 [B, H, W, 3]."""
 
-    def objective(params: Params, _: Params, batch: Params, context: StepContext):
-        def reconstruct(p: Params, images: Array, k: Array) -> tuple[Array, Array, Array]:
-            return vae.apply({"params": p["vae"]}, images, k)
+    def reconstruct(params: Params, images: Array, key: Array) -> tuple[Array, Array, Array]:
+        return vae.apply({"params": params["vae"]}, images, key)
 
-        return loss(reconstruct, params, {"images": to_signed(batch["image"])}, context.key)
+    def objective(
+        params: Params, target_params: Params, batch: Mapping[str, Array], context: StepContext
+    ) -> dict[str, Array]:
+        networks = Networks(reconstruct=reconstruct)
+        return loss(networks, params, target_params, {"images": to_signed(batch["image"])}, context)
 
     return objective
 
 
 def diffusion_objective(
-    pipeline: Pipeline,
+    unet: AdaptedUNet,
     vae: AutoencoderKL,
-    loss: LatentLoss,
+    loss: Loss,
     condition: ConditionFn,
     text: Cond | None = None,
     null_text: Cond | None = None,
     lpips: LPIPS | None = None,
 ) -> Objective:
-    """``loss`` on the latents of ``batch["image"]``, given ``condition`` of the batch. A batch may
-    bring the "latents" itself.
+    """A loss on the latents of ``batch["image"]`` under the batch's ``condition``.
 
     Args:
-        pipeline: the networks.
-        vae: the autoencoder.
-        loss: its teacher is the U-Net alone ("prior") or the adapted model ("start"), with the
-            values of ``params["teacher"]`` where they have been trained since.
+        unet: the network that is trained, with its adapter.
+        vae: the autoencoder. A batch that brings its "latents" is not encoded.
+        loss: gets the networks that its ``needs`` name.
         condition: the task's.
         text: condition entries [1, ...] that all pictures share: those of the prompt. A batch may
             bring its own, [B, ...].
-        null_text: the same entries for no prompt.
+        null_text: the same entries for the empty prompt.
         lpips: the network behind "lpips" distances; its parameters are ``params["lpips"]``.
     """
-    assert pipeline.unet is not None
-    unet = pipeline.unet
-    teacher_unet = dataclasses.replace(unet, adapter="none") if loss.teacher == "prior" else unet
-
-    def shared(entries: Cond | None, size: int) -> dict[str, Array]:
-        return {
-            name: jnp.broadcast_to(value, (size, *value.shape[1:]))
-            for name, value in (entries or {}).items()
-        }
 
     def objective(
-        params: Params, target_params: Params, batch: Params, context: StepContext
+        params: Params, target_params: Params, batch: Mapping[str, Array], context: StepContext
     ) -> dict[str, Array]:
-        own = {name: part for name, part in params.items() if name != TEACHER}
-        start = trees.overlay(own, params.get(TEACHER, {}))
-        frozen_vae = {"params": params["vae"]}
         images = to_signed(batch["image"])
         latents = batch.get(LATENTS)
         if latents is None:
-            latents = vae.apply(frozen_vae, images, method="encode")
-        cond = shared(text, len(images))
+            latents = vae.apply({"params": params["vae"]}, images, method="encode")
+        cond = _repeated(text, len(images))
         cond |= {name: batch[name] for name in Prompt._fields if name in batch}
         cond |= condition(vae, params["vae"], batch)
-
-        def autoencode(values: Array, method: str) -> Array:
-            # Distances of the results are float32, whatever the autoencoder computes in.
-            return vae.apply(frozen_vae, values, method=method).astype(jnp.float32)
-
-        networks = Networks(
-            predict=unet.predict,
-            teacher=lambda z_t, t, c: teacher_unet.predict(start, z_t, t, c),
-            null=lambda c: null_condition(c, shared(null_text, len(images))),
-            encode=lambda pictures: autoencode(pictures, "encode"),
-            decode=lambda z: autoencode(z, "decode"),
-            perceptual=(lambda a, b: lpips.apply({"params": params["lpips"]}, a, b))
-            if lpips
-            else None,
-        )
-        data = {"latents": latents, "cond": cond, "images": images}
+        null = _repeated(null_text, len(images))
+        networks = _networks(loss.needs, unet, vae, lpips, params, null)
+        data: Batch = {"latents": latents, "cond": cond, "images": images}
         return loss(networks, params, target_params, data, context)
 
     return objective
+
+
+def _repeated(entries: Cond | None, size: int) -> dict[str, Array]:
+    return {
+        name: jnp.broadcast_to(value, (size, *value.shape[1:]))
+        for name, value in (entries or {}).items()
+    }
+
+
+def _networks(
+    needs: Needs,
+    unet: AdaptedUNet,
+    vae: AutoencoderKL,
+    lpips: LPIPS | None,
+    params: Params,
+    null_text: Cond,
+) -> Networks:
+    """What ``needs`` asks for, of the networks with these parameters."""
+
+    def autoencode(values: Array, method: str) -> Array:
+        # Distances of the results are float32, whatever the autoencoder computes in.
+        return vae.apply({"params": params["vae"]}, values, method=method).astype(jnp.float32)
+
+    networks = Networks(predict=unet.predict)
+    if needs.teacher:
+        kind = unet if needs.teacher == "start" else dataclasses.replace(unet, adapter="none")
+        own = {name: part for name, part in params.items() if name != TEACHER}
+        start = trees.overlay(own, params.get(TEACHER, {}))
+        networks = networks._replace(teacher=lambda z_t, t, c: kind.predict(start, z_t, t, c))
+    if needs.null:
+        networks = networks._replace(null=lambda cond: null_condition(cond, null_text))
+    if needs.decoder:
+        networks = networks._replace(
+            encode=lambda pictures: autoencode(pictures, "encode"),
+            decode=lambda z: autoencode(z, "decode"),
+        )
+    if needs.perceptual and lpips is not None:
+        networks = networks._replace(
+            perceptual=lambda a, b: lpips.apply({"params": params["lpips"]}, a, b)
+        )
+    return networks
 
 
 def null_condition(cond: Cond, null_text: Cond) -> Cond:

@@ -147,7 +147,7 @@ def test_accumulation_averages_the_parts_and_shares_t() -> None:
     pipeline, params = run.pipeline, run.params(run.state)
     assert pipeline.schedule is not None
     spy = _Spy(schedule=pipeline.schedule, prediction_type=pipeline.prediction_type)
-    objective = diffusion_objective(pipeline, vae, spy, task_of(pipeline).condition)
+    objective = diffusion_objective(pipeline.unet, vae, spy, task_of(pipeline).condition)
     context = StepContext(jax.random.key(0), jnp.zeros((), jnp.int32))
     assert objective(params, params, batch(2), context)["loss"].shape == (2,)
 
