@@ -1,4 +1,4 @@
-"""Nested dicts of parameters: paths, splitting, hashing, averaging.
+"""Nested dicts of parameters: paths, splitting, hashing.
 
 A *path* is the keys from the root to a leaf joined by ``/``, e.g.
 ``unet/down_blocks_0/resnets_0/conv1/kernel``. A branch without leaves does not exist: no
@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from codi_jax.typing import Array, PyTree
+from codi_jax.typing import PyTree
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,16 +109,3 @@ def tree_hash(tree: Mapping[str, Any]) -> str:
         digest.update(f"{path}\0{array.dtype.name}\0{array.shape}\0".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def ema(old: PyTree, new: PyTree, decay: float | Array) -> PyTree:
-    """``decay * old + (1 - decay) * new`` leaf by leaf; algorithm 1's update of theta-.
-
-    ``decay`` in [0, 1]; the leaves keep the dtype of ``old``.
-    """
-
-    def average(o: Array, n: Array) -> Array:
-        d = jnp.asarray(decay, o.dtype)
-        return d * o + (jnp.ones((), o.dtype) - d) * n.astype(o.dtype)
-
-    return jax.tree.map(average, old, new)

@@ -10,7 +10,7 @@ import optax
 from codi_jax import trees
 from codi_jax.distill.base import StepContext
 from codi_jax.train.state import TrainState
-from codi_jax.typing import Array, Params
+from codi_jax.typing import Array, Params, PyTree
 
 #: ``objective(params, target_params, batch, context) -> losses per sample``, "loss" among them.
 Objective = Callable[[Params, Params, Mapping[str, Array], StepContext], dict[str, Array]]
@@ -85,13 +85,20 @@ def make_step(
         trainable = optax.apply_updates(state.trainable, updates)
         done = state.step + 1
         averages = {
-            name: trees.ema(state.ema[name], trainable, gamma(done) if callable(gamma) else gamma)
+            name: _average(state.ema[name], trainable, gamma(done) if callable(gamma) else gamma)
             for name, gamma in ema_decays.items()
         }
         metrics["grad_norm"] = optax.tree.norm(grads)
         return TrainState(done, trainable, averages, opt), metrics
 
     return step
+
+
+def _average(old: PyTree, new: PyTree, gamma: Array | float) -> PyTree:
+    """``gamma old + (1 - gamma) new``, algorithm 1's update of theta-; leaves are float32."""
+    # optax weighs its first argument by the given weight. `old` comes first and gamma is float32,
+    # so that 1 - gamma and the sum are rounded as in all runs before.
+    return optax.incremental_update(old, new, jnp.asarray(gamma, jnp.float32))
 
 
 def _split(batch: Mapping[str, Array], parts: int) -> Mapping[str, Array]:

@@ -180,3 +180,29 @@ def test_errors_name_what_does_not_fit() -> None:
         build_run(config)
     with pytest.raises(UserError, match="bfloat16"):
         create_state({"w": jnp.ones((2,), jnp.bfloat16)}, optax.sgd(0.1), ())
+
+
+def test_averages_by_decay_and_by_a_function_of_the_steps_done() -> None:
+    """The weights by hand; in float32, 1 - gamma is rounded before it multiplies."""
+    optimizer = optax.sgd(1.0)
+    state = create_state({"w": jnp.asarray([1.0, -3.0])}, optimizer, ("slow", "staged"))
+
+    def objective(params: Any, target: Any, data: Any, context: StepContext) -> Any:
+        return {"loss": (params["w"] * data["x"]).sum(axis=-1)}
+
+    def decay(done: jax.Array) -> jax.Array:
+        return jnp.where(done % 2 == 0, 0.0, 1.0)
+
+    step = make_step(objective, optimizer, {"slow": 0.95, "staged": decay})
+    data = {"x": jnp.asarray([[0.25, 0.5]])}
+    slow, staged, trained = ([] for _ in range(3))
+    for _ in range(2):
+        state, _ = step(state, {}, data, jax.random.key(0))
+        for found, tree in ((slow, state.ema["slow"]), (staged, state.ema["staged"])):
+            found.append(np.asarray(tree["w"]))
+        trained.append(np.asarray(state.trainable["w"]))
+    np.testing.assert_array_equal(trained, [[0.75, -3.5], [0.5, -4.0]])
+    np.testing.assert_array_equal(staged, [[1.0, -3.0], [0.5, -4.0]])
+    gamma = np.float32(0.95)
+    first = gamma * np.float32([1.0, -3.0]) + (1 - gamma) * trained[0]
+    np.testing.assert_array_equal(slow, [first, gamma * first + (1 - gamma) * trained[1]])
