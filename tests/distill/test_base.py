@@ -11,7 +11,7 @@ from codi_jax.distill.codi import CoDiLoss
 from codi_jax.distill.consistency import ConsistencyLoss
 from codi_jax.distill.finetune import DiffusionLoss
 from codi_jax.distill.progressive import GuidedLoss, ProgressiveLoss
-from tests.distill.toy import PARAMS, SCHEDULE, make_batch, network
+from tests.distill.toy import PARAMS, SCHEDULE, TARGET, make_batch, network
 
 SETTINGS = {"schedule": SCHEDULE, "prediction_type": "v_prediction"}
 CODI = Needs(target="target")
@@ -143,3 +143,51 @@ def test_parts_of_a_codi_batch_share_t_and_not_the_noise() -> None:
     np.testing.assert_array_equal(t_0, t_1)
     assert not np.array_equal(z_0, z_1)
     assert not np.array_equal(u_0, u_1)
+
+
+def loss_named(name: str):
+    if name.startswith("progressive"):
+        return ProgressiveLoss(**SETTINGS, initial_steps=2, steps_per_stage=1)
+    return LOSSES[name][0]
+
+
+@pytest.mark.parametrize("name", ["codi", "ddim", "cm", "guided", "progressive"])
+def test_neither_the_target_nor_the_teacher_has_a_gradient(name: str) -> None:
+    loss = loss_named(name)
+    context = StepContext(jax.random.key(1), jnp.zeros((), jnp.int32))
+
+    def total(params, target, teacher):
+        def call_teacher(z, t, cond):
+            return network(teacher, z, t.astype(jnp.float32), cond["c"])
+
+        def predict(p, z, t, cond):
+            return network(p, z, t.astype(jnp.float32), cond["c"])
+
+        def nothing(cond):
+            return {**cond, "c": 0 * cond["c"]}
+
+        networks = Networks(predict=predict, teacher=call_teacher, null=nothing)
+        return loss(networks, params, target, make_batch(), context)["loss"].sum()
+
+    grad, target, teacher = jax.grad(total, argnums=(0, 1, 2))(PARAMS, TARGET, TARGET)
+    assert abs(float(grad["w"])) > 1e-3
+    assert target == {"w": 0.0, "b": 0.0} and teacher == {"w": 0.0, "b": 0.0}
+
+
+def test_noise_is_independent_of_the_scale_and_of_the_times() -> None:
+    """Each draw has a key of its own: with a shared one they would be functions of each other."""
+    loss = CoDiLoss(**SETTINGS, guidance_range=(0.0, 1.0))
+    context = StepContext(jax.random.key(1), jnp.zeros((), jnp.int32))
+    batch = {"latents": jnp.zeros((64, 1)), "cond": {}}
+    keys = []
+
+    def times(key, size):
+        keys.append(key)
+        return loss.any_time(key, size)
+
+    noisy = loss.noisy(batch, context, times, guidance_range=(0.0, 1.0))
+    _, key_eps = context.keys(shared_time=False)
+    np.testing.assert_array_equal(noisy.eps, jax.random.normal(key_eps, (64, 1)))
+    drawn = [jax.random.key_data(key).tolist() for key in (*keys, key_eps, noisy.key)]
+    assert len({tuple(key) for key in drawn}) == 3
+    np.testing.assert_array_equal(noisy.scale, jax.random.uniform(noisy.key, (64,)))

@@ -1,4 +1,4 @@
-"""The step: sharded equals single-device, frozen stays frozen, accumulation equals one batch."""
+"""The step: sharded equals single-device, frozen stays frozen."""
 
 from typing import Any
 
@@ -10,12 +10,9 @@ import pytest
 
 from codi_jax import trees
 from codi_jax.builder import Run, build_run, split_params
-from codi_jax.distill.base import LatentLoss, Networks, StepContext
+from codi_jax.distill.base import Networks, StepContext
 from codi_jax.distill.codi import CoDiLoss
-from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.parallel.mesh import put_batch
-from codi_jax.tasks.registry import task_of
-from codi_jax.train.objectives import diffusion_objective
 from codi_jax.train.optim import OptimConfig, make_optimizer
 from codi_jax.train.state import create_state
 from codi_jax.train.step import make_step
@@ -119,47 +116,6 @@ def test_frozen_parameters_do_not_change_by_a_bit() -> None:
     assert set(run.frozen) == {"unet", "vae"}
 
 
-def test_accumulation_averages_the_parts_and_shares_t() -> None:
-    """With an objective that reports its draws: same t in all parts, other noise in each."""
-    config = tiny()
-    run = build_run(config)
-    seen = []
-
-    def predict_objective(params: Any, target: Any, data: Any, context: StepContext) -> Any:
-        x = params["w"] * data["x"]
-        seen.append(context.part)
-        return {"loss": (x**2).mean(axis=-1)}
-
-    params = {"w": jnp.asarray(2.0)}
-    optimizer = optax.sgd(0.1)
-    state = create_state(params, optimizer, ())
-    data = {"x": jnp.asarray(np.random.default_rng(1).normal(size=(8, 3)), jnp.float32)}
-    outs = [
-        make_step(predict_objective, optimizer, {}, accumulation=n)(
-            state, {}, data, jax.random.key(0)
-        )
-        for n in (1, 4)
-    ]
-    assert seen[0] is None
-    np.testing.assert_allclose(outs[0][0].trainable["w"], outs[1][0].trainable["w"], rtol=1e-6)
-    np.testing.assert_allclose(outs[0][1]["loss"], outs[1][1]["loss"], rtol=1e-6)
-    vae = AutoencoderKL(run.pipeline.vae)
-    pipeline, params = run.pipeline, run.params(run.state)
-    assert pipeline.schedule is not None
-    spy = _Spy(schedule=pipeline.schedule, prediction_type=pipeline.prediction_type)
-    objective = diffusion_objective(pipeline.unet, vae, spy, task_of(pipeline).condition)
-    context = StepContext(jax.random.key(0), jnp.zeros((), jnp.int32))
-    assert objective(params, params, batch(2), context)["loss"].shape == (2,)
-
-
-class _Spy(LatentLoss):
-    def __call__(self, networks: Any, params: Any, target: Any, data: Any, context: Any) -> Any:
-        del networks, params, target, context
-        assert data["latents"].shape == (2, 16, 16, 4)
-        assert data["cond"]["latents"].shape == (2, 16, 16, 4)
-        return {"loss": data["latents"][:, 0, 0, 0]}
-
-
 def test_predictor_ddim_asks_the_frozen_prior() -> None:
     config = tiny()
     config.loss.predictor = "ddim"
@@ -180,29 +136,3 @@ def test_errors_name_what_does_not_fit() -> None:
         build_run(config)
     with pytest.raises(UserError, match="bfloat16"):
         create_state({"w": jnp.ones((2,), jnp.bfloat16)}, optax.sgd(0.1), ())
-
-
-def test_averages_by_decay_and_by_a_function_of_the_steps_done() -> None:
-    """The weights by hand; in float32, 1 - gamma is rounded before it multiplies."""
-    optimizer = optax.sgd(1.0)
-    state = create_state({"w": jnp.asarray([1.0, -3.0])}, optimizer, ("slow", "staged"))
-
-    def objective(params: Any, target: Any, data: Any, context: StepContext) -> Any:
-        return {"loss": (params["w"] * data["x"]).sum(axis=-1)}
-
-    def decay(done: jax.Array) -> jax.Array:
-        return jnp.where(done % 2 == 0, 0.0, 1.0)
-
-    step = make_step(objective, optimizer, {"slow": 0.95, "staged": decay})
-    data = {"x": jnp.asarray([[0.25, 0.5]])}
-    slow, staged, trained = ([] for _ in range(3))
-    for _ in range(2):
-        state, _ = step(state, {}, data, jax.random.key(0))
-        for found, tree in ((slow, state.ema["slow"]), (staged, state.ema["staged"])):
-            found.append(np.asarray(tree["w"]))
-        trained.append(np.asarray(state.trainable["w"]))
-    np.testing.assert_array_equal(trained, [[0.75, -3.5], [0.5, -4.0]])
-    np.testing.assert_array_equal(staged, [[1.0, -3.0], [0.5, -4.0]])
-    gamma = np.float32(0.95)
-    first = gamma * np.float32([1.0, -3.0]) + (1 - gamma) * trained[0]
-    np.testing.assert_array_equal(slow, [first, gamma * first + (1 - gamma) * trained[1]])
