@@ -3,8 +3,8 @@
     L = d_eps(eps_hat_theta(z_t, t, c), eps_hat_theta-(z_s, s, c)) + lambda d_x(x, x_hat_theta)
 
 with ``s = t - dt`` and ``z_s`` predicted from ``z_t`` (`predictors`). Neither ``z_s`` nor the
-target's prediction carries a gradient. The target network is called with ``s``, as eq. 11 has
-it: ``z_s`` has the noise level of ``s`` (algorithm 1 prints ``t`` there).
+target's prediction carries a gradient. The target network is called with ``s``, as in eq. 11,
+because ``z_s`` has the noise level of ``s`` (algorithm 1 prints ``t`` there).
 """
 
 import dataclasses
@@ -47,18 +47,19 @@ class CoDiLoss(LatentLoss):
         consistency_weight: weight of the consistency term.
         dt: ``t - s`` in timesteps of the schedule, in [1, N - 1].
         grid_steps: instead of ``dt``: times of a grid, see `ConsistencyLoss`.
-        time_per: "batch" draws one ``t`` for the whole (global) batch, "sample" one each.
+        time_per: "batch" draws one ``t`` for the whole global batch, "sample" one per sample.
         consistency_space: compare the noise predictions ("eps") or the signal ("x").
         consistency_distance: ``d_eps``, see `codi_jax.distill.distances`.
-        data_distance: ``d_x``, likewise; not used by "lpips".
+        data_distance: ``d_x``, see there; not used with data space "lpips".
         data_space: where ``d_x`` compares: latents ("latent"), latents of the decoded prediction
             ``E(D(x_hat))`` ("reencoded"), pictures ("pixel"), or by LPIPS of them ("lpips").
-        timestep_scaling: makes ``x_hat`` the consistency function of `codi_jax.diffusion.
-            consistency` in both terms; for "x" only. None is the plain prediction.
+        timestep_scaling: if set, ``x_hat`` is the consistency function of
+            `codi_jax.diffusion.consistency` in both terms; for consistency space "x" only. None
+            is the plain prediction.
         guidance_range: (lowest, highest) scale of classifier-free guidance in both networks,
-            uniform; None is no guidance.
-        min_snr_gamma: weighs both terms by their noise level, see
-            `codi_jax.distill.distances.min_snr_weight`; None is no weight.
+            drawn uniformly; None is no guidance.
+        min_snr_gamma: if set, both terms are weighted by their noise level, see
+            `codi_jax.distill.distances.min_snr_weight`.
 
     Raises:
         UserError: an unknown name, a number out of range, or settings that exclude each other.

@@ -7,8 +7,8 @@ Both fit ``x_hat`` to a target ``x~`` that a teacher gives, weighted by SNR + 1:
 * guided, stage 1: ``x~`` is the teacher's prediction under classifier-free guidance by a random
   scale, which the student reads as an input;
 * progressive, stage 2: ``x~`` is the prediction with which *one* DDIM step of the student ends
-  where two half steps of the teacher end. Again and again the student becomes the teacher of one
-  with half as many steps.
+  where two half steps of the teacher end. At the end of each stage the student becomes the
+  teacher of the next student, which has half as many steps.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ class GuidedLoss(LatentLoss):
         guidance_range: (lowest, highest) scale, drawn uniformly per sample; 1 is no guidance.
 
     Raises:
-        UserError: as `LatentLoss`, or a range that is none.
+        UserError: see `LatentLoss`; or a range that is not one.
     """
 
     guidance_range: tuple[float, float] = (1.0, 4.0)
@@ -84,17 +84,19 @@ class ProgressiveLoss(LatentLoss):
 
     In stage k the student has ``N_k = initial_steps / 2^k`` sampling steps, down to
     ``final_steps``. The times are those of N_k "trailing" steps, one draw per sample.
-    ``target_params`` is the *teacher*: an average that is kept where it is by `teacher_decay`, but
-    for the end of each stage, where it becomes the student.
+    ``target_params`` is the *teacher*. It is kept as an average whose `teacher_decay` is 1, so
+    that it stays as it is, except at the end of each stage: there the decay is 0, and it becomes
+    the student.
 
     Attributes:
-        initial_steps: N_0; the first teacher takes twice as many.
-        steps_per_stage: training steps of a stage; the last stage goes on for as long as the run.
-        final_steps: where the halving ends; ``initial_steps`` is a power of two times it.
-        guidance_range: as `GuidedLoss`, for a network that reads the scale; None for others.
+        initial_steps: N_0; the first teacher takes twice as many. A power of two times
+            ``final_steps``.
+        steps_per_stage: training steps of a stage. The last stage lasts until the run ends.
+        final_steps: where the halving ends.
+        guidance_range: see `GuidedLoss`, for a network that reads the scale; None for others.
 
     Raises:
-        UserError: as `LatentLoss`, or a number that does not fit.
+        UserError: see `LatentLoss`; or a number that does not fit.
     """
 
     initial_steps: int
@@ -129,14 +131,20 @@ class ProgressiveLoss(LatentLoss):
         """Number of halvings."""
         return max(self.initial_steps // max(self.final_steps, 1), 1).bit_length() - 1
 
-    def student_steps(self, step: Array) -> Array:
-        """N_k of the training step ``step`` (int32 scalar), int32."""
+    def student_steps(self, step: Int[Array, ""]) -> Int[Array, ""]:
+        """Sampling steps N_k of the student in the training step ``step``."""
         stage = jnp.minimum(step // self.steps_per_stage, self.last_stage)
         return jnp.right_shift(jnp.asarray(self.initial_steps, jnp.int32), stage)
 
-    def teacher_decay(self, step: Array) -> Array:
-        """Decay of the teacher's average after ``step`` steps are done: 0 where the student of a
-        finished stage becomes the teacher, else 1."""
+    def teacher_decay(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """Decay of the teacher's average.
+
+        Args:
+            step: number of steps done, int32 scalar.
+
+        Returns:
+            0.0 at the end of a stage, when the student becomes the teacher, else 1.0.
+        """
         ended = step // self.steps_per_stage
         becomes = (step % self.steps_per_stage == 0) & (ended >= 1) & (ended <= self.last_stage)
         return jnp.where(becomes, 0.0, 1.0)

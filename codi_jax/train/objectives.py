@@ -1,4 +1,4 @@
-"""A batch of pictures to the losses: what each task trains on."""
+"""From a batch of pictures to its losses: latents, condition, and the networks of a loss."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -16,8 +16,8 @@ from codi_jax.models.lpips import LPIPS
 from codi_jax.train.step import Objective
 from codi_jax.typing import Array, Cond, Params
 
-#: Name of the teacher among the frozen parameters: those values of the start that have since
-#: been trained. The rest it shares with the student.
+#: The teacher's entry among the frozen parameters: a copy of what the run trains, as it was at
+#: the start. All other parameters the teacher shares with the student.
 TEACHER = "teacher"
 #: ``condition(vae, vae_params, batch) -> condition entries``: a task's method.
 ConditionFn = Callable[[AutoencoderKL, Params, Mapping[str, Array]], dict[str, Array]]
@@ -120,8 +120,13 @@ def _networks(
 
 
 def null_condition(cond: Cond, null_text: Cond) -> Cond:
-    """``cond`` that says nothing: without the prompt where there is one, else zeros for the
-    picture. The guidance scale, where it is among the entries, stays."""
+    """The condition that says nothing, for classifier-free guidance.
+
+    Args:
+        cond: the condition. A "guidance_scale" among its entries stays.
+        null_text: entries of the empty prompt, which replace those of ``cond``; empty for a model
+            without text, where all other entries become zero.
+    """
     if null_text:
         return {**cond, **null_text}
     return {

@@ -1,7 +1,6 @@
 """The training step: loss, gradient of the trainable parameters alone, update, averages."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,21 +28,30 @@ def make_step(
     accumulation: int = 1,
     target: str = "target",
 ) -> StepFn:
-    """``step(state, frozen, batch, key) -> (state, metrics)``, to be jitted by the caller.
+    """The function that a run repeats; jitting it is left to the caller.
 
-    The gradient is taken with respect to ``state.trainable``, so none of ``frozen`` is computed.
-    With ``accumulation`` > 1 the batch is worked through in that many equal parts.
+    The gradient is taken with respect to ``state.trainable`` alone, so that no gradient of the
+    frozen parameters is computed.
 
     Args:
         objective: the losses; its draws come from ``fold_in(key, step)``.
         optimizer: from :func:`codi_jax.train.optim.make_optimizer`.
-        ema_decays: gamma by name of the average.
-        accumulation: parts of a batch.
-        target: the average that serves as theta-; the online parameters if there is none.
+        ema_decays: gamma of each average, by name.
+        accumulation: the number of equal parts that a batch is worked through in.
+        target: name of the average that serves as theta-. The online parameters do if there is
+            no such average.
+
+    Returns:
+        ``step(state, frozen, batch, key) -> (state, metrics)``; the metrics are the means of the
+        losses over the batch, and "grad_norm".
     """
 
     def loss_fn(
-        trainable: Params, ema: Params, frozen: Params, batch: Any, context: StepContext
+        trainable: Params,
+        ema: Params,
+        frozen: Params,
+        batch: Mapping[str, Array],
+        context: StepContext,
     ) -> tuple[Array, dict[str, Array]]:
         params = trees.merge(trainable, frozen)
         target_params = trees.merge(jax.lax.stop_gradient(ema), frozen)
@@ -62,7 +70,7 @@ def make_step(
             grads, metrics = grad_fn(state.trainable, ema, frozen, batch, context)
         else:
 
-            def add(carry: Any, part: Any) -> tuple[Any, None]:
+            def add(carry: PyTree, part: tuple[Array, Mapping[str, Array]]) -> tuple[PyTree, None]:
                 index, micro = part
                 new = grad_fn(state.trainable, ema, frozen, micro, context._replace(part=index))
                 return jax.tree.map(jnp.add, carry, new), None
