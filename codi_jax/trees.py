@@ -1,8 +1,7 @@
-"""Nested dicts of parameters: paths, splitting, hashing, averaging.
+"""Nested dicts of parameters: paths, splitting, hashing.
 
-A *path* is the keys from the root to a leaf joined by ``/``, e.g.
-``unet/down_blocks_0/resnets_0/conv1/kernel``. A branch without leaves does not exist: no
-function here returns one.
+A *path* is the keys from the root to a leaf, joined by ``/``, for example
+``unet/down_blocks_0/resnets_0/conv1/kernel``. No function here returns a branch without leaves.
 """
 
 import hashlib
@@ -12,11 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from codi_jax.typing import Array, PyTree
+from codi_jax.typing import PyTree
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,7 +33,8 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     """``{path: leaf}`` -> nested dicts; the inverse of :func:`flatten`.
 
-    Raises ValueError where one path is a prefix of another (a leaf cannot be a branch).
+    Raises:
+        ValueError: one path is a prefix of another; a leaf cannot be a branch.
     """
     tree: dict[str, Any] = {}
     for path, leaf in flat.items():
@@ -64,8 +63,8 @@ def split(tree: Mapping[str, Any], regex: str) -> tuple[dict[str, Any], dict[str
 def merge(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     """The union of two disjoint trees; the inverse of :func:`split`.
 
-    Raises ValueError naming a path that both have, or that is a leaf in one and a branch in
-    the other.
+    Raises:
+        ValueError: a path that both have, or that is a leaf in one and a branch in the other.
     """
     flat_a, flat_b = flatten(a), flatten(b)
     overlap = sorted(flat_a.keys() & flat_b.keys())
@@ -80,7 +79,7 @@ def overlay(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 
 def count(tree: PyTree) -> int:
-    """Number of scalars in all leaves; works on arrays and on ShapeDtypeStructs."""
+    """Number of scalars in all leaves, which may be arrays or ShapeDtypeStructs."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
@@ -110,16 +109,3 @@ def tree_hash(tree: Mapping[str, Any]) -> str:
         digest.update(f"{path}\0{array.dtype.name}\0{array.shape}\0".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def ema(old: PyTree, new: PyTree, decay: float | Array) -> PyTree:
-    """``decay * old + (1 - decay) * new`` leaf by leaf; algorithm 1's update of theta-.
-
-    ``decay`` in [0, 1]; the leaves keep the dtype of ``old``.
-    """
-
-    def average(o: Array, n: Array) -> Array:
-        d = jnp.asarray(decay, o.dtype)
-        return d * o + (jnp.ones((), o.dtype) - d) * n.astype(o.dtype)
-
-    return jax.tree.map(average, old, new)

@@ -30,6 +30,10 @@ class UserError(ValueError):
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    """Raises a UserError that lists the choices when ``value`` is none of them."""
+    """Check that ``value`` is one of ``choices``.
+
+    Raises:
+        UserError: it is not; the message lists the choices.
+    """
     if value not in choices:
         raise UserError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}.")

@@ -90,18 +90,3 @@ def test_tree_hash_sees_every_change_and_no_order_or_device():
         {"a": base["a"], "c": base["b"]},
     ]
     assert len({same, *map(trees.tree_hash, others)}) == len(others) + 1
-
-
-def test_ema_is_the_weighted_mean_under_jit_with_any_decay_type():
-    old, new = {"w": jnp.float32([0.0, 4.0])}, {"w": jnp.float32([8.0, 4.0])}
-    for decay in (0.75, jnp.float32(0.75)):
-        np.testing.assert_array_equal(jax.jit(trees.ema)(old, new, decay)["w"], [2.0, 4.0])
-    np.testing.assert_array_equal(trees.ema(old, new, 1.0)["w"], old["w"])
-    np.testing.assert_array_equal(trees.ema(old, new, 0.0)["w"], new["w"])
-
-
-def test_ema_of_n_equal_updates_is_the_geometric_series():
-    average, target = {"w": jnp.zeros(())}, {"w": jnp.ones(())}
-    for _ in range(10):
-        average = trees.ema(average, target, 0.9)
-    np.testing.assert_allclose(average["w"], 1 - 0.9**10, rtol=1e-6)

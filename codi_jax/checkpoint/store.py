@@ -226,10 +226,6 @@ class Store:
                 )
         return state["bytes"].encode() if "bytes" in state else state["json"]
 
-    def wait(self) -> None:
-        """Returns when everything that was started is on disk; raises what went wrong there."""
-        self._manager.wait_until_finished()
-
     def close(self) -> None:
         """Waits, then releases the threads; the store cannot be used afterwards."""
         self._manager.close()

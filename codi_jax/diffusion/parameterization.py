@@ -83,8 +83,3 @@ def from_x_eps(
     if prediction_type == "v_prediction":
         return expand(alpha_t, x_hat) * eps_hat - expand(sigma_t, x_hat) * x_hat
     return eps_hat if prediction_type == "epsilon" else x_hat
-
-
-def score(x_hat: Array, z_t: Array, alpha_t: Array | float, sigma_t: Array | float) -> Array:
-    """Score of the noisy marginal, ``(alpha_t x_hat - z_t) / sigma_t^2`` (eq. 4); sigma_t > 0."""
-    return (expand(alpha_t, z_t) * x_hat - z_t) / expand(sigma_t, z_t) ** 2

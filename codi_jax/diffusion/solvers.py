@@ -43,21 +43,11 @@ SOLVER_TYPES = ("midpoint", "heun")
 def ddim_step(
     x_hat: Array, eps_hat: Array, alpha_s: Array | float, sigma_s: Array | float
 ) -> Array:
-    """DDIM from both predictions, ``z_s = alpha_s x_hat + sigma_s eps_hat`` (eq. 8)."""
+    """DDIM from both predictions, ``z_s = alpha_s x_hat + sigma_s eps_hat`` (eq. 8).
+
+    With ``eps_hat = (z_t - alpha_t x_hat) / sigma_t`` it is eq. 6.
+    """
     return expand(alpha_s, x_hat) * x_hat + expand(sigma_s, x_hat) * eps_hat
-
-
-def ddim_step_x(
-    z_t: Array,
-    x_hat: Array,
-    alpha_t: Array | float,
-    sigma_t: Array | float,
-    alpha_s: Array | float,
-    sigma_s: Array | float,
-) -> Array:
-    """DDIM from the signal prediction (eq. 6); sigma_t > 0."""
-    eps_hat = (z_t - expand(alpha_t, z_t) * x_hat) / expand(sigma_t, z_t)
-    return ddim_step(x_hat, eps_hat, alpha_s, sigma_s)
 
 
 def step_orders(

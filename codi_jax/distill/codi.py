@@ -3,33 +3,32 @@
     L = d_eps(eps_hat_theta(z_t, t, c), eps_hat_theta-(z_s, s, c)) + lambda d_x(x, x_hat_theta)
 
 with ``s = t - dt`` and ``z_s`` predicted from ``z_t`` (`predictors`). Neither ``z_s`` nor the
-target's prediction carries a gradient. The target network is called with ``s``, as eq. 11 has
-it: ``z_s`` has the noise level of ``s`` (algorithm 1 prints ``t`` there).
+target's prediction carries a gradient. The target network is called with ``s``, as in eq. 11,
+because ``z_s`` has the noise level of ``s`` (algorithm 1 prints ``t`` there).
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Key, Real
 
 from codi_jax.diffusion.consistency import consistency_function
-from codi_jax.diffusion.schedules import add_noise
 from codi_jax.distill.base import (
+    Batch,
     LatentLoss,
+    Needs,
     Networks,
+    Noisy,
     StepContext,
     XEps,
+    check_grid,
     check_range,
-    draw_scale,
-    predict_guided,
-    with_scale,
+    grid_pair,
 )
-from codi_jax.distill.consistency import check_grid, grid_pair
 from codi_jax.distill.distances import DISTANCES, distance, min_snr_weight
 from codi_jax.distill.predictors import PREDICTORS, predict_z_s
-from codi_jax.typing import Array, Cond, Params, UserError, check_choice
+from codi_jax.typing import Array, Params, UserError, check_choice
 
 TIMES_PER = ("batch", "sample")
 CONSISTENCY_SPACES = ("eps", "x")
@@ -48,18 +47,19 @@ class CoDiLoss(LatentLoss):
         consistency_weight: weight of the consistency term.
         dt: ``t - s`` in timesteps of the schedule, in [1, N - 1].
         grid_steps: instead of ``dt``: times of a grid, see `ConsistencyLoss`.
-        time_per: "batch" draws one ``t`` for the whole (global) batch, "sample" one each.
+        time_per: "batch" draws one ``t`` for the whole global batch, "sample" one per sample.
         consistency_space: compare the noise predictions ("eps") or the signal ("x").
         consistency_distance: ``d_eps``, see `codi_jax.distill.distances`.
-        data_distance: ``d_x``, likewise; not used by "lpips".
+        data_distance: ``d_x``, see there; not used with data space "lpips".
         data_space: where ``d_x`` compares: latents ("latent"), latents of the decoded prediction
             ``E(D(x_hat))`` ("reencoded"), pictures ("pixel"), or by LPIPS of them ("lpips").
-        timestep_scaling: makes ``x_hat`` the consistency function of `codi_jax.diffusion.
-            consistency` in both terms; for "x" only. None is the plain prediction.
+        timestep_scaling: if set, ``x_hat`` is the consistency function of
+            `codi_jax.diffusion.consistency` in both terms; for consistency space "x" only. None
+            is the plain prediction.
         guidance_range: (lowest, highest) scale of classifier-free guidance in both networks,
-            uniform; None is no guidance.
-        min_snr_gamma: weighs both terms by their noise level, see
-            `codi_jax.distill.distances.min_snr_weight`; None is no weight.
+            drawn uniformly; None is no guidance.
+        min_snr_gamma: if set, both terms are weighted by their noise level, see
+            `codi_jax.distill.distances.min_snr_weight`.
 
     Raises:
         UserError: an unknown name, a number out of range, or settings that exclude each other.
@@ -80,6 +80,7 @@ class CoDiLoss(LatentLoss):
     min_snr_gamma: float | None = None
 
     def __post_init__(self) -> None:
+        """Check the fields; the errors are the class's."""
         super().__post_init__()
         check_choice("predictor", self.predictor, PREDICTORS)
         check_choice("time_per", self.time_per, TIMES_PER)
@@ -101,106 +102,107 @@ class CoDiLoss(LatentLoss):
             )
 
     @property
-    def teacher(self) -> str | None:
-        return "prior" if self.predictor == "ddim" else None
-
-    @property
-    def perceptual(self) -> bool:
-        return self.data_space == "lpips"
+    def needs(self) -> Needs:
+        """theta-, and what the predictor, the data term and the guidance call."""
+        guided = self.guidance_range is not None
+        return Needs(
+            target="target",
+            teacher="prior" if self.predictor == "ddim" else None,
+            decoder=self.data_space != "latent",
+            perceptual=self.data_space == "lpips",
+            null=guided,
+            scale="offered" if guided else None,
+        )
 
     def __call__(
         self,
         networks: Networks,
         params: Params,
         target_params: Params,
-        batch: Mapping[str, Any],
+        batch: Batch,
         context: StepContext,
-    ) -> dict[str, Array]:
-        """See `LatentLoss`; ``target_params`` is theta-, the moving average.
+    ) -> dict[str, Float[Array, " batch"]]:
+        """See `Loss`; ``target_params`` is theta-, the moving average.
 
-        Under gradient accumulation the parts of one global batch share ``t`` where that is one
-        for the batch.
+        Under gradient accumulation the parts of a global batch share ``t`` if it is one value
+        for the whole batch.
 
         Returns:
             Float32 [B] each: "consistency" and "data", unweighted, and "loss", their weighted
             sum.
-
-        Raises:
-            UserError: predictor "ddim" without a teacher.
         """
-        x = batch["latents"].astype(jnp.float32)
-        key_t, key_eps = context.keys(shared_time=self.time_per == "batch")
-        t, s = self._times(key_t, len(x))
-        eps = jax.random.normal(key_eps, x.shape, jnp.float32)
-        z_t = add_noise(self.schedule, x, eps, t)
-        scale = draw_scale(self.guidance_range, key_eps, len(x))
-        cond = with_scale(batch["cond"], scale)
-
-        online = self.x_eps(predict_guided(networks, params, z_t, t, cond, scale), z_t, t)
-        z_s = self._predict_z_s(networks, z_t, eps, online, t, s, cond)
-        output = predict_guided(networks, target_params, z_s, s, cond, scale)
+        noisy = self.noisy(
+            batch,
+            context,
+            self._times,
+            shared_time=self.time_per == "batch",
+            guidance_range=self.guidance_range,
+        )
+        z_t, (t, s), cond, scale = noisy.z_t, noisy.times, noisy.cond, noisy.scale
+        online = self.x_eps(networks.guided(params, z_t, t, cond, scale), z_t, t)
+        z_s = jax.lax.stop_gradient(self._z_s(networks, noisy, online))
+        output = networks.guided(target_params, z_s, s, cond, scale)
         target = jax.lax.stop_gradient(self._scaled(self.x_eps(output, z_s, s), z_s, s))
         online = self._scaled(online, z_t, t)
 
         i = 0 if self.consistency_space == "x" else 1
         consistency = distance(self.consistency_distance, online[i], target[i])
-        data = self._data(networks, batch, x, online[0])
+        data = self._data(networks, batch, noisy.x, online[0])
         loss = self._weight(t, self.consistency_space) * self.consistency_weight * consistency
         loss += self._weight(t, "x") * self.data_weight * data
         return {"loss": loss, "consistency": consistency, "data": data}
 
-    def _weight(self, t: Array, space: str) -> Array | float:
+    def _weight(self, t: Real[Array, " batch"], space: str) -> Float[Array, " batch"] | float:
         if self.min_snr_gamma is None:
             return 1.0
         return min_snr_weight(*self.schedule.alpha_sigma(t), self.min_snr_gamma, space)
 
-    def _times(self, key: Array, batch_size: int) -> tuple[Array, Array]:
-        shape = (batch_size,) if self.time_per == "sample" else ()
+    def _times(
+        self, key: Key[Array, ""], size: int
+    ) -> tuple[Real[Array, " batch"], Real[Array, " batch"]]:
+        shape = (size,) if self.time_per == "sample" else ()
         if self.grid_steps is not None:
             t, s = grid_pair(key, shape, self.grid_steps, self.schedule.num_train_timesteps)
         else:
             t = self.schedule.sample_t(key, shape, self.dt)
             s = t - self.dt
-        return jnp.broadcast_to(t, (batch_size,)), jnp.broadcast_to(s, (batch_size,))
+        return jnp.broadcast_to(t, (size,)), jnp.broadcast_to(s, (size,))
 
-    def _scaled(self, x_eps: XEps, z: Array, t: Array) -> XEps:
+    def _scaled(self, x_eps: XEps, z: Array, t: Real[Array, " batch"]) -> XEps:
         if self.timestep_scaling is None:
             return x_eps
         x_hat, eps_hat = x_eps
         return consistency_function(x_hat, z, t, self.timestep_scaling), eps_hat
 
-    def _data(self, networks: Networks, batch: Mapping[str, Any], x: Array, x_hat: Array) -> Array:
+    def _data(
+        self,
+        networks: Networks,
+        batch: Batch,
+        x: Float[Array, " batch *latent"],
+        x_hat: Float[Array, " batch *latent"],
+    ) -> Float[Array, " batch"]:
         if self.data_space == "latent":
             return distance(self.data_distance, x, x_hat)
-        assert networks.decode is not None
         picture = networks.decode(x_hat)
         if self.data_space == "pixel":
             return distance(self.data_distance, batch["images"], picture)
         if self.data_space == "lpips":
-            assert networks.perceptual is not None
             return networks.perceptual(batch["images"], picture)
-        assert networks.encode is not None
         return distance(self.data_distance, x, networks.encode(picture))
 
-    def _predict_z_s(
-        self,
-        networks: Networks,
-        z_t: Array,
-        eps: Array,
-        online: XEps,
-        t: Array,
-        s: Array,
-        cond: Cond,
-    ) -> Array:
+    def _z_s(
+        self, networks: Networks, noisy: Noisy, online: XEps
+    ) -> Float[Array, " batch *latent"]:
+        z_t, (t, s) = noisy.z_t, noisy.times
         teacher_x_eps = None
-        if self.predictor == "ddim" and networks.teacher is not None:
-            teacher_x_eps = self.x_eps(networks.teacher(z_t, t, cond), z_t, t)
+        if self.predictor == "ddim":
+            teacher_x_eps = self.x_eps(networks.teacher(z_t, t, noisy.cond), z_t, t)
         alpha_t, sigma_t = self.schedule.alpha_sigma(t)
         alpha_s, sigma_s = self.schedule.alpha_sigma(s)
-        z_s = predict_z_s(
+        return predict_z_s(
             self.predictor,
             z_t=z_t,
-            eps=eps,
+            eps=noisy.eps,
             x_hat_t=online[0],
             eps_hat_t=online[1],
             alpha_t=alpha_t,
@@ -209,4 +211,3 @@ class CoDiLoss(LatentLoss):
             sigma_s=sigma_s,
             teacher_x_eps=teacher_x_eps,
         )
-        return jax.lax.stop_gradient(z_s)

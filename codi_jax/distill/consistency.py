@@ -3,56 +3,74 @@
     L = d(f_theta(z_t, t, c), f_theta-(z_s, s, c)),    z_s = DDIM(teacher, z_t, t -> s)
 
 with ``f = c_skip z + c_out x_hat`` (`codi_jax.diffusion.consistency`). The teacher is the frozen
-conditional model that training started from. Neither it nor theta- receives a gradient.
+conditional model that training started from. Neither the teacher nor theta- receives a gradient.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import jax
-import jax.numpy as jnp
+from jaxtyping import Float, Int, Key, Real
 
 from codi_jax.diffusion.consistency import consistency_function
 from codi_jax.diffusion.sampler_config import SamplerConfig
-from codi_jax.diffusion.schedules import add_noise
 from codi_jax.distill.base import (
+    Batch,
     LatentLoss,
+    Needs,
     Networks,
     StepContext,
+    check_grid,
     check_range,
-    draw_scale,
-    grid_time,
-    predict_guided,
-    teacher_networks,
-    with_scale,
+    grid_pair,
 )
 from codi_jax.distill.distances import distance
-from codi_jax.typing import Array, Params, UserError, check_choice
+from codi_jax.typing import Array, Cond, Params, check_choice
 
 DISTANCES = ("l2", "huber", "lpips")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConsistencyLoss(LatentLoss):
-    """Consistency distillation on a grid of times, one draw per sample.
+    """Consistency distillation on a grid of times; each sample has its own ``t``.
 
     Attributes:
-        grid_steps: n. The times are those of n "trailing" sampling steps; ``s`` is the one before
-            ``t``, and the boundary ``t = 0`` before the first. At most half of the schedule's.
+        grid_steps: n, at most half of the schedule's timesteps. The times are those of n
+            "trailing" sampling steps; ``s`` is the time before ``t``, and the boundary 0 before
+            the first.
         distance: "l2" or "huber" between the latents, or "lpips" between the decoded pictures.
-        timestep_scaling: of the boundary scalings, see `boundary_scalings`.
-        guidance_range: (lowest, highest) scale of classifier-free guidance that the teacher is
-            asked with, uniform (Luo et al. 2023); a network with ``time_cond_proj_dim`` reads it.
+        timestep_scaling: see `codi_jax.diffusion.consistency.boundary_scalings`.
+        guidance_range: (lowest, highest) scale of the classifier-free guidance under which the
+            teacher is asked, drawn uniformly (Luo et al. 2023). A network with
+            ``time_cond_proj_dim`` reads it. None is no guidance.
 
     Raises:
-        UserError: as `LatentLoss`; an unknown distance; a number out of range.
+        UserError: see `LatentLoss`; an unknown distance; or a number out of range.
     """
 
     grid_steps: int = 50
     distance: str = "l2"
     timestep_scaling: float = 10.0
     guidance_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the fields; the errors are the class's."""
+        super().__post_init__()
+        check_choice("distance", self.distance, DISTANCES)
+        check_grid("grid_steps", self.grid_steps, self.schedule.num_train_timesteps)
+        check_range(self.guidance_range)
+
+    @property
+    def needs(self) -> Needs:
+        """theta-, the teacher, and what the distance and the guidance call."""
+        pictures, guided = self.distance == "lpips", self.guidance_range is not None
+        return Needs(
+            target="target",
+            teacher="start",
+            decoder=pictures,
+            perceptual=pictures,
+            null=guided,
+            scale="offered" if guided else None,
+        )
 
     @property
     def sampler(self) -> SamplerConfig:
@@ -63,65 +81,41 @@ class ConsistencyLoss(LatentLoss):
             timestep_scaling=self.timestep_scaling,
         )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("distance", self.distance, DISTANCES)
-        check_grid("grid_steps", self.grid_steps, self.schedule.num_train_timesteps)
-        check_range(self.guidance_range)
-
-    @property
-    def teacher(self) -> str | None:
-        return "start"
-
-    @property
-    def perceptual(self) -> bool:
-        return self.distance == "lpips"
-
     def __call__(
         self,
         networks: Networks,
         params: Params,
         target_params: Params,
-        batch: Mapping[str, Any],
+        batch: Batch,
         context: StepContext,
-    ) -> dict[str, Array]:
-        """See `LatentLoss`; ``networks`` brings the teacher.
+    ) -> dict[str, Float[Array, " batch"]]:
+        """See `Loss`; ``target_params`` is theta-, the moving average.
 
         Returns:
             "loss", float32 [B].
         """
-        x = batch["latents"].astype(jnp.float32)
-        key_t, key_eps = context.keys(shared_time=False)
-        t, s = grid_pair(key_t, x.shape[:1], self.grid_steps, self.schedule.num_train_timesteps)
-        scale = draw_scale(self.guidance_range, key_eps, len(x))
-        cond = with_scale(batch["cond"], scale)
-        z_t = add_noise(self.schedule, x, jax.random.normal(key_eps, x.shape, jnp.float32), t)
-        output = predict_guided(teacher_networks(networks), {}, z_t, t, cond, scale)
+        noisy = self.noisy(batch, context, self._times, guidance_range=self.guidance_range)
+        z_t, (t, s), cond = noisy.z_t, noisy.times, noisy.cond
+        output = networks.guided_teacher(z_t, t, cond, noisy.scale)
         z_s = jax.lax.stop_gradient(self.ddim(self.x_eps(output, z_t, t), s))
         online = self._f(networks, params, z_t, t, cond)
         target = jax.lax.stop_gradient(self._f(networks, target_params, z_s, s, cond))
         if self.distance != "lpips":
             return {"loss": distance(self.distance, online, target)}
-        assert networks.decode is not None and networks.perceptual is not None
         return {"loss": networks.perceptual(networks.decode(online), networks.decode(target))}
 
+    def _times(
+        self, key: Key[Array, ""], size: int
+    ) -> tuple[Int[Array, " batch"], Int[Array, " batch"]]:
+        return grid_pair(key, (size,), self.grid_steps, self.schedule.num_train_timesteps)
+
     def _f(
-        self, networks: Networks, params: Params, z: Array, t: Array, cond: Mapping[str, Any]
-    ) -> Array:
+        self,
+        networks: Networks,
+        params: Params,
+        z: Float[Array, " batch *latent"],
+        t: Real[Array, " batch"],
+        cond: Cond,
+    ) -> Float[Array, " batch *latent"]:
         x_hat, _ = self.x_eps(networks.predict(params, z, t, cond), z, t)
         return consistency_function(x_hat, z, t, self.timestep_scaling)
-
-
-def grid_pair(
-    key: Array, shape: tuple[int, ...], grid_steps: int, num_train_timesteps: int
-) -> tuple[Array, Array]:
-    """``(t, s)`` int32: a time of the grid, uniform, and the one before; 0 before the first."""
-    i = jax.random.randint(key, shape, 1, grid_steps + 1, jnp.int32)
-    t, s = (grid_time(num_train_timesteps, grid_steps, j) for j in (i, i - 1))
-    return t, jnp.maximum(s, 0)
-
-
-def check_grid(name: str, steps: int, num_train_timesteps: int) -> None:
-    """Raises a UserError unless the grid is at least two timesteps wide."""
-    if not 1 <= steps <= num_train_timesteps // 2:
-        raise UserError(f"{name}={steps} must be between 1 and {num_train_timesteps // 2}.")

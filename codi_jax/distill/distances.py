@@ -10,16 +10,23 @@ All are means over the axes other than the batch, so that they do not depend on 
 """
 
 import jax.numpy as jnp
+from jaxtyping import Float
 
-from codi_jax.diffusion.schedules import check_choice
-from codi_jax.typing import Array
+from codi_jax.typing import Array, check_choice
 
 DISTANCES = ("l2", "l1", "huber")
 _HUBER_C = 0.00054
 
 
-def distance(name: str, a: Array, b: Array) -> Array:
-    """The distance ``name`` between ``a`` and ``b``, float32 [B, ...], as float32 [B].
+def distance(
+    name: str, a: Float[Array, " batch *shape"], b: Float[Array, " batch *shape"]
+) -> Float[Array, " batch"]:
+    """One number per sample.
+
+    Args:
+        name: one of `DISTANCES`.
+        a: float32 [B, ...].
+        b: likewise.
 
     Raises:
         UserError: unknown name.
@@ -35,12 +42,24 @@ def distance(name: str, a: Array, b: Array) -> Array:
     return l2 / (jnp.sqrt(l2 + _HUBER_C**2) + _HUBER_C)
 
 
-def min_snr_weight(alpha: Array, sigma: Array, gamma: float, space: str) -> Array:
-    """``clip(SNR, 1, gamma)`` for errors of "x", ``min(1, gamma / SNR)`` for those of "eps" [B].
+def min_snr_weight(
+    alpha: Float[Array, " batch"], sigma: Float[Array, " batch"], gamma: float, space: str
+) -> Float[Array, " batch"]:
+    """Weights of squared errors by their noise level.
 
-    Min-SNR (Hang et al. 2023): an error of eps is one of x times the SNR, so both end at gamma. The
-    floor is that of truncated SNR (Salimans & Ho 2022): at zero terminal SNR, where sampling in
-    few steps starts, min-SNR alone would weigh nothing. ``alpha``, ``sigma`` > 0: float32 [B].
+    * "x": ``clip(SNR, 1, gamma)``;
+    * "eps": ``min(1, gamma / SNR)``.
+
+    The ceiling gamma is min-SNR's (Hang et al. 2023). A squared error of x is one of eps times
+    1 / SNR, so the two weights mean the same where the SNR is at least 1. The floor 1 is that of
+    truncated SNR (Salimans & Ho 2022): without it errors at zero terminal SNR, where sampling in
+    few steps starts, would have no weight.
+
+    Args:
+        alpha: signal levels, float32 [B].
+        sigma: noise levels, float32 [B], > 0.
+        gamma: the largest SNR that counts.
+        space: what the error is of, "x" or "eps".
     """
     snr = (alpha / sigma) ** 2
     if space == "x":

@@ -20,11 +20,12 @@ term of second order in the step. (In Song et al.'s own coordinates, ``z / alpha
 """
 
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from codi_jax.diffusion.parameterization import from_x_eps
-from codi_jax.diffusion.schedules import check_choice, expand
+from codi_jax.diffusion.schedules import expand
 from codi_jax.diffusion.solvers import ddim_step
-from codi_jax.typing import Array, UserError
+from codi_jax.typing import Array, UserError, check_choice
 
 PREDICTORS = ("prev", "ddim_v", "ddim", "euler")
 
@@ -32,17 +33,18 @@ PREDICTORS = ("prev", "ddim_v", "ddim", "euler")
 def predict_z_s(
     name: str,
     *,
-    z_t: Array,
-    eps: Array,
-    x_hat_t: Array,
-    eps_hat_t: Array,
-    alpha_t: Array,
-    sigma_t: Array,
-    alpha_s: Array,
-    sigma_s: Array,
-    teacher_x_eps: tuple[Array, Array] | None = None,
-) -> Array:
-    """``z_s``, shaped like ``z_t``. Gradients are the caller's to stop.
+    z_t: Float[Array, " batch *latent"],
+    eps: Float[Array, " batch *latent"],
+    x_hat_t: Float[Array, " batch *latent"],
+    eps_hat_t: Float[Array, " batch *latent"],
+    alpha_t: Float[Array, "..."],
+    sigma_t: Float[Array, "..."],
+    alpha_s: Float[Array, "..."],
+    sigma_s: Float[Array, "..."],
+    teacher_x_eps: tuple[Float[Array, " batch *latent"], Float[Array, " batch *latent"]]
+    | None = None,
+) -> Float[Array, " batch *latent"]:
+    """The earlier latent ``z_s``. Stopping its gradient is left to the caller.
 
     Args:
         name: one of `PREDICTORS`.

@@ -1,0 +1,1 @@
+"""The device mesh, and where batches and parameters lie on it."""

@@ -6,10 +6,10 @@ runs there is the code that runs on a pod.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
+import numpy.typing as npt
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from codi_jax.typing import Array, UserError
@@ -21,15 +21,15 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | Non
     """A mesh of ``data`` x ``fsdp`` devices with the axes ``("data", "fsdp")``.
 
     Args:
-      data: number of copies of the parameters; -1 for as many as the devices allow.
-      fsdp: number of devices over which one copy is spread; -1 for as many as they allow.
-      devices: defaults to all devices of all processes.
+        data: number of copies of the parameters; -1 for as many as the devices allow.
+        fsdp: number of devices over which one copy is spread; -1 for as many as they allow.
+        devices: defaults to all devices of all processes.
 
     A single process may use fewer devices than it has, if both sizes are given; several
     processes must use them all, or some process would hold no part of the arrays.
 
     Raises:
-      UserError: the sizes do not fit the number of devices.
+        UserError: the sizes do not fit the number of devices.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = {"data": data, "fsdp": fsdp}
@@ -78,10 +78,17 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def check_batch(mesh: Mesh, batch_size: int) -> int:
-    """This process's share of a global batch of ``batch_size`` examples.
+    """Check that a global batch can be split evenly.
+
+    Args:
+        mesh: the devices.
+        batch_size: number of examples over all devices.
+
+    Returns:
+        This process's share of them.
 
     Raises:
-      UserError: the batch cannot be split evenly over the devices.
+        UserError: the batch cannot be split evenly over the devices.
     """
     n = mesh.size
     if batch_size < 1 or batch_size % n:
@@ -94,13 +101,19 @@ def check_batch(mesh: Mesh, batch_size: int) -> int:
     return batch_size // jax.process_count()
 
 
-def put_batch(mesh: Mesh, host_batch: Mapping[str, Any]) -> dict[str, Array]:
-    """Host arrays [B / processes, ...] by name -> global arrays [B, ...] split on axis 0.
+def put_batch(mesh: Mesh, host_batch: Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
+    """Bring a batch to the devices, split on axis 0.
 
-    Each process passes its own examples; all must pass equally many.
+    Args:
+        mesh: the devices.
+        host_batch: host arrays [B / processes, ...] by name: this process's own examples. All
+            processes must pass equally many.
+
+    Returns:
+        Global arrays [B, ...].
 
     Raises:
-      UserError: the batch cannot be split evenly over the devices.
+        UserError: the batch cannot be split evenly over the devices.
     """
     sharding = batch_sharding(mesh)
     arrays = {name: np.asarray(value) for name, value in host_batch.items()}

@@ -75,11 +75,11 @@ def param_shardings(mesh: Mesh, shapes: PyTree) -> PyTree:
     """One NamedSharding for each parameter.
 
     Args:
-      mesh: from :func:`codi_jax.parallel.mesh.make_mesh`.
-      shapes: nested dicts of anything with a ``shape`` (arrays, ShapeDtypeStructs).
+        mesh: from :func:`codi_jax.parallel.mesh.make_mesh`.
+        shapes: nested dicts of anything with a ``shape`` (arrays, ShapeDtypeStructs).
 
     Raises:
-      UserError: naming the parameters that no rule matches.
+        UserError: naming the parameters that no rule matches.
     """
     return _shardings(mesh, shapes, scalars_need_rule=True)
 
@@ -87,10 +87,14 @@ def param_shardings(mesh: Mesh, shapes: PyTree) -> PyTree:
 def state_shardings(mesh: Mesh, shapes: PyTree) -> PyTree:
     """One NamedSharding for each leaf of an optimiser, EMA or whole training state.
 
-    Scalars (step counts, loss scales) are replicated; every other leaf must end in a
-    parameter's path and is placed as that parameter.
+    Scalars (step counts, loss scales) are replicated. The path of every other leaf must end in
+    a parameter's path, and the leaf is placed like that parameter.
+
+    Args:
+        mesh: from :func:`codi_jax.parallel.mesh.make_mesh`.
+        shapes: a tree of anything with a ``shape``.
 
     Raises:
-      UserError: naming the leaves that no rule matches.
+        UserError: naming the leaves that no rule matches.
     """
     return _shardings(mesh, shapes, scalars_need_rule=False)

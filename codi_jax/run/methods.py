@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from codi_jax.distill.autoencoding import AutoencoderLoss
-from codi_jax.distill.base import LatentLoss
+from codi_jax.distill.base import LatentLoss, Loss
 from codi_jax.distill.codi import CoDiLoss
 from codi_jax.distill.consistency import ConsistencyLoss
 from codi_jax.distill.finetune import DiffusionLoss
@@ -23,7 +23,6 @@ from codi_jax.train.objectives import TEACHER, autoencoder_objective, diffusion_
 from codi_jax.train.step import Decay, Objective
 from codi_jax.typing import UserError, check_choice
 
-Loss = AutoencoderLoss | LatentLoss
 #: ``config.method`` -> its loss. Task "autoencoder" has a loss of its own.
 LOSSES: dict[str, type[LatentLoss]] = {
     "codi": CoDiLoss,
@@ -68,10 +67,9 @@ def make_objective(
 ) -> Objective:
     """``loss`` on batches of pictures; see `diffusion_objective` for LPIPS."""
     vae = AutoencoderKL(model.vae, dtype)
-    if isinstance(loss, AutoencoderLoss):
+    if not isinstance(model, Model):
         return autoencoder_objective(vae, loss)
-    assert isinstance(model, Model)
-    return diffusion_objective(model, vae, loss, task.condition, lpips)
+    return diffusion_objective(model.network, vae, loss, task.condition, lpips)
 
 
 def ema_decays(decays: Mapping[str, float], loss: Loss) -> dict[str, Decay]:
@@ -84,16 +82,16 @@ def ema_decays(decays: Mapping[str, float], loss: Loss) -> dict[str, Decay]:
     averages: dict[str, Decay] = dict(decays)
     if "eval" not in averages:
         raise UserError("config.ema has no 'eval': the average that is sampled and exported.")
-    if isinstance(loss, ProgressiveLoss):
-        averages[TEACHER] = loss.teacher_decay
+    if loss.needs.target_decay is not None:
+        averages[TEACHER] = loss.needs.target_decay
     return averages
 
 
 def frozen_teacher(loss: Loss, trainable: Mapping[str, Any]) -> dict[str, Any]:
     """Under "teacher", what a frozen teacher keeps of the parameters that will be trained."""
-    if loss.teacher is None:
+    if loss.needs.teacher is None:
         return {}
-    parts = ("unet",) if loss.teacher == "prior" else ("unet", "adapter")
+    parts = ("unet",) if loss.needs.teacher == "prior" else ("unet", "adapter")
     kept = {part: trainable[part] for part in parts if part in trainable}
     return {TEACHER: jax.tree.map(jnp.copy, kept)}
 
@@ -104,13 +102,13 @@ def check_guidance(loss: Loss, reads_scale: bool) -> None:
     Raises:
         UserError: the student would be told what it cannot read, or not told what it needs.
     """
-    given = getattr(loss, "guidance_range", None) is not None
-    if reads_scale and not given:
+    given = loss.needs.scale
+    if reads_scale and given is None:
         raise UserError(
             "the U-Net reads a guidance scale: set config.loss.guidance_range (the loss of "
             "method 'finetune' has none: start from another model)."
         )
-    if given and not reads_scale and isinstance(loss, GuidedLoss | ProgressiveLoss):
+    if given == "required" and not reads_scale:
         raise UserError(
             "config.loss.guidance_range is set, but the U-Net reads no guidance scale: set "
             "config.model.time_cond_proj_dim=256."

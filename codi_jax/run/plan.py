@@ -18,7 +18,6 @@ import optax
 from codi_jax import trees
 from codi_jax.checkpoint.parameters import with_guidance_input
 from codi_jax.data.transforms import prompts_differ
-from codi_jax.distill.autoencoding import AutoencoderLoss
 from codi_jax.evals.weights import find_weights
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.lpips import LPIPS, SMALLEST
@@ -193,7 +192,7 @@ def plan(config: ConfigDict, mesh: jax.sharding.Mesh | None = None) -> Plan:
     dtype = compute_dtype(config.dtype)
     base = build_architecture(config.model.to_dict(), task, config.data.size)
     loss = make_loss(task, config.method, config.loss.to_dict(), base)
-    if isinstance(base, Model) and not isinstance(loss, AutoencoderLoss):
+    if isinstance(base, Model) and loss.sampler is not None:
         network = dataclasses.replace(base.network, dtype=dtype)
         base = dataclasses.replace(base, network=network, sampler=loss.sampler)
     model = _read_by(base, config, loss)
@@ -245,7 +244,7 @@ def _lpips(config: ConfigDict, loss: Loss) -> LPIPS | None:
     Raises:
         UserError: weights that are absent, or crops that are too small.
     """
-    if not loss.perceptual:
+    if not loss.needs.perceptual:
         return None
     if config.data.size < SMALLEST:
         raise UserError(

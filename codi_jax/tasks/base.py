@@ -51,7 +51,7 @@ class Task:
 
     @classmethod
     def from_config(cls, options: Mapping[str, Any], data: Mapping[str, Any]) -> Self:
-        """From ``config.task_options`` and ``config.data``."""
+        """The task of ``config.task_options`` and ``config.data``."""
         return cls(**options)
 
     @property
@@ -74,12 +74,12 @@ class Task:
     # Data, on the host.
 
     def transforms(self, size: int, *, train: bool) -> Transforms:
-        """A source's elements to examples of ``size`` pixels: crop, then :meth:`prepare`."""
+        """From a source's elements to examples of ``size`` pixels: crop, then :meth:`prepare`."""
         augment = [Apply(self.augment)] if train else []
         return [RandomCropFlip(size, self.aligned), Apply(self.prepare), *augment]
 
     def whole_frames(self) -> Transforms:
-        """A source's elements to examples of their own size."""
+        """From a source's elements to examples of their own size."""
         return [CheckSizes(self.aligned), Apply(self.prepare)]
 
     def prepare(self, element: Example, rng: np.random.Generator) -> Example:
@@ -87,7 +87,7 @@ class Task:
         return element
 
     def augment(self, example: Example, rng: np.random.Generator) -> Example:
-        """A prepared example as it is trained on."""
+        """A prepared example as training sees it."""
         return example
 
     # The condition, on the device.
@@ -127,7 +127,7 @@ class Task:
         raise UserError(f"a model for {self.name} takes no picture.")
 
     def finish(self, picture: np.ndarray, example: Batch) -> np.ndarray:
-        """The last touch on a result, uint8 [H, W, 3], given one example's arrays."""
+        """The last step from a sampled picture, uint8 [H, W, 3], to the result."""
         return picture
 
     @property
@@ -136,11 +136,11 @@ class Task:
         return False
 
     def without_prompt(self, example: Batch) -> Example:
-        """The example with what it has of the prompt taken away, for guidance."""
+        """The example without its prompt, for guidance."""
         return dict(example)
 
     def without_picture(self, example: Batch) -> Example:
-        """The example with its picture taken away, for guidance.
+        """The example without its picture, for guidance.
 
         Raises:
             UserError: a model for this task is not trained without its picture.
@@ -154,15 +154,19 @@ class Task:
         return {}
 
     def baselines(self, batch: Batch) -> dict[str, np.ndarray]:
-        """What must be beaten, by name: shown after the inputs, and scored."""
+        """Simple results that a model must beat, by name. They are shown and scored."""
         return {}
 
     def score(self, pictures: np.ndarray, batch: Batch) -> dict[str, float]:
-        """The task's own :attr:`measures`, beside those against ``batch["image"]``."""
+        """The task's own :attr:`measures`."""
         return {}
 
 
 def no_mask(task: Task, mask: np.ndarray | None) -> None:
-    """Raises a UserError where a mask is given to a task that has none."""
+    """Check that no mask is given to a task that has none.
+
+    Raises:
+        UserError: there is a mask.
+    """
     if mask is not None:
         raise UserError(f"a model for {task.name} takes no mask: leave it out.")

@@ -20,8 +20,9 @@ class Canny(Task):
     The condition's "image" are the edges as a picture, -1 or 1 in each of three channels.
 
     Attributes:
-        low, high: thresholds of OpenCV's hysteresis on the L1 norm of Sobel gradients (3x3) of
-            the grey picture in [0, 255]. ControlNet's usual ones are the defaults.
+        low: lower threshold of OpenCV's hysteresis on the L1 norm of Sobel gradients (3x3) of
+            the grey picture in [0, 255]. The defaults are ControlNet's usual ones.
+        high: the upper threshold.
     """
 
     low: float = 100.0
@@ -37,33 +38,44 @@ class Canny(Task):
         return cv2.Canny(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), self.low, self.high)
 
     def prepare(self, element: Example, rng: np.random.Generator) -> Example:
+        """Add the edges of the picture."""
         return {**element, "edges": self.edges(element["image"])}
 
     def shapes(self, size: int) -> dict[str, tuple[tuple[int, ...], str]]:
         return {**super().shapes(size), "edges": ((size, size), "uint8")}
 
     def condition(self, vae: AutoencoderKL, vae_params: Params, batch: Batch) -> dict[str, Array]:
+        """The edges as a picture, and its latents."""
         return map_condition(vae, vae_params, batch["edges"].astype(np.float32) / 127.5 - 1)
 
     def from_user(
         self, image: np.ndarray, *, mask: np.ndarray | None = None, prompt: str | None = None
     ) -> Example:
+        """The edges of a picture."""
         no_mask(self, mask)
         return {"edges": self.edges(image)}
 
     def inputs(self, batch: Batch) -> dict[str, np.ndarray]:
+        """The edges, white on black."""
         return {"edges": np.repeat(batch["edges"][..., None], 3, axis=-1)}
 
     def score(self, pictures: np.ndarray, batch: Batch) -> dict[str, float]:
-        """ "edge_f1": F1 between the condition's edges and the pictures', over all pictures."""
+        """The measure "edge_f1": F1 between the condition's edges and the pictures' edges."""
         found = np.stack([self.edges(picture) for picture in pictures])
         return {"edge_f1": edge_f1(found, batch["edges"])}
 
 
 def edge_f1(found: np.ndarray, wanted: np.ndarray) -> float:
-    """F1 of edge maps [N, H, W]: an edge pixel counts as met within one pixel, diagonals too.
+    """F1 of edge maps, over all pixels of all maps.
 
-    Precision and recall are over all pixels of all maps; 0 where nothing is met.
+    An edge pixel counts as met if the other map has an edge within one pixel, diagonals included.
+
+    Args:
+        found: uint8 [N, H, W], above 0 on an edge.
+        wanted: likewise.
+
+    Returns:
+        A number in [0, 1]; 0 where nothing is met.
     """
     kernel = np.ones((3, 3), np.uint8)
 

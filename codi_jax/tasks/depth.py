@@ -44,10 +44,16 @@ class Depth(Task):
     takes_map: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        """Check the fields."""
         check_choice("kind", self.kind, KINDS)
         check_choice("recovered_by", self.recovered_by, RECOVERED_BY)
 
     def prepare(self, element: Example, rng: np.random.Generator) -> Example:
+        """Normalise the depth that the data brings.
+
+        Raises:
+            UserError: data without depth.
+        """
         if "depth" not in element:
             raise UserError(
                 f"{element['name']} has no depth: give metadata.jsonl a column depth_file_name, or "
@@ -59,21 +65,28 @@ class Depth(Task):
         return {**super().shapes(size), "near": ((size, size), "float32")}
 
     def condition(self, vae: AutoencoderKL, vae_params: Params, batch: Batch) -> dict[str, Array]:
+        """The map as a grey picture, and its latents."""
         return map_condition(vae, vae_params, batch["near"])
 
     def from_user(
         self, image: np.ndarray, *, mask: np.ndarray | None = None, prompt: str | None = None
     ) -> Example:
+        """Normalise a map of the user."""
         no_mask(self, mask)
         return {"near": normalise(image, self.kind)}
 
     def inputs(self, batch: Batch) -> dict[str, np.ndarray]:
+        """The map, near light and far dark."""
         return {"depth": np.repeat(_shown(batch["near"])[..., None], 3, axis=-1)}
 
     def score(self, pictures: np.ndarray, batch: Batch) -> dict[str, float]:
-        """ "edge_recall": share of the condition's edges with an edge of the picture within two
-        pixels (Canny, 50 and 100). "depth_error", where the depth can be recovered: mean absolute
-        difference of normalised maps, as a share of their range.
+        """How well the pictures keep to their depth.
+
+        Returns:
+            "edge_recall": the share of the condition's edges (Canny, 50 and 100) that have an
+            edge of the picture within two pixels. "depth_error", where the depth can be
+            recovered: the mean absolute difference of the normalised maps, as a share of their
+            range.
         """
         met = total = 0
         for picture, near in zip(pictures, _shown(batch["near"]), strict=True):
@@ -93,9 +106,9 @@ def normalise(depth: np.ndarray, kind: str) -> np.ndarray:
     """A depth map as the condition has it: 1 near, -1 far.
 
     Distances become disparities, 1 / depth, so that near things get most of the range. The 1st
-    and the 99th percentile of the readings of this map map to -1 and 1, and what is beyond is
-    clipped: the scale of the sensor does not matter. Holes (0, negative, or not finite) take the
-    value of the nearest reading.
+    and the 99th percentile of the map's readings become -1 and 1, and values beyond are clipped,
+    so that the sensor's scale does not matter. Holes (0, negative, or not finite) take the value
+    of the nearest reading.
 
     Args:
         depth: [H, W], any real dtype.

@@ -45,9 +45,15 @@ class Editing(Task):
 
     @property
     def reads_prompt(self) -> bool:
+        """Whether the instruction is read here, and not by a text encoder."""
         return self.instruction_channels > 0
 
     def prepare(self, element: Example, rng: np.random.Generator) -> Example:
+        """Take the triple that the data brings, or edit the photo on the fly.
+
+        Raises:
+            UserError: an edited picture without an instruction.
+        """
         source = element["image"]
         if "edited" in element:
             edited = element["edited"]
@@ -63,6 +69,7 @@ class Editing(Task):
         return {**element, **example, "image": edited, "instruction": instruction}
 
     def augment(self, example: Example, rng: np.random.Generator) -> Example:
+        """Take the picture, the instruction, or both away, each with probability ``drop``."""
         lost_source, lost_instruction = rng.random(2) < self.drop
         if lost_source:
             example = self.without_picture(example)
@@ -76,9 +83,11 @@ class Editing(Task):
         }
 
     def image_channels(self) -> int:
+        """The picture's three, and those of the instruction."""
         return 3 + self.instruction_channels
 
     def latent_channels(self, vae: int) -> int:
+        """Those of the latents, and those of the instruction."""
         return vae + self.instruction_channels
 
     def shapes(self, size: int) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -105,19 +114,23 @@ class Editing(Task):
     def from_user(
         self, image: np.ndarray, *, mask: np.ndarray | None = None, prompt: str | None = None
     ) -> Example:
+        """The user's picture and instruction."""
         no_mask(self, mask)
         if not prompt:
             raise UserError("a model for edit needs an instruction: give it as the prompt.")
         return self._example(image, prompt)
 
     def without_prompt(self, example: Batch) -> Example:
+        """The instruction becomes zeros."""
         features = np.zeros_like(example["instruction_features"])
         return {**example, "instruction_features": features}
 
     def without_picture(self, example: Batch) -> Example:
+        """The picture becomes zeros, see :meth:`condition`."""
         return {**example, "keep_source": np.zeros_like(example["keep_source"])}
 
     def inputs(self, batch: Batch) -> dict[str, np.ndarray]:
+        """The picture, and the instruction in writing."""
         size = batch["source"].shape[1:3]
         texts = np.stack([_written(text, *size) for text in batch["instruction"]])
         return {"source": batch["source"], "instruction": texts}
@@ -127,9 +140,13 @@ class Editing(Task):
         return {"unchanged": batch["source"]}
 
     def score(self, pictures: np.ndarray, batch: Batch) -> dict[str, float]:
-        """ "edit_accuracy", where all instructions are of the closed set: how often the result is
-        nearer (squared error) to the edit that was asked for than to all other edits and to the
-        source. A model that does not read its instruction is right once in ``len(EDITS)``.
+        """How often the result is the edit that was asked for.
+
+        Returns:
+            "edit_accuracy", if all instructions are of the closed set: the share of results that
+            are nearer (by squared error) to the edit that was asked for than to any other edit
+            and to the source. A model that does not read its instruction is right once in
+            ``len(EDITS)``. Empty for other instructions.
         """
         asked = [edit for text in batch["instruction"] if (edit := edit_of(text))]
         if len(asked) != len(pictures):
@@ -143,12 +160,19 @@ class Editing(Task):
 
 
 def instruction_features(instruction: str, channels: int) -> np.ndarray:
-    """A text as numbers without a text encoder: float32 [channels], of unit mean square.
+    """A text as numbers, without a text encoder.
 
-    Each word (lower case, no punctuation) hashes to ``channels`` random signs; a text is their
-    sum, normalised. So any text is taken and texts that share words are near one another, but
-    neither the order of words nor what they mean is known: words that training never saw say
-    nothing. Zeros for a text without words.
+    Each word (lower case, without punctuation) hashes to ``channels`` random signs; a text is
+    their normalised sum. So any text can be given, and texts that share words are near one
+    another. But the order and the meaning of words are lost: a word that was not in the training
+    data says nothing.
+
+    Args:
+        instruction: any text.
+        channels: the number of values.
+
+    Returns:
+        float32 [channels] of unit mean square; zeros for a text without words.
     """
     total = np.zeros(channels, np.float32)
     for word in re.findall(r"\w+", instruction.lower()):

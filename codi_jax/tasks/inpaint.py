@@ -19,11 +19,11 @@ from codi_jax.typing import Array, Params, UserError
 class Inpainting(Task):
     """Reads "image" uint8 [B, H, W, 3] and "mask" uint8 [B, H, W], above 127 where to fill.
 
-    The condition's "image" is the picture with the hole filled smoothly from around it
-    (:func:`smooth_fill`: a small network need not carry colours over long distances) and the mask
-    as a fourth channel, -1 or 1. Its "latents" are those of the filled picture and, as one more
-    channel, the share of hole in each latent's pixels. Nothing of the hole's own pixels is in
-    either. The known pixels are pasted back, bit for bit.
+    The condition's "image" is the picture with its hole filled by :func:`smooth_fill`, so that a
+    small network need not carry colours over long distances, and the mask as a fourth channel, -1
+    or 1. Its "latents" are those of the filled picture and, as one more channel, the share of
+    hole among each latent's pixels. Neither has anything of the hole's own pixels. In the result
+    the known pixels are pasted back, bit for bit.
 
     Attributes:
         masks: kinds of holes that are drawn, see :mod:`codi_jax.data.masks`. A "mask" in the
@@ -37,6 +37,7 @@ class Inpainting(Task):
     aligned: ClassVar[tuple[str, ...]] = ("image", "mask")
 
     def prepare(self, element: Example, rng: np.random.Generator) -> Example:
+        """Use the mask that the data brings, or draw one."""
         mask = element.get("mask")
         if mask is None or not (mask > 127).any():
             height, width = element["image"].shape[:2]
@@ -44,15 +45,18 @@ class Inpainting(Task):
         return {**element, "mask": mask}
 
     def image_channels(self) -> int:
+        """The picture's three, and the mask."""
         return 4
 
     def latent_channels(self, vae: int) -> int:
+        """Those of the latents, and the share of hole."""
         return vae + 1
 
     def shapes(self, size: int) -> dict[str, tuple[tuple[int, ...], str]]:
         return {**super().shapes(size), "mask": ((size, size), "uint8")}
 
     def condition(self, vae: AutoencoderKL, vae_params: Params, batch: Batch) -> dict[str, Array]:
+        """The picture with its hole filled and the mask; its latents and the share of hole."""
         hole = (batch["mask"] > 127).astype(jnp.float32)[..., None]
         image = smooth_fill(to_signed(batch["image"]), 1 - hole)
         latents = vae.apply({"params": vae_params}, image, method="encode")
@@ -66,6 +70,7 @@ class Inpainting(Task):
     def from_user(
         self, image: np.ndarray, *, mask: np.ndarray | None = None, prompt: str | None = None
     ) -> Example:
+        """The user's picture and mask, of equal size."""
         if mask is None:
             raise UserError("a model for inpaint needs a mask: white where the picture is filled.")
         if mask.shape != image.shape[:2]:
@@ -80,6 +85,7 @@ class Inpainting(Task):
         return np.where(example["mask"][..., None] > 127, picture, example["image"])
 
     def inputs(self, batch: Batch) -> dict[str, np.ndarray]:
+        """The picture with a grey hole."""
         hole = batch["mask"][..., None] > 127
         return {"input": np.where(hole, np.uint8(128), batch["image"])}
 
@@ -93,10 +99,10 @@ class Inpainting(Task):
         }
 
     def score(self, pictures: np.ndarray, batch: Batch) -> dict[str, float]:
-        """ "hole_psnr": PSNR over the hole's pixels alone, dB, the mean over pictures.
+        """The measure "hole_psnr": PSNR over the hole's pixels alone in dB, mean over pictures.
 
-        The measures over the whole frame see the hole alone too, as the rest is equal, but
-        diluted by it.
+        Measures over the whole frame differ by the hole alone, too, because the rest is equal;
+        but they depend on how large it is.
         """
         holes = batch["mask"] > 127
         errors = (pictures.astype(np.float64) - batch["image"]) ** 2
@@ -105,9 +111,11 @@ class Inpainting(Task):
 
 
 def smooth_fill(image: Array, known: Array) -> Array:
-    """What is known, and elsewhere its means over larger and larger blocks (pull-push, Grossman
-    & Dally 1998): each 2x2 block has the mean of its known pixels, unknown blocks are filled alike
-    from the next coarser level, and each level is enlarged bilinearly into the holes of the finer.
+    """Fill the unknown pixels smoothly from around them (pull-push, Grossman & Dally 1998).
+
+    Each 2x2 block gets the mean of its known pixels. Blocks without one are filled in the same
+    way from the next coarser level, and each level is enlarged bilinearly into the holes of the
+    finer one.
 
     Args:
         image: float32 [B, H, W, C]; unknown pixels are not read.
@@ -126,7 +134,12 @@ def smooth_fill(image: Array, known: Array) -> Array:
 
 
 def mean_fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3] with the hole in the mean colour of the rest (grey where there is none)."""
+    """Fill the hole with the mean colour of the rest, or with grey if there is no rest.
+
+    Args:
+        image: uint8 [H, W, 3].
+        mask: uint8 [H, W], above 127 in the hole.
+    """
     hole = mask > 127
     mean = np.full(3, 128.0) if hole.all() else image[~hole].mean(axis=0)
     return np.where(hole[..., None], np.round(mean).astype(np.uint8), image)

@@ -27,12 +27,15 @@ class SuperResolution(Task):
 
     @classmethod
     def from_config(cls, options: Mapping[str, Any], data: Mapping[str, Any]) -> Self:
+        """Scale and degradation come from ``config.data``."""
         return cls(scale=data["scale"], degradation=data["degradation"], **options)
 
     def transforms(self, size: int, *, train: bool) -> Transforms:
+        """Crop, then degrade."""
         return [RandomCropFlip(size), self._degrade()]
 
     def whole_frames(self) -> Transforms:
+        """Cut to a multiple of the scale, then degrade."""
         return [CutToMultiple(self.scale), self._degrade()]
 
     def _degrade(self) -> Degrade:
@@ -45,15 +48,18 @@ class SuperResolution(Task):
         }
 
     def condition(self, vae: AutoencoderKL, vae_params: Params, batch: Batch) -> dict[str, Array]:
+        """The small picture, enlarged, and its latents."""
         return sr_condition(vae, vae_params, batch["lr"], self.scale)
 
     def from_user(
         self, image: np.ndarray, *, mask: np.ndarray | None = None, prompt: str | None = None
     ) -> Example:
+        """The picture as it is."""
         no_mask(self, mask)
         return {"lr": image}
 
     def inputs(self, batch: Batch) -> dict[str, np.ndarray]:
+        """The small picture."""
         return {"input": batch["lr"]}
 
     def baselines(self, batch: Batch) -> dict[str, np.ndarray]:

@@ -1,0 +1,1 @@
+"""The training step, its state and optimiser, and the loop around it."""

@@ -1,7 +1,5 @@
 """What a compiled step costs, and how well a device is used."""
 
-from typing import Any
-
 import jax
 
 #: Dense bf16 peak of one device in FLOP/s, by a part of its kind's name (vendors' data sheets).
@@ -17,19 +15,23 @@ PEAK_FLOPS = {
 }
 
 
-def step_flops(compiled: Any) -> float | None:
-    """FLOPs of one step on one device, by XLA's cost analysis; None where it gives none."""
+def step_flops(compiled: jax.stages.Compiled) -> float | None:
+    """FLOPs of one step on one device by XLA's cost analysis, None where it gives none."""
     analysis = compiled.cost_analysis()
     return analysis.get("flops") if analysis else None
 
 
 def utilisation(flops: float | None, seconds: float, device: jax.Device) -> dict[str, float]:
-    """``tflops_per_device``, and ``mfu`` in [0, 1] where the device's peak is known.
+    """How well a device is used.
 
     Args:
         flops: of one step on one device.
         seconds: that one step takes.
-        device: any of the mesh.
+        device: any device of the mesh.
+
+    Returns:
+        ``tflops_per_device``, and ``mfu`` (the share of the peak, in [0, 1]) where the device's
+        peak is known. Empty without ``flops``.
     """
     if not flops:
         return {}

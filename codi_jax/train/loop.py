@@ -4,24 +4,28 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
+import numpy as np
 
 from codi_jax.checkpoint.store import Store
 from codi_jax.parallel.mesh import put_batch
 from codi_jax.train.flops import step_flops, utilisation
 from codi_jax.train.metrics import MetricsWriter, Progress
 from codi_jax.train.state import TrainState
-from codi_jax.typing import Params, UserError
+from codi_jax.train.step import StepFn
+from codi_jax.typing import Array, Params, UserError
 
 
 class DataIterator(Protocol):
     """What the loop needs of the data: batches, and a position that can be saved."""
 
-    def __next__(self) -> Mapping[str, Any]: ...
+    def __next__(self) -> Mapping[str, np.ndarray]:
+        """The next batch: host arrays by name."""
 
-    def get_state(self) -> Any: ...
+    def get_state(self) -> object:
+        """The position: after restoring it, ``next`` gives the batch that comes next now."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,11 +38,18 @@ class Loop:
         key: root of all randomness of the steps.
         data: host batches.
         keep: names of the batch's arrays that go to the devices.
-        evaluate: ``(step, state) -> scalars``, at ``eval_every`` and at the end.
+        mesh: where the batches go.
+        store: of the checkpoints; decides when one is due.
+        writer: of the metrics.
+        evaluate: ``(step, state) -> scalars``.
         meta: saved with each checkpoint.
+        steps: of the whole run.
+        batch_size: of the global batch, for images per second.
+        log_every: steps between two lines of metrics.
+        eval_every: steps between two evaluations. There is one at the end, too.
     """
 
-    step: Any
+    step: jax.stages.Wrapped
     frozen: Params
     key: jax.Array
     data: DataIterator
@@ -47,23 +58,30 @@ class Loop:
     store: Store
     writer: MetricsWriter
     evaluate: Callable[[int, TrainState], Mapping[str, float]]
-    meta: Mapping[str, Any]
+    meta: Mapping[str, str]
     steps: int
     batch_size: int
     log_every: int
     eval_every: int
 
     def run(self, state: TrainState) -> TrainState:
-        """Train from ``state.step`` to ``steps``; returns the last state.
+        """Train from ``state.step`` to ``steps``.
+
+        Args:
+            state: the start's, or that of a checkpoint. It is donated.
+
+        Returns:
+            The last state.
 
         Raises:
-            UserError: a loss that is not finite. Nothing after the last checkpoint is kept.
+            UserError: a loss that is not finite. What came after the last checkpoint is lost.
         """
         start = int(state.step)
         progress = Progress(self.steps, start)
         since, begin = start, time.monotonic()
-        metrics: Mapping[str, Any] = {}
-        step_fn, flops = self.step, None
+        metrics: Mapping[str, Array] = {}
+        step_fn: StepFn = self.step
+        flops = None
         try:
             for n in range(start, self.steps + 1):
                 last = n == self.steps
@@ -78,8 +96,8 @@ class Loop:
                 batch = next(self.data)
                 arrays = put_batch(self.mesh, {name: batch[name] for name in self.keep})
                 if n == start:
-                    step_fn = self.step.lower(state, self.frozen, arrays, self.key).compile()
-                    flops = step_flops(step_fn)
+                    compiled = self.step.lower(state, self.frozen, arrays, self.key).compile()
+                    step_fn, flops = compiled, step_flops(compiled)
                 state, metrics = step_fn(state, self.frozen, arrays, self.key)
                 done = n + 1
                 if done % self.log_every == 0 or done == self.steps:
@@ -110,7 +128,7 @@ class Loop:
         )
 
 
-def _check_finite(step: int, metrics: Mapping[str, Any]) -> None:
+def _check_finite(step: int, metrics: Mapping[str, Array | float]) -> None:
     bad = [name for name, value in metrics.items() if not math.isfinite(float(value))]
     if bad:
         raise UserError(

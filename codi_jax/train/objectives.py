@@ -1,4 +1,4 @@
-"""A batch of pictures to the losses: what each task trains on."""
+"""From a batch of pictures to its losses: latents, condition, and the networks of a loss."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -7,9 +7,8 @@ import jax.numpy as jnp
 
 from codi_jax import trees
 from codi_jax.data.transforms import LATENTS
-from codi_jax.distill.autoencoding import AutoencoderLoss
-from codi_jax.distill.base import LatentLoss, Networks, StepContext
-from codi_jax.model import Model
+from codi_jax.distill.base import Batch, Loss, Needs, Networks, StepContext
+from codi_jax.models.adapters import AdaptedUNet
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.conditioning import to_signed
 from codi_jax.models.embeddings import Prompt
@@ -17,8 +16,8 @@ from codi_jax.models.lpips import LPIPS
 from codi_jax.train.step import Objective
 from codi_jax.typing import Array, Cond, Params
 
-#: Name of the teacher among the frozen parameters: those values of the start that have since
-#: been trained. The rest it shares with the student.
+#: The teacher's entry among the frozen parameters: a copy of what the run trains, as it was at
+#: the start. All other parameters the teacher shares with the student.
 TEACHER = "teacher"
 #: Also there: condition entries [1, ...] of the prompt that all pictures share, and of no prompt.
 PROMPT, NULL_PROMPT = "prompt", "null_prompt"
@@ -26,84 +25,107 @@ PROMPT, NULL_PROMPT = "prompt", "null_prompt"
 ConditionFn = Callable[[AutoencoderKL, Params, Mapping[str, Array]], dict[str, Array]]
 
 
-def autoencoder_objective(vae: AutoencoderKL, loss: AutoencoderLoss) -> Objective:
-    """Reconstruct ``batch["image"]`` uint8 [B, H, W, 3]."""
+def autoencoder_objective(vae: AutoencoderKL, loss: Loss) -> Objective:
+    """A loss on the reconstructions of ``batch["image"]`` uint8 [B, H, W, 3]."""
 
-    def objective(params: Params, _: Params, batch: Params, context: StepContext):
-        def reconstruct(p: Params, images: Array, k: Array) -> tuple[Array, Array, Array]:
-            return vae.apply({"params": p["vae"]}, images, k)
+    def reconstruct(params: Params, images: Array, key: Array) -> tuple[Array, Array, Array]:
+        return vae.apply({"params": params["vae"]}, images, key)
 
-        return loss(reconstruct, params, {"images": to_signed(batch["image"])}, context.key)
+    def objective(
+        params: Params, target_params: Params, batch: Mapping[str, Array], context: StepContext
+    ) -> dict[str, Array]:
+        networks = Networks(reconstruct=reconstruct)
+        return loss(networks, params, target_params, {"images": to_signed(batch["image"])}, context)
 
     return objective
 
 
 def diffusion_objective(
-    model: Model,
+    unet: AdaptedUNet,
     vae: AutoencoderKL,
-    loss: LatentLoss,
+    loss: Loss,
     condition: ConditionFn,
     lpips: LPIPS | None = None,
 ) -> Objective:
-    """``loss`` on the latents of ``batch["image"]``, given ``condition`` of the batch.
+    """A loss on the latents of ``batch["image"]`` under the batch's ``condition``.
 
-    A batch may bring the "latents" itself. What the U-Net reads of the prompt is
-    ``params["prompt"]`` for all pictures, or the batch brings entries of its own, [B, ...].
+    What the U-Net reads of the prompt is ``params["prompt"]``, or entries of the batch's own,
+    [B, ...].
 
     Args:
-        model: the networks.
-        vae: the autoencoder.
-        loss: its teacher is the U-Net alone ("prior") or the adapted model ("start"), with the
-            values of ``params["teacher"]`` where they have been trained since.
+        unet: the network that is trained, with its adapter.
+        vae: the autoencoder. A batch that brings its "latents" is not encoded.
+        loss: gets the networks that its ``needs`` name.
         condition: the task's.
         lpips: the network behind "lpips" distances; its parameters are ``params["lpips"]``.
     """
-    unet = model.network
-    teacher_unet = dataclasses.replace(unet, adapter="none") if loss.teacher == "prior" else unet
-
-    def shared(entries: Cond, size: int) -> dict[str, Array]:
-        return {
-            name: jnp.broadcast_to(value, (size, *value.shape[1:]))
-            for name, value in entries.items()
-        }
 
     def objective(
-        params: Params, target_params: Params, batch: Params, context: StepContext
+        params: Params, target_params: Params, batch: Mapping[str, Array], context: StepContext
     ) -> dict[str, Array]:
-        own = {name: part for name, part in params.items() if name != TEACHER}
-        start = trees.overlay(own, params.get(TEACHER, {}))
-        frozen_vae = {"params": params["vae"]}
         images = to_signed(batch["image"])
         latents = batch.get(LATENTS)
         if latents is None:
-            latents = vae.apply(frozen_vae, images, method="encode")
-        cond = shared(params.get(PROMPT, {}), len(images))
+            latents = vae.apply({"params": params["vae"]}, images, method="encode")
+        cond = _repeated(params.get(PROMPT, {}), len(images))
         cond |= {name: batch[name] for name in Prompt._fields if name in batch}
         cond |= condition(vae, params["vae"], batch)
-
-        def autoencode(values: Array, method: str) -> Array:
-            # Distances of the results are float32, whatever the autoencoder computes in.
-            return vae.apply(frozen_vae, values, method=method).astype(jnp.float32)
-
-        networks = Networks(
-            predict=unet.predict,
-            teacher=lambda z_t, t, c: teacher_unet.predict(start, z_t, t, c),
-            null=lambda c: null_condition(c, shared(params.get(NULL_PROMPT, {}), len(images))),
-            encode=lambda pictures: autoencode(pictures, "encode"),
-            decode=lambda z: autoencode(z, "decode"),
-            perceptual=(lambda a, b: lpips.apply({"params": params["lpips"]}, a, b))
-            if lpips
-            else None,
-        )
-        data = {"latents": latents, "cond": cond, "images": images}
+        null = _repeated(params.get(NULL_PROMPT, {}), len(images))
+        networks = _networks(loss.needs, unet, vae, lpips, params, null)
+        data: Batch = {"latents": latents, "cond": cond, "images": images}
         return loss(networks, params, target_params, data, context)
 
     return objective
 
 
+def _repeated(entries: Cond, size: int) -> dict[str, Array]:
+    return {
+        name: jnp.broadcast_to(value, (size, *value.shape[1:])) for name, value in entries.items()
+    }
+
+
+def _networks(
+    needs: Needs,
+    unet: AdaptedUNet,
+    vae: AutoencoderKL,
+    lpips: LPIPS | None,
+    params: Params,
+    null_text: Cond,
+) -> Networks:
+    """What ``needs`` asks for, of the networks with these parameters."""
+
+    def autoencode(values: Array, method: str) -> Array:
+        # Distances of the results are float32, whatever the autoencoder computes in.
+        return vae.apply({"params": params["vae"]}, values, method=method).astype(jnp.float32)
+
+    networks = Networks(predict=unet.predict)
+    if needs.teacher:
+        kind = unet if needs.teacher == "start" else dataclasses.replace(unet, adapter="none")
+        own = {name: part for name, part in params.items() if name != TEACHER}
+        start = trees.overlay(own, params.get(TEACHER, {}))
+        networks = networks._replace(teacher=lambda z_t, t, c: kind.predict(start, z_t, t, c))
+    if needs.null:
+        networks = networks._replace(null=lambda cond: null_condition(cond, null_text))
+    if needs.decoder:
+        networks = networks._replace(
+            encode=lambda pictures: autoencode(pictures, "encode"),
+            decode=lambda z: autoencode(z, "decode"),
+        )
+    if needs.perceptual and lpips is not None:
+        networks = networks._replace(
+            perceptual=lambda a, b: lpips.apply({"params": params["lpips"]}, a, b)
+        )
+    return networks
+
+
 def null_condition(cond: Cond, null_text: Cond) -> Cond:
-    """``cond`` that says nothing: without the prompt where there is one, else zeros for the
-    picture. The guidance scale, where it is among the entries, stays."""
+    """The condition that says nothing, for classifier-free guidance.
+
+    Args:
+        cond: the condition. A "guidance_scale" among its entries stays.
+        null_text: entries of the empty prompt, which replace those of ``cond``; empty for a model
+            without text, where all other entries become zero.
+    """
     if null_text:
         return {**cond, **null_text}
     return {

@@ -14,10 +14,12 @@ class OptimConfig:
         learning_rate: peak, reached after ``warmup_steps`` from 0.
         warmup_steps: length of the linear warm-up.
         decay: "constant", or "cosine" down to 0 at the last step.
-        weight_decay: decoupled, on kernels alone (not on biases, norms and ``mu``).
+        weight_decay: decoupled weight decay of kernels; biases, norms and ``mu`` have none.
+        b1: decay of the gradient's average.
+        b2: decay of the squared gradient's average.
         clip_norm: largest global norm of the gradient.
-        mu_multiplier: learning rate of equation 10's scalar ``mu`` relative to the rest: one
-            number that opens the whole condition path moves little at a network's rate.
+        mu_multiplier: learning rate of equation 10's scalar ``mu``, relative to the rest. ``mu``
+            alone opens the whole condition path, and would move little at a network's rate.
     """
 
     learning_rate: float = 1e-5
@@ -31,7 +33,12 @@ class OptimConfig:
 
 
 def make_optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTransformation:
-    """The optax transformation of ``config`` for a run of ``total_steps``."""
+    """The optax transformation of ``config``.
+
+    Args:
+        config: the settings.
+        total_steps: of the run. A shorter run than the warm-up ends at the peak.
+    """
     warmup = min(config.warmup_steps, max(total_steps - 1, 0))
     if config.decay == "cosine":
         schedule = optax.warmup_cosine_decay_schedule(

@@ -1,9 +1,10 @@
-"""A trained autoencoder gets the scale and shift that make its latents unit-sized."""
+"""The scale and the shift that make the latents of a trained autoencoder unit-sized."""
 
 import dataclasses
 
 import jax
 import numpy as np
+from jaxtyping import UInt8
 
 from codi_jax.checkpoint.parameters import AnyModel
 from codi_jax.distill.autoencoding import latent_moments
@@ -13,11 +14,18 @@ from codi_jax.models.conditioning import to_signed
 from codi_jax.typing import Params
 
 
-def unit_latents(model: AnyModel, params: Params, images: np.ndarray) -> AnyModel:
-    """``model`` with ``params``; an autoencoder alone also gets ``scaling_factor`` and
-    ``shift_factor`` from ``images`` uint8 [N, H, W, 3] (Rombach et al. 2022, appendix G).
+def unit_latents(
+    model: AnyModel, params: Params, images: UInt8[np.ndarray, "batch height width 3"]
+) -> AnyModel:
+    """The trained model, whose latents have mean 0 and deviation 1 if it is an autoencoder alone.
 
-    Where a U-Net is there the numbers stay: it was trained with them.
+    ``scaling_factor`` and ``shift_factor`` are measured (Rombach et al. 2022, appendix G). A model
+    with a U-Net keeps them, because the U-Net was trained with them.
+
+    Args:
+        model: the model, without parameters.
+        params: its parameters.
+        images: uint8 [N, H, W, 3], to measure the latents of.
     """
     if isinstance(model, Model):
         return dataclasses.replace(model, params=params)

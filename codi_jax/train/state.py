@@ -1,13 +1,13 @@
 """What a run changes: step, trainable parameters, averages, optimiser state."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Int
 
-from codi_jax.typing import Array, UserError
+from codi_jax.typing import Array, Params, UserError
 
 
 @jax.tree_util.register_dataclass
@@ -23,16 +23,21 @@ class TrainState:
         opt: the optimiser's state.
     """
 
-    step: Array
-    trainable: Any
-    ema: dict[str, Any]
-    opt: Any
+    step: Int[Array, ""]
+    trainable: Params
+    ema: dict[str, Params]
+    opt: optax.OptState
 
 
 def create_state(
-    trainable: Any, optimizer: optax.GradientTransformation, ema_names: tuple[str, ...]
+    trainable: Params, optimizer: optax.GradientTransformation, ema_names: tuple[str, ...]
 ) -> TrainState:
     """The state before the first step: every average starts as the parameters themselves.
+
+    Args:
+        trainable: float32 nested dicts.
+        optimizer: of the run.
+        ema_names: names of the averages.
 
     Raises:
         UserError: parameters that are not float32. In bfloat16 small updates round to nothing

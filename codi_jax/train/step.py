@@ -1,7 +1,6 @@
 """The training step: loss, gradient of the trainable parameters alone, update, averages."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ import optax
 from codi_jax import trees
 from codi_jax.distill.base import StepContext
 from codi_jax.train.state import TrainState
-from codi_jax.typing import Array, Params
+from codi_jax.typing import Array, Params, PyTree
 
 #: ``objective(params, target_params, batch, context) -> losses per sample``, "loss" among them.
 Objective = Callable[[Params, Params, Mapping[str, Array], StepContext], dict[str, Array]]
@@ -29,21 +28,30 @@ def make_step(
     accumulation: int = 1,
     target: str = "target",
 ) -> StepFn:
-    """``step(state, frozen, batch, key) -> (state, metrics)``, to be jitted by the caller.
+    """The function that a run repeats; jitting it is left to the caller.
 
-    The gradient is taken with respect to ``state.trainable``, so none of ``frozen`` is computed.
-    With ``accumulation`` > 1 the batch is worked through in that many equal parts.
+    The gradient is taken with respect to ``state.trainable`` alone, so that no gradient of the
+    frozen parameters is computed.
 
     Args:
         objective: the losses; its draws come from ``fold_in(key, step)``.
         optimizer: from :func:`codi_jax.train.optim.make_optimizer`.
-        ema_decays: gamma by name of the average.
-        accumulation: parts of a batch.
-        target: the average that serves as theta-; the online parameters if there is none.
+        ema_decays: gamma of each average, by name.
+        accumulation: the number of equal parts that a batch is worked through in.
+        target: name of the average that serves as theta-. The online parameters do if there is
+            no such average.
+
+    Returns:
+        ``step(state, frozen, batch, key) -> (state, metrics)``; the metrics are the means of the
+        losses over the batch, and "grad_norm".
     """
 
     def loss_fn(
-        trainable: Params, ema: Params, frozen: Params, batch: Any, context: StepContext
+        trainable: Params,
+        ema: Params,
+        frozen: Params,
+        batch: Mapping[str, Array],
+        context: StepContext,
     ) -> tuple[Array, dict[str, Array]]:
         params = trees.merge(trainable, frozen)
         target_params = trees.merge(jax.lax.stop_gradient(ema), frozen)
@@ -62,7 +70,7 @@ def make_step(
             grads, metrics = grad_fn(state.trainable, ema, frozen, batch, context)
         else:
 
-            def add(carry: Any, part: Any) -> tuple[Any, None]:
+            def add(carry: PyTree, part: tuple[Array, Mapping[str, Array]]) -> tuple[PyTree, None]:
                 index, micro = part
                 new = grad_fn(state.trainable, ema, frozen, micro, context._replace(part=index))
                 return jax.tree.map(jnp.add, carry, new), None
@@ -85,13 +93,20 @@ def make_step(
         trainable = optax.apply_updates(state.trainable, updates)
         done = state.step + 1
         averages = {
-            name: trees.ema(state.ema[name], trainable, gamma(done) if callable(gamma) else gamma)
+            name: _average(state.ema[name], trainable, gamma(done) if callable(gamma) else gamma)
             for name, gamma in ema_decays.items()
         }
         metrics["grad_norm"] = optax.tree.norm(grads)
         return TrainState(done, trainable, averages, opt), metrics
 
     return step
+
+
+def _average(old: PyTree, new: PyTree, gamma: Array | float) -> PyTree:
+    """``gamma old + (1 - gamma) new``, algorithm 1's update of theta-; leaves are float32."""
+    # optax weighs its first argument by the given weight. `old` comes first and gamma is float32,
+    # so that 1 - gamma and the sum are rounded as in all runs before.
+    return optax.incremental_update(old, new, jnp.asarray(gamma, jnp.float32))
 
 
 def _split(batch: Mapping[str, Array], parts: int) -> Mapping[str, Array]:

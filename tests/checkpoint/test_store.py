@@ -94,7 +94,7 @@ def test_save_is_complete_before_the_arrays_are_donated(tmp_path):
         save(store, 1, {"trainable": live, "ema": {}, "opt": ()})
         for _ in range(3):
             live = step(live)
-        store.wait()
+    with Store(tmp_path, read_only=True) as store:
         got = store.restore(1, {"trainable": jax.eval_shape(lambda: before)})
     assert_identical(got["trainable"], before)
 
@@ -104,12 +104,12 @@ def test_interval_force_limit_and_repetition(tmp_path):
     with Store(tmp_path, max_to_keep=2, save_interval_steps=10) as store:
         assert store.latest_step() is None
         due = [step for step in range(5, 31) if save(store, step, items)]
-        store.wait()
         assert due == [10, 20, 30]
+    with Store(tmp_path, max_to_keep=2, save_interval_steps=10) as store:
         assert store.all_steps() == [20, 30]
         assert not store.should_save(33)
         assert save(store, 33, items, force=True)
-        store.wait()
+    with Store(tmp_path, max_to_keep=2, save_interval_steps=10) as store:
         assert not save(store, 33, items, force=True)  # a resumed run reaches its own step
         assert store.latest_step() == 33
         assert store.restore(33, {"opt": items["opt"]}) == {"opt": items["opt"]}
@@ -118,14 +118,14 @@ def test_interval_force_limit_and_repetition(tmp_path):
 def test_data_state_of_bytes_comes_back_as_bytes(tmp_path):
     with Store(tmp_path) as store:
         save(store, 1, {"trainable": params(), "ema": {}, "opt": ()}, data_state=b'{"a": 1}')
-        store.wait()
+    with Store(tmp_path, read_only=True) as store:
         assert store.restore_data_state(1) == b'{"a": 1}'
 
 
 def test_data_state_after_a_change_of_the_number_of_processes(tmp_path):
     with Store(tmp_path) as store:
         save(store, 1, {"trainable": params(), "ema": {}, "opt": ()})
-        store.wait()
+    with Store(tmp_path, read_only=True) as store:
         first = tmp_path / "1" / "data" / "process_0.json"
         second = first.with_name("process_1.json")
         second.write_text(first.read_text())
@@ -171,9 +171,8 @@ def test_missing_step_item_and_directory(saved, tmp_path):
         Store(tmp_path / "nowhere", read_only=True)
     with Store(tmp_path) as store:
         save(store, 1, {"trainable": params(), "ema": {}, "opt": ()})
-        store.wait()
-        with pytest.raises(UserError, match="item 'ema'"):
-            store.restore(1, {"ema": params()})
+    with Store(tmp_path, read_only=True) as store, pytest.raises(UserError, match="item 'ema'"):
+        store.restore(1, {"ema": params()})
 
 
 # Tensorstore's other reads fail after the first one has ended orbax's event loop.

@@ -1,4 +1,4 @@
-"""Conversions between v, eps and x at every level of every schedule; the score."""
+"""Conversions between v, eps and x at every level of every schedule."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +8,6 @@ from codi_jax.diffusion.parameterization import (
     PREDICTION_TYPES,
     check_prediction_type,
     from_x_eps,
-    score,
     to_x_eps,
 )
 from codi_jax.diffusion.schedules import (
@@ -82,14 +81,3 @@ def test_unknown_prediction_type_lists_the_choices():
     ):
         with pytest.raises(UserError, match="'flow'.*v_prediction, epsilon, sample"):
             call()
-
-
-def test_score_of_a_gaussian():
-    # x ~ N(m, s^2) makes z_t ~ N(alpha m, alpha^2 s^2 + sigma^2), whose score is known.
-    m, s, alpha, sigma = 0.7, 1.5, 0.6, 0.8
-    variance = alpha**2 * s**2 + sigma**2
-    z_t = np.linspace(-3, 3, 8, dtype=np.float32)[:, None]
-    x_hat = m + alpha * s**2 / variance * (z_t - alpha * m)
-    expected = -(z_t - alpha * m) / variance
-    result = score(jnp.asarray(x_hat, jnp.float32), jnp.asarray(z_t), alpha, sigma)
-    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)

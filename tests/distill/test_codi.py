@@ -253,6 +253,3 @@ def test_refused_combinations():
     for loss in (CoDiLoss, DiffusionLoss):
         with pytest.raises(UserError, match="zero terminal SNR"):
             loss(schedule=zero_snr, prediction_type="epsilon")
-    loss = CoDiLoss(schedule=SCHEDULE, prediction_type="epsilon", predictor="ddim")
-    with pytest.raises(UserError, match="pass teacher"):
-        run(loss, Recorder(), PARAMS, TARGET, make_batch(), jax.random.key(0))

@@ -36,7 +36,7 @@ def test_spaces_of_the_data_term():
     found = {}
     for space in ("latent", "reencoded", "pixel", "lpips"):
         loss, predict = CoDiLoss(**SETTINGS, data_space=space), Recorder()
-        assert loss.perceptual == (space == "lpips")
+        assert loss.needs.perceptual == (space == "lpips")
         found[space] = run(loss, predict, PARAMS, TARGET, batch, key, **networks)["data"]
         (_, z_t, t), _ = predict.calls
     x, c = np.float64(batch["latents"]), np.float64(batch["cond"]["c"])

@@ -83,7 +83,7 @@ def test_distances():
     found = {}
     for name in ("l2", "huber", "lpips"):
         loss = ConsistencyLoss(**settings, distance=name)
-        assert loss.perceptual == (name == "lpips")
+        assert loss.needs.perceptual == (name == "lpips")
         found[name] = run(
             loss,
             Recorder(),

@@ -62,4 +62,5 @@ def mean_square(a, b):
 def run(loss, predict, params, target, batch, key, teacher=None, **networks):
     """``loss`` at step 0 without accumulation."""
     context = StepContext(key, jnp.zeros((), jnp.int32))
-    return loss(Networks(predict, teacher, **networks), params, target, batch, context)
+    networks |= {} if teacher is None else {"teacher": teacher}
+    return loss(Networks(predict, **networks), params, target, batch, context)

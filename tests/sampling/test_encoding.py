@@ -97,7 +97,7 @@ def test_the_loss_sees_them_instead_of_the_pictures(checkpoint: str, shards: str
     batch = next(data_of(config_of(checkpoint, shards)))
     vae = AutoencoderKL(model.vae)
     spy = Spy(schedule=model.schedule, prediction_type=model.prediction_type)
-    objective = diffusion_objective(model, vae, spy, task_of(model).condition)
+    objective = diffusion_objective(model.network, vae, spy, task_of(model).condition)
     context = StepContext(jax.random.key(0), jnp.zeros((), jnp.int32))
 
     def seen(latents: np.ndarray | None) -> np.ndarray:

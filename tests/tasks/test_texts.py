@@ -79,7 +79,7 @@ def test_own_prompts_are_encoded_batch_by_batch_and_read_by_the_network(texts, t
     arrays |= {"image": np.stack([image] * 2), "text": batch["text"]}
     vae = AutoencoderKL(model.vae)
     spy = Spy(schedule=model.schedule, prediction_type=model.prediction_type)
-    objective = diffusion_objective(model, vae, spy, task.condition)
+    objective = diffusion_objective(model.network, vae, spy, task.condition)
     params = {"vae": tiny_model(edit.get_config("tiny")).params["vae"]}
     context = StepContext(jax.random.key(0), jnp.zeros((), jnp.int32))
     np.testing.assert_array_equal(objective(params, params, arrays, context)["loss"], [7, 0])

@@ -1,4 +1,4 @@
-"""The step: sharded equals single-device, frozen stays frozen, accumulation equals one batch."""
+"""The step: sharded equals single-device, frozen stays frozen."""
 
 from typing import Any
 
@@ -9,14 +9,11 @@ import optax
 import pytest
 
 from codi_jax import trees
-from codi_jax.distill.base import LatentLoss, Networks, StepContext
+from codi_jax.distill.base import Networks, StepContext
 from codi_jax.distill.codi import CoDiLoss
-from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.parallel.mesh import put_batch
 from codi_jax.run.plan import plan
 from codi_jax.run.start import Run, start
-from codi_jax.tasks.registry import task_of
-from codi_jax.train.objectives import diffusion_objective
 from codi_jax.train.optim import OptimConfig, make_optimizer
 from codi_jax.train.state import create_state
 from codi_jax.train.step import make_step
@@ -123,46 +120,6 @@ def test_frozen_parameters_do_not_change_by_a_bit() -> None:
     assert trees.tree_hash(run.frozen) == before
     assert set(state.trainable) == {"adapter"}
     assert set(run.frozen) == {"unet", "vae"}
-
-
-def test_accumulation_averages_the_parts_and_shares_t() -> None:
-    """With an objective that reports its draws: same t in all parts, other noise in each."""
-    config = tiny()
-    run = build_run(config)
-    seen = []
-
-    def predict_objective(params: Any, target: Any, data: Any, context: StepContext) -> Any:
-        x = params["w"] * data["x"]
-        seen.append(context.part)
-        return {"loss": (x**2).mean(axis=-1)}
-
-    params = {"w": jnp.asarray(2.0)}
-    optimizer = optax.sgd(0.1)
-    state = create_state(params, optimizer, ())
-    data = {"x": jnp.asarray(np.random.default_rng(1).normal(size=(8, 3)), jnp.float32)}
-    outs = [
-        make_step(predict_objective, optimizer, {}, accumulation=n)(
-            state, {}, data, jax.random.key(0)
-        )
-        for n in (1, 4)
-    ]
-    assert seen[0] is None
-    np.testing.assert_allclose(outs[0][0].trainable["w"], outs[1][0].trainable["w"], rtol=1e-6)
-    np.testing.assert_allclose(outs[0][1]["loss"], outs[1][1]["loss"], rtol=1e-6)
-    model, params = run.plan.model, run.params(run.state)
-    vae = AutoencoderKL(model.vae)
-    spy = _Spy(schedule=model.schedule, prediction_type=model.prediction_type)
-    objective = diffusion_objective(model, vae, spy, task_of(model).condition)
-    context = StepContext(jax.random.key(0), jnp.zeros((), jnp.int32))
-    assert objective(params, params, batch(2), context)["loss"].shape == (2,)
-
-
-class _Spy(LatentLoss):
-    def __call__(self, networks: Any, params: Any, target: Any, data: Any, context: Any) -> Any:
-        del networks, params, target, context
-        assert data["latents"].shape == (2, 16, 16, 4)
-        assert data["cond"]["latents"].shape == (2, 16, 16, 4)
-        return {"loss": data["latents"][:, 0, 0, 0]}
 
 
 def test_predictor_ddim_asks_the_frozen_prior() -> None:

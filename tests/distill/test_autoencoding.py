@@ -1,0 +1,44 @@
+"""The autoencoder's loss against the computation by hand; the scale of its latents."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from codi_jax.distill.autoencoding import AutoencoderLoss, latent_moments
+from codi_jax.distill.base import Networks, StepContext
+
+
+def test_loss_equals_the_computation_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    x, x_hat = rng.uniform(-1, 1, (2, 3, 4, 5, 3)).astype(np.float32)
+    mean, logvar = rng.normal(size=(2, 3, 2, 2, 4)).astype(np.float32)
+    seen = []
+
+    def reconstruct(params, images, key):
+        seen.append((params, images, key))
+        return jnp.asarray(x_hat), jnp.asarray(mean), jnp.asarray(logvar)
+
+    loss = AutoencoderLoss(kl_weight=0.1, edge_weight=0.5)
+    context = StepContext(jax.random.key(3), jnp.zeros((), jnp.int32))
+    batch = {"images": jnp.asarray(x)}
+    result = loss(Networks(reconstruct=reconstruct), "theta", {}, batch, context)
+    ((params, images, key),) = seen
+    assert params == "theta" and key is context.key
+    np.testing.assert_array_equal(images, x)
+    error = np.float64(x_hat) - x
+    down, across = error[:, 1:] - error[:, :-1], error[:, :, 1:] - error[:, :, :-1]
+    pixel = np.abs(error).mean((1, 2, 3))
+    edge = np.abs(down).mean((1, 2, 3)) + np.abs(across).mean((1, 2, 3))
+    # KL(N(m, v) || N(0, 1)) = (m^2 + v - 1 - log v) / 2.
+    kl = (np.float64(mean) ** 2 + np.exp(logvar) - 1 - logvar).mean((1, 2, 3)) / 2
+    expected = {"loss": pixel + 0.5 * edge + 0.1 * kl, "pixel": pixel, "edge": edge, "kl": kl}
+    assert set(result) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(result[name], value, rtol=1e-4, err_msg=name)
+
+
+def test_latent_moments_make_latents_unit_sized() -> None:
+    latents = 3.0 + 2.0 * jax.random.normal(jax.random.key(0), (8, 6, 6, 4))
+    shift, scale = latent_moments(latents)
+    normalised = (np.asarray(latents) - shift) * scale
+    np.testing.assert_allclose([normalised.mean(), normalised.std()], [0.0, 1.0], atol=1e-5)

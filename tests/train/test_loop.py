@@ -1,0 +1,129 @@
+"""The loop's order of evaluation, checkpoint and step; what it logs; losses that are not finite."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from codi_jax.parallel.mesh import make_mesh
+from codi_jax.train.loop import Loop
+from codi_jax.train.state import TrainState
+from codi_jax.typing import UserError
+
+
+class Data:
+    """Counts its batches; the array ``unused`` does not go to the devices."""
+
+    def __init__(self) -> None:
+        self.position = 0
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        self.position += 1
+        return {"x": np.full((2, 1), self.position, np.float32), "unused": np.array(["a", "b"])}
+
+    def get_state(self) -> int:
+        return self.position
+
+
+class Recorder:
+    """Store and writer in one: a list of what happened."""
+
+    def __init__(self, due: int) -> None:
+        self.due, self.events = due, []
+
+    def should_save(self, step: int) -> bool:
+        return step % self.due == 0
+
+    def save(self, step: int, **items: Any) -> None:
+        value = float(items["trainable"]["w"])
+        self.events.append(("save", step, items["data_state"], value, items["force"]))
+        assert items["meta"] == {"version": "1"} and items["ema"] == {} and items["opt"] == ()
+
+    def write_scalars(self, step: int, scalars: Any) -> None:
+        self.events.append(("scalars", step, dict(scalars)))
+
+    def flush(self) -> None:
+        self.events.append(("flush",))
+
+
+def step_fn(state: TrainState, frozen: Any, batch: Any, key: Any) -> Any:
+    w = state.trainable["w"] + frozen["rate"] * batch["x"].mean()
+    return TrainState(state.step + 1, {"w": w}, {}, ()), {"loss": jnp.log(10.5 - w)}
+
+
+def loop(record: Recorder, data: Data, steps: int, **changes: Any) -> Loop:
+    def evaluate(step: int, state: TrainState) -> dict[str, float]:
+        record.events.append(("evaluate", step, float(state.trainable["w"])))
+        return {"psnr": 20.0}
+
+    settings: dict[str, Any] = {
+        "step": jax.jit(step_fn),
+        "frozen": {"rate": jnp.asarray(1.0)},
+        "key": jax.random.key(0),
+        "data": data,
+        "keep": ("x",),
+        "mesh": make_mesh(1, 1),
+        "store": record,
+        "writer": record,
+        "evaluate": evaluate,
+        "meta": {"version": "1"},
+        "steps": steps,
+        "batch_size": 2,
+        "log_every": 2,
+        "eval_every": 2,
+    }
+    return Loop(**(settings | changes))
+
+
+def start(step: int = 0, w: float = 0.0) -> TrainState:
+    return TrainState(jnp.asarray(step, jnp.int32), {"w": jnp.asarray(w)}, {}, ())
+
+
+def test_evaluate_save_next_batch_step() -> None:
+    record, data = Recorder(due=3), Data()
+    state = loop(record, data, steps=4).run(start())
+    assert int(state.step) == 4 and float(state.trainable["w"]) == 1 + 2 + 3 + 4
+    events = [event for event in record.events if event[0] in ("evaluate", "save")]
+    # The data's position is that of the batches that were trained on.
+    assert events == [
+        ("evaluate", 2, 3.0),
+        ("save", 3, 3, 6.0, False),
+        ("evaluate", 4, 10.0),
+        ("save", 4, 4, 10.0, True),
+    ]
+    assert record.events[-1] == ("flush",)
+
+
+def test_what_is_logged_and_when() -> None:
+    record = Recorder(due=100)
+    loop(record, Data(), steps=3, eval_every=100).run(start())
+    logged = {event[1]: event[2] for event in record.events if event[0] == "scalars"}
+    assert set(logged) == {2, 3}
+    assert logged[2]["loss"] == pytest.approx(np.log(10.5 - 3), rel=1e-5)
+    assert logged[2]["images_per_s"] > 0
+    assert logged[3] == {"psnr": 20.0}  # the evaluation at the end comes after the last step's log
+
+
+def test_a_resumed_run_repeats_neither_evaluation_nor_checkpoint() -> None:
+    record = Recorder(due=2)
+    state = loop(record, Data(), steps=3).run(start(2, 3.0))
+    assert float(state.trainable["w"]) == 4.0
+    assert [event[:2] for event in record.events if event[0] in ("evaluate", "save")] == [
+        ("evaluate", 3),
+        ("save", 3),
+    ]
+    record = Recorder(due=2)
+    assert int(loop(record, Data(), steps=2).run(start(2, 3.0)).step) == 2
+    assert record.events == [("flush",)]
+
+
+@pytest.mark.parametrize("log_every", [1, 100])
+def test_a_loss_that_is_not_finite_stops_before_it_is_saved(log_every: int) -> None:
+    """The logarithm has no value from w = 15 on, after five steps."""
+    record = Recorder(due=5)
+    with pytest.raises(UserError, match=r"step 5: loss is not finite.*learning_rate"):
+        loop(record, Data(), steps=6, log_every=log_every, eval_every=100).run(start())
+    assert not [event for event in record.events if event[0] == "save"]
+    assert record.events[-1] == ("flush",)
