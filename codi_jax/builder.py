@@ -20,7 +20,7 @@ from codi_jax.checkpoint.store import Store
 from codi_jax.diffusion.schedules import schedule_from_config
 from codi_jax.distill.autoencoding import AutoencoderLoss
 from codi_jax.evals.perceptual import load_lpips
-from codi_jax.feed import TextFn, build_task, encode_prompt
+from codi_jax.feed import TextFn, build_task, encode_prompt, first_pictures
 from codi_jax.methods import (
     DISTILLING,
     Loss,
@@ -31,9 +31,10 @@ from codi_jax.methods import (
     make_objective,
 )
 from codi_jax.models.adapters import AdaptedUNet
-from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import autoencoder_config, make_autoencoder
 from codi_jax.models.conditioning import to_signed
-from codi_jax.models.configs import AutoencoderConfig, UNetConfig
+from codi_jax.models.configs import UNetConfig
+from codi_jax.models.linear_start import linear_code, linear_params
 from codi_jax.models.lpips import LPIPS, SMALLEST
 from codi_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
 from codi_jax.parallel.sharding import param_shardings, state_shardings
@@ -44,6 +45,9 @@ from codi_jax.train.step import make_step
 from codi_jax.typing import Array, UserError, check_choice
 
 INITS = ("pretrained", "random")
+VAE_INITS = ("random", "linear")
+#: Crops whose patches are the sample of a linear start.
+START_PICTURES = 512
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -75,7 +79,7 @@ class Run:
 
     def encode(self, params: Any, images: Array | np.ndarray) -> Array:
         """Latents of uint8 images [B, H, W, 3]."""
-        vae = AutoencoderKL(self.pipeline.vae, self.dtype)
+        vae = make_autoencoder(self.pipeline.vae, self.dtype)
         return vae.apply({"params": params["vae"]}, to_signed(jnp.asarray(images)), method="encode")
 
 
@@ -94,7 +98,7 @@ def build_pipeline(config: ConfigDict, dtype: Any) -> Pipeline:
     if model.pretrained:
         base = read_pipeline(checkpoint_path(model.pretrained))
     else:
-        base = Pipeline(vae=AutoencoderConfig.from_config(model.vae.to_dict()))
+        base = Pipeline(vae=autoencoder_config(model.vae.to_dict()))
     if config.task == "autoencoder":
         return base
     trained_at = {"sample_size": config.data.size // base.vae.downsampling}
@@ -137,6 +141,19 @@ def initial_params(
     if not config.model.time_cond_proj_dim:
         return pipeline
     return with_guidance_input(pipeline, config.model.time_cond_proj_dim, place)
+
+
+def linear_start(config: ConfigDict, pipeline: Pipeline, place: Placement) -> Pipeline:
+    """``pipeline`` whose autoencoder computes the best linear code of some training crops.
+
+    Not in :func:`initial_params`: a checkpoint that is loaded needs no pictures.
+    """
+    vae, pictures = pipeline.vae, first_pictures(config, START_PICTURES)
+    code = linear_code(pictures, vae.downsampling, vae.latent_channels)
+    params = {"vae": linear_params(vae, pipeline.params["vae"], code)}
+    return dataclasses.replace(
+        pipeline, params={**pipeline.params, **jax.device_put(params, place(params))}
+    )
 
 
 def build_loss(config: ConfigDict, pipeline: Pipeline) -> Loss:
@@ -206,6 +223,8 @@ def build_run(config: ConfigDict) -> Run:
     averages = ema_decays(dict(config.ema), loss)
     lpips, lpips_params = build_lpips(config, loss)
     pipeline = initial_params(config, pipeline, partial(param_shardings, mesh))
+    if config.model.vae_init == "linear":
+        pipeline = linear_start(config, pipeline, partial(param_shardings, mesh))
     trainable, frozen = split_params(config, pipeline.params)
     frozen |= frozen_teacher(loss, trainable)
     if lpips_params:

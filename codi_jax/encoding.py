@@ -14,7 +14,7 @@ from codi_jax.checkpoint.hub import checkpoint_path
 from codi_jax.checkpoint.pipeline import with_params
 from codi_jax.checkpoint.prompts import PromptEncoder
 from codi_jax.data.transforms import LATENTS, PROMPTS
-from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import make_autoencoder
 from codi_jax.models.conditioning import to_signed
 from codi_jax.typing import UserError
 
@@ -73,7 +73,7 @@ class Encoder:
 def _autoencoder(name: str) -> tuple[int, Any]:
     pipeline = dataclasses.replace(read_pipeline(checkpoint_path(name)), unet=None)
     pipeline = with_params(pipeline, jax.random.key(0), new=False)
-    vae, params = AutoencoderKL(pipeline.vae, jnp.float32), {"params": pipeline.params["vae"]}
+    vae, params = make_autoencoder(pipeline.vae, jnp.float32), {"params": pipeline.params["vae"]}
     encode = jax.jit(lambda p, images: vae.apply(p, to_signed(images), method="encode"))
     return pipeline.vae.downsampling, functools.partial(encode, params)
 

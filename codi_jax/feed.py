@@ -1,5 +1,6 @@
 """What a run is fed by its config: the task's data, and the prompts."""
 
+import copy
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 
 from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.checkpoint.prompts import PromptEncoder
+from codi_jax.data.charts import ReplaceByChart
 from codi_jax.data.pipeline import eval_batch, train_iterator
 from codi_jax.data.sources import SkippingSource, check_source, make_source
 from codi_jax.data.transforms import ENCODED, LATENTS, PROMPTS, Drop, FillPrompt, Keep
@@ -39,8 +41,39 @@ def transforms(config: ConfigDict, size: int, *, train: bool = False) -> list:
     encoded = ENCODED if train and config.data.encoded else ()
     prompt = FillPrompt(config.model.prompt, config.data.prompt_dropout if train else 0.0)
     filled = [prompt] if prompts_differ(config.model.prompt) else []
-    first = [] if encoded else [Drop(ENCODED)]
+    first: list[Any] = [] if encoded else [Drop(ENCODED)]
+    if train:
+        first += charts(config.data.get("chart_share", 0.0), task, size)
     return [*first, *task.transforms(size, train=train), *filled, Keep((*task.arrays, *encoded))]
+
+
+def charts(share: float, task: Task, size: int) -> list[ReplaceByChart]:
+    """What puts colour charts among the training pictures, if there are to be any.
+
+    Raises:
+        UserError: no share, or a task whose pictures have maps.
+    """
+    if not 0 <= share <= 1:
+        raise UserError(f"config.data.chart_share={share}: give a share, 0 to 1.")
+    if share and task.aligned != ("image",):
+        raise UserError(
+            f"config.data.chart_share={share}, but the task {task.name} reads "
+            f"{', '.join(task.aligned)} and charts are pictures alone: set it to 0."
+        )
+    return [ReplaceByChart(share, size)] if share else []
+
+
+def first_pictures(config: ConfigDict, count: int) -> np.ndarray:
+    """``count`` training crops, without charts: uint8 [count, size, size, 3]."""
+    config = copy.deepcopy(config)
+    config.data.chart_share = 0.0
+    source = SkippingSource(make_source(config.data.source, "train"), config.data.max_corrupt)
+    crops = transforms(config, config.data.size, train=True)
+    iterator = train_iterator(source, crops, batch_size=count, seed=config.seed, num_workers=0)
+    try:
+        return next(iterator)["image"]
+    finally:
+        iterator.close()
 
 
 def build_data(config: ConfigDict) -> tuple[Any, dict[str, Any]]:

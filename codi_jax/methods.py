@@ -16,7 +16,7 @@ from codi_jax.distill.codi import CoDiLoss
 from codi_jax.distill.consistency import ConsistencyLoss
 from codi_jax.distill.finetune import DiffusionLoss
 from codi_jax.distill.progressive import GuidedLoss, ProgressiveLoss
-from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import make_autoencoder
 from codi_jax.models.lpips import LPIPS
 from codi_jax.tasks.registry import task_of
 from codi_jax.train.objectives import TEACHER, autoencoder_objective, diffusion_objective
@@ -73,7 +73,7 @@ def make_objective(
     lpips: LPIPS | None = None,
 ) -> Objective:
     """``loss`` on batches of pictures; see `diffusion_objective` for the text and LPIPS."""
-    vae = AutoencoderKL(pipeline.vae, dtype)
+    vae = make_autoencoder(pipeline.vae, dtype)
     if isinstance(loss, AutoencoderLoss):
         return autoencoder_objective(vae, loss)
     condition = task_of(pipeline).condition

@@ -25,7 +25,9 @@ from codi_jax.checkpoint.pipeline import Pipeline, Placement, with_params
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import schedule_from_config
 from codi_jax.models.adapters import AdaptedUNet
-from codi_jax.models.configs import AutoencoderConfig, ControlNetConfig, UNetConfig
+from codi_jax.models.autoencoders import CLASSES as AUTOENCODERS
+from codi_jax.models.autoencoders import autoencoder_config
+from codi_jax.models.configs import ControlNetConfig, UNetConfig
 from codi_jax.models.t2i_adapter import T2IAdapterConfig
 from codi_jax.typing import UserError
 
@@ -65,7 +67,7 @@ def save_pipeline(
     root, network = Path(directory), pipeline.unet
     index: dict[str, Any] = {}
     parts: dict[str, tuple[str, dict[str, Any], str]] = {
-        "vae": ("vae", pipeline.vae.to_config(), "AutoencoderKL")
+        "vae": ("vae", pipeline.vae.to_config(), pipeline.vae.CLASS)
     }
     if network is not None:
         parts["unet"] = ("unet", network.unet.to_config(), "UNet2DConditionModel")
@@ -146,12 +148,12 @@ def read_pipeline(directory: str | os.PathLike[str]) -> Pipeline:
         )
     index = load_json(root / INDEX)
     config = load_config(root / "vae")
-    check_class(config, "AutoencoderKL", root / "vae")
-    vae = AutoencoderConfig.from_config(config)
+    check_class(config, AUTOENCODERS, root / "vae")
+    vae = autoencoder_config(config)
     if "unet" not in index:
         return Pipeline(vae=vae, directory=root)
     config = load_config(root / "unet")
-    check_class(config, "UNet2DConditionModel", root / "unet")
+    check_class(config, ("UNet2DConditionModel",), root / "unet")
     scheduler = load_json(root / "scheduler" / "scheduler_config.json")
     pipeline = Pipeline(
         vae=vae,

@@ -13,8 +13,7 @@ from codi_jax.checkpoint.diffusers_format import load_params
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import Schedule
 from codi_jax.models.adapters import AdaptedUNet
-from codi_jax.models.autoencoder import AutoencoderKL
-from codi_jax.models.configs import AutoencoderConfig
+from codi_jax.models.autoencoders import AnyAutoencoderConfig, init_autoencoder
 from codi_jax.typing import Params, PyTree, UserError
 
 #: Shapes -> shardings, like ``parallel.sharding.param_shardings`` of one mesh.
@@ -39,7 +38,7 @@ class Pipeline:
         params: float32 nested dicts under "vae", "unet", "adapter".
     """
 
-    vae: AutoencoderConfig
+    vae: AnyAutoencoderConfig
     unet: AdaptedUNet | None = None
     schedule: Schedule | None = None
     prediction_type: str = "v_prediction"
@@ -53,7 +52,7 @@ class Pipeline:
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         """Random parameters of every part; to be jitted by the caller."""
-        params = {"vae": init_vae(self.vae, key)}
+        params = {"vae": init_autoencoder(self.vae, key)}
         return params if self.unet is None else {**params, **self.unet.init(key)}
 
     @property
@@ -146,17 +145,3 @@ def with_guidance_input(pipeline: Pipeline, dim: int, place: Placement | None = 
         params[part] = trees.overlay(params[part], new)
     network = dataclasses.replace(network, unet=config)
     return dataclasses.replace(pipeline, unet=network, params=params)
-
-
-def init_vae(config: AutoencoderConfig, key: jax.Array) -> Any:
-    """Random parameters of an autoencoder, with a narrow posterior.
-
-    Drawn as usual, the posterior's deviation would start at 1 and bury the mean: training would
-    spend its first thousands of steps on shrinking it.
-    """
-    side = 2 * config.downsampling
-    images = jnp.zeros((1, side, side, config.in_channels))
-    params = AutoencoderKL(config).init(key, images, key)["params"]
-    last = params["quant_conv"] if config.use_quant_conv else params["encoder"]["conv_out"]
-    last["bias"] = last["bias"].at[config.latent_channels :].set(-8.0)  # the log-variance
-    return params

@@ -4,26 +4,29 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 
 from codi_jax.distill.distances import distance
 from codi_jax.typing import Array, Params
 
-#: ``reconstruct(params, images, key) -> (reconstruction, mean, logvar)``.
-ReconstructFn = Callable[[Params, Array, Array], tuple[Array, Array, Array]]
+#: ``reconstruct(params, images, key) -> (reconstruction, mean, logvar)``; no ``logvar`` where the
+#: code has no posterior.
+ReconstructFn = Callable[[Params, Array, Array], tuple[Array, Array, Array | None]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoencoderLoss:
-    """L1 on pixels, plus L1 on their differences, plus a small KL to the unit normal.
+    """A distance of pixels, plus L1 on their differences, plus a small KL to the unit normal.
 
     Attributes:
-        kl_weight: weight of the mean KL per latent element (1e-6 in latent diffusion).
+        pixel: the distance, see :func:`codi_jax.distill.distances.distance`.
+        kl_weight: weight of the mean KL per latent element (1e-6 in latent diffusion); without a
+            posterior there is none.
         edge_weight: weight of the L1 between horizontal and vertical finite differences: a
             plain pixel loss buys smooth pictures, and blur is what super-resolution removes.
     """
 
+    pixel: str = "l1"
     kl_weight: float = 1e-6
     edge_weight: float = 1.0
     #: As of the losses on latents: no teacher.
@@ -39,19 +42,16 @@ class AutoencoderLoss:
         """Losses per sample of ``batch["images"]`` [B, H, W, 3] in [-1, 1].
 
         Returns:
-            float32 [B] each: "loss", "pixel", "edge", "kl".
+            float32 [B] each: "loss", "pixel", "edge" and, with a posterior, "kl".
         """
         x = batch["images"]
         x_hat, mean, logvar = reconstruct(params, x, key)
-        pixel = distance("l1", x, x_hat)
+        pixel = distance(self.pixel, x, x_hat)
         error = x_hat - x
         edge = sum(jnp.abs(jnp.diff(error, axis=axis)).mean(axis=(1, 2, 3)) for axis in (1, 2))
+        losses = {"pixel": pixel, "edge": jnp.asarray(edge)}
+        loss = pixel + self.edge_weight * losses["edge"]
+        if logvar is None:
+            return {"loss": loss, **losses}
         kl = 0.5 * (mean**2 + jnp.exp(logvar) - 1.0 - logvar).mean(axis=(1, 2, 3))
-        loss = pixel + self.edge_weight * edge + self.kl_weight * kl
-        return {"loss": loss, "pixel": pixel, "edge": jnp.asarray(edge), "kl": kl}
-
-
-def latent_moments(mean: Array) -> tuple[float, float]:
-    """Shift and scale, ``(mean, 1 / std)``, that make latents [N, h, w, C] unit-sized."""
-    values = jax.device_get(mean)
-    return float(values.mean()), float(1.0 / values.std())
+        return {"loss": loss + self.kl_weight * kl, **losses, "kl": kl}

@@ -10,7 +10,7 @@ from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.diffusion.guidance import two_guidances
 from codi_jax.diffusion.sampler import initial_noise, sample
 from codi_jax.diffusion.sampler_config import SamplerConfig
-from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import make_autoencoder
 from codi_jax.models.conditioning import to_uint8
 from codi_jax.tasks.registry import task_of
 from codi_jax.typing import Array, Cond, Params, UserError
@@ -29,7 +29,7 @@ class PictureSampler:
 
     def __init__(self, pipeline: Pipeline, dtype: Any = jnp.float32):
         self.pipeline = pipeline
-        self.vae = AutoencoderKL(pipeline.vae, dtype)
+        self.vae = make_autoencoder(pipeline.vae, dtype)
         self.task = task_of(pipeline)
         self.image_condition = jax.jit(
             lambda vae_params, batch: self.task.condition(self.vae, vae_params, batch)

@@ -112,9 +112,7 @@ class _DownLevel(nn.Module):
         for i in range(self.layers):
             x = ResBlock("silu", self.dtype, name=f"{i}")(x)
         if self.layers and self.next_channels is not None:
-            x = Down(
-                self.next_channels, self.unshuffle, True, self.dtype, name=f"{self.layers}"
-            )(x)
+            x = Down(self.next_channels, self.unshuffle, True, self.dtype, name=f"{self.layers}")(x)
         return x
 
 

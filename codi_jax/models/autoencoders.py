@@ -20,6 +20,8 @@ AnyAutoencoderConfig = AutoencoderConfig | AutoencoderDCConfig
 _CONFIGS: dict[str, type[AutoencoderConfig] | type[AutoencoderDCConfig]] = {
     config.CLASS: config for config in (AutoencoderConfig, AutoencoderDCConfig)
 }
+#: diffusers' names of the classes.
+CLASSES = tuple(_CONFIGS)
 
 
 def autoencoder_config(config: Mapping[str, Any]) -> AnyAutoencoderConfig:
@@ -32,7 +34,7 @@ def autoencoder_config(config: Mapping[str, Any]) -> AnyAutoencoderConfig:
     name = config.get("_class_name", AutoencoderConfig.CLASS)
     if name not in _CONFIGS:
         raise UserError(
-            f"the autoencoder's _class_name is {name!r}; choose one of {', '.join(_CONFIGS)}."
+            f"the autoencoder's _class_name is {name!r}; choose one of {', '.join(CLASSES)}."
         )
     return _CONFIGS[name].from_config(dict(config))
 
@@ -45,7 +47,7 @@ def make_autoencoder(config: AnyAutoencoderConfig, dtype: Any = jnp.float32) -> 
 
 
 def init_autoencoder(config: AnyAutoencoderConfig, key: jax.Array) -> Any:
-    """Random parameters; of a ``AutoencoderKL`` with a narrow posterior.
+    """Random parameters; of an ``AutoencoderKL`` with a narrow posterior.
 
     Drawn as usual, the posterior's deviation would start at 1 and bury the mean: training would
     spend its first thousands of steps on shrinking it.

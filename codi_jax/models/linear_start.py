@@ -62,7 +62,9 @@ def linear_code(images: np.ndarray, factor: int, channels: int) -> LinearCode:
     variances, basis = np.linalg.eigh(np.cov(x - mean, rowvar=False))
     variances, basis = variances[::-1][:channels], basis[:, ::-1][:, :channels]
     gains = np.maximum(variances, 1e-8) ** (POWER / 2)
-    return LinearCode(encode=basis / gains, decode=(basis * gains).T, mean=mean, power=float((x**2).mean()))
+    return LinearCode(
+        encode=basis / gains, decode=(basis * gains).T, mean=mean, power=float((x**2).mean())
+    )
 
 
 def patches(images: np.ndarray, factor: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import Autoencoder
 from codi_jax.models.conditioning import map_condition
 from codi_jax.tasks.base import Batch, Example, Task, no_mask
 from codi_jax.typing import Array, Params
@@ -39,7 +39,7 @@ class Canny(Task):
     def prepare(self, element: Example, rng: np.random.Generator) -> Example:
         return {**element, "edges": self.edges(element["image"])}
 
-    def condition(self, vae: AutoencoderKL, vae_params: Params, batch: Batch) -> dict[str, Array]:
+    def condition(self, vae: Autoencoder, vae_params: Params, batch: Batch) -> dict[str, Array]:
         return map_condition(vae, vae_params, batch["edges"].astype(np.float32) / 127.5 - 1)
 
     def from_user(

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from codi_jax.data.scenes import depth_of_haze
-from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import Autoencoder
 from codi_jax.models.conditioning import map_condition
 from codi_jax.tasks.base import Batch, Example, Task, no_mask
 from codi_jax.typing import Array, Params, UserError, check_choice
@@ -55,7 +55,7 @@ class Depth(Task):
             )
         return {**element, "near": normalise(element["depth"], self.kind)}
 
-    def condition(self, vae: AutoencoderKL, vae_params: Params, batch: Batch) -> dict[str, Array]:
+    def condition(self, vae: Autoencoder, vae_params: Params, batch: Batch) -> dict[str, Array]:
         return map_condition(vae, vae_params, batch["near"])
 
     def from_user(

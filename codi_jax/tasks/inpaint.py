@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from codi_jax.data.masks import MASKS, draw_mask
-from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import Autoencoder
 from codi_jax.models.conditioning import to_signed, to_uint8
 from codi_jax.tasks.base import Batch, Example, Task
 from codi_jax.typing import Array, Params, UserError
@@ -49,7 +49,7 @@ class Inpainting(Task):
     def latent_channels(self, vae: int) -> int:
         return vae + 1
 
-    def condition(self, vae: AutoencoderKL, vae_params: Params, batch: Batch) -> dict[str, Array]:
+    def condition(self, vae: Autoencoder, vae_params: Params, batch: Batch) -> dict[str, Array]:
         hole = (batch["mask"] > 127).astype(jnp.float32)[..., None]
         image = smooth_fill(to_signed(batch["image"]), 1 - hole)
         latents = vae.apply({"params": vae_params}, image, method="encode")

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -10,7 +11,7 @@ from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.data.transforms import LATENTS
 from codi_jax.distill.autoencoding import AutoencoderLoss
 from codi_jax.distill.base import LatentLoss, Networks, StepContext
-from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import Autoencoder
 from codi_jax.models.conditioning import to_signed
 from codi_jax.models.embeddings import Prompt
 from codi_jax.models.lpips import LPIPS
@@ -21,14 +22,14 @@ from codi_jax.typing import Array, Cond, Params
 #: been trained. The rest it shares with the student.
 TEACHER = "teacher"
 #: ``condition(vae, vae_params, batch) -> condition entries``: a task's method.
-ConditionFn = Callable[[AutoencoderKL, Params, Mapping[str, Array]], dict[str, Array]]
+ConditionFn = Callable[[Autoencoder, Params, Mapping[str, Array]], dict[str, Array]]
 
 
-def autoencoder_objective(vae: AutoencoderKL, loss: AutoencoderLoss) -> Objective:
+def autoencoder_objective(vae: Autoencoder, loss: AutoencoderLoss) -> Objective:
     """Reconstruct ``batch["image"]`` uint8 [B, H, W, 3]."""
 
     def objective(params: Params, _: Params, batch: Params, context: StepContext):
-        def reconstruct(p: Params, images: Array, k: Array) -> tuple[Array, Array, Array]:
+        def reconstruct(p: Params, images: Array, k: Array) -> Any:
             return vae.apply({"params": p["vae"]}, images, k)
 
         return loss(reconstruct, params, {"images": to_signed(batch["image"])}, context.key)
@@ -38,7 +39,7 @@ def autoencoder_objective(vae: AutoencoderKL, loss: AutoencoderLoss) -> Objectiv
 
 def diffusion_objective(
     pipeline: Pipeline,
-    vae: AutoencoderKL,
+    vae: Autoencoder,
     loss: LatentLoss,
     condition: ConditionFn,
     text: Cond | None = None,
