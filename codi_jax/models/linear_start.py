@@ -17,7 +17,7 @@ from codi_jax.typing import Params, UserError
 
 #: The decoder's last norm divides each pixel's channels by their root mean square. Beside this
 #: constant the picture hardly changes that, so that the norm is nearly linear.
-CONSTANT = 16.0
+CONSTANT = 32.0
 #: Latents are divided by their deviation to this power: 0 keeps the principal components, whose
 #: deviations differ a hundredfold, and 1 would make the faintest as loud as the first.
 POWER = 0.5
@@ -84,7 +84,7 @@ def linear_params(config: AutoencoderDCConfig, params: Params, code: LinearCode)
     _check(config)
     encoder, decoder = (jax.tree.map(np.array, params[half]) for half in ("encoder", "decoder"))
     for half, blocks in ((encoder, "down_blocks"), (decoder, "up_blocks")):
-        for _, module in _modules(half, blocks):
+        for module in _modules(half, blocks):
             if "norm" in module:
                 module["norm"]["scale"][:] = 0.0
             else:  # the shortcut around it carries the picture
@@ -110,6 +110,8 @@ def _check(config: AutoencoderDCConfig) -> None:
         least = numbers * config.in_channels * 4**first + (numbers - 1)
         if entry < least:
             problem = f"{half}_block_out_channels[{first}] of at least {least}, not {entry}"
+        elif half == "decoder" and not config.decoder_layers_per_block[first]:
+            problem = f"a block on the decoder's level {first}"
         elif widths != tuple(entry * 4**i for i in range(len(widths))):
             problem = f"{half}_block_out_channels that grow 4 times a level, not {widths}"
     if problem:
@@ -121,10 +123,10 @@ def _first(config: AutoencoderDCConfig, half: str) -> int:
     return int(getattr(config, f"{half}_layers_per_block")[0] == 0)
 
 
-def _modules(half: Params, blocks: str) -> list[tuple[int, Any]]:
-    """All modules of the levels of an encoder or a decoder, with their level."""
-    levels = [(int(name.rsplit("_", 1)[1]), half[name]) for name in half if blocks in name]
-    return [(level, module) for level, parts in levels for module in parts.values()]
+def _modules(half: Params, blocks: str) -> list[Any]:
+    """All modules of the levels of an encoder or a decoder."""
+    levels = [part for name, part in half.items() if blocks in name]
+    return [module for level in levels for module in level.values()]
 
 
 def _centre(matrix: np.ndarray) -> np.ndarray:
@@ -173,24 +175,19 @@ def _carry_out(config: AutoencoderDCConfig, decoder: Params, code: LinearCode) -
     n = picture.shape[-1]
     numbers = np.zeros((*picture.shape[:2], width), int)
     numbers[..., :n] = numbers[..., n : 2 * n] = picture
-    is_constant = np.arange(width) == 2 * n
     sign = np.repeat([1.0, -1.0, 0.0], [n, n, width - 2 * n])
-
-    def at_level(level: int, values: np.ndarray) -> np.ndarray:
-        side = 2 ** (level - first)
-        return _unshuffled(np.broadcast_to(values, (side, side, width)), level - first).ravel()
-
     order = _unshuffled(numbers, coarsest - first).ravel()
-    signs, constants = at_level(coarsest, sign), at_level(coarsest, is_constant)
+    signs = _unshuffled(np.broadcast_to(sign, numbers.shape), coarsest - first).ravel()
     decoder["conv_in"]["kernel"] = _centre(code.decode[:, order] * signs)
-    bias = code.mean[order] * signs + CONSTANT * constants
-    decoder["conv_in"]["bias"] = bias.astype(np.float32)
-    for level, module in _modules(decoder, "up_blocks"):
-        if "norm" in module:  # what a block read of the constant would drown the rest
-            module["conv1"]["kernel"][:, :, at_level(level, is_constant)] = 0.0
+    decoder["conv_in"]["bias"] = (code.mean[order] * signs).astype(np.float32)
+    # The constant enters behind all convolutions: in one that read it, each step of the optimiser
+    # would move the result by so much more.
+    blocks = decoder[f"up_blocks_{first}"]
+    last = max((name for name in blocks if "norm" in blocks[name]), key=int)
+    blocks[last]["norm"]["bias"][2 * n] = CONSTANT
     rms = np.sqrt((CONSTANT**2 + 2 * n * code.power) / width)
-    scale = np.where(is_constant, 1.0 / CONSTANT, 1.0) * rms
-    decoder["norm_out"]["scale"] = scale.astype(np.float32)
+    decoder["norm_out"]["scale"][:] = rms
+    decoder["norm_out"]["scale"][2 * n] = rms / CONSTANT
     conv = decoder["conv_out"]["conv"] if first else decoder["conv_out"]
     conv["kernel"][:, :, : 2 * n + 1] = _centre(
         np.concatenate([np.eye(n), -np.eye(n), np.zeros((1, n))])

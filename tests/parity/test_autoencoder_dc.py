@@ -1,0 +1,105 @@
+"""AutoencoderDC against PyTorch diffusers."""
+
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="parity extra")
+diffusers = pytest.importorskip("diffusers", reason="parity extra")
+
+from codi_jax.checkpoint.diffusers_format import load_config  # noqa: E402
+from codi_jax.models.autoencoder_dc_config import AutoencoderDCConfig  # noqa: E402
+from codi_jax.models.autoencoders import (  # noqa: E402
+    autoencoder_config,
+    init_autoencoder,
+    make_autoencoder,
+)
+
+#: A trained one, made outside this repository.
+TRAINED = Path(os.environ.get("CODI_JAX_CODEC", "../shared/weights/codec"))
+TOLERANCE = 1e-5
+IMAGES = np.tanh(np.random.default_rng(1).normal(size=(2, 16, 24, 3))).astype(np.float32)
+SHUFFLES = {
+    "latent_channels": 6,
+    "encoder_block_out_channels": (8, 16, 64),
+    "decoder_block_out_channels": (8, 32, 128),
+    "encoder_layers_per_block": (0, 1, 2),
+    "decoder_layers_per_block": (0, 1, 2),
+    "encoder_qkv_multiscales": ((), (), ()),
+    "decoder_qkv_multiscales": ((), (), ()),
+    "encoder_out_shortcut": False,
+    "decoder_in_shortcut": False,
+    "scaling_factor": 0.5,
+}
+VARIANTS = {
+    "no finest level": SHUFFLES,
+    "shortcuts that average and repeat": SHUFFLES
+    | {
+        "latent_channels": 4,
+        "encoder_block_out_channels": (8, 8, 16),
+        "decoder_block_out_channels": (8, 16, 16),
+        "encoder_layers_per_block": (1, 1, 2),
+        "decoder_layers_per_block": (1, 2, 1),
+        "encoder_out_shortcut": True,
+        "decoder_in_shortcut": True,
+    },
+    "strides and interpolation": SHUFFLES
+    | {
+        "downsample_block_type": "conv",
+        "upsample_block_type": "interpolate",
+        "decoder_act_fns": ("relu", "silu", "relu"),
+        "decoder_conv_act_fn": "silu",
+        "decoder_norm_types": ("rms_norm",) * 3,
+    },
+    "two levels, the last one empty": {
+        "latent_channels": 4,
+        "encoder_block_out_channels": (4, 12),
+        "decoder_block_out_channels": (7, 28),
+        "encoder_layers_per_block": (1, 0),
+        "decoder_layers_per_block": (1, 0),
+        "encoder_qkv_multiscales": ((), ()),
+        "decoder_qkv_multiscales": ((), ()),
+        "decoder_in_shortcut": True,
+    },
+}
+
+
+def errors(parity, model, config, params):
+    """Of the code, and of what both decode from the same latents."""
+    vae = make_autoencoder(config)
+
+    def apply(method):
+        return lambda p, x: vae.apply({"params": p}, x, method=method)
+
+    with torch.no_grad():
+        code = model.encode(*parity.torch(IMAGES)).latent
+        decoded = model.decode(code).sample
+    z = np.ascontiguousarray(code.numpy().transpose(0, 2, 3, 1)) * config.scaling_factor
+    ours = parity.ours(apply("encode"), params, IMAGES) / config.scaling_factor
+    assert parity.error(ours, code) < TOLERANCE
+    assert parity.error(parity.ours(apply("decode"), params, z), decoded) < TOLERANCE
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_autoencoder(parity, variant):
+    torch.manual_seed(0)
+    model = diffusers.AutoencoderDC(**VARIANTS[variant])
+    directory = parity.save(model)
+    config = autoencoder_config(load_config(directory))
+    params = parity.params(lambda key: init_autoencoder(config, key), directory)
+    errors(parity, model, config, params)
+    parity.check_saved_again(model, config, params)
+
+
+@pytest.mark.skipif(not TRAINED.is_dir(), reason=f"no trained AutoencoderDC in {TRAINED}")
+def test_a_trained_one(parity):
+    model = diffusers.AutoencoderDC.from_pretrained(TRAINED).eval()
+    config = autoencoder_config(load_config(TRAINED))
+    assert isinstance(config, AutoencoderDCConfig)
+    params = parity.params(lambda key: init_autoencoder(config, key), TRAINED)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 936_040
+    errors(parity, model, config, params)
+    parity.check_saved_again(model, config, params)
