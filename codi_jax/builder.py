@@ -34,10 +34,10 @@ from codi_jax.models.adapters import AdaptedUNet
 from codi_jax.models.autoencoders import autoencoder_config, make_autoencoder
 from codi_jax.models.conditioning import to_signed
 from codi_jax.models.configs import UNetConfig
-from codi_jax.models.linear_start import linear_code, linear_params
 from codi_jax.models.lpips import LPIPS, SMALLEST
 from codi_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
 from codi_jax.parallel.sharding import param_shardings, state_shardings
+from codi_jax.train.autoencoder_start import start_autoencoder
 from codi_jax.train.objectives import TEACHER
 from codi_jax.train.optim import OptimConfig, make_optimizer
 from codi_jax.train.state import TrainState, create_state
@@ -45,7 +45,6 @@ from codi_jax.train.step import make_step
 from codi_jax.typing import Array, UserError, check_choice
 
 INITS = ("pretrained", "random")
-VAE_INITS = ("random", "linear")
 #: Crops whose patches are the sample of a linear start.
 START_PICTURES = 512
 
@@ -143,19 +142,6 @@ def initial_params(
     return with_guidance_input(pipeline, config.model.time_cond_proj_dim, place)
 
 
-def linear_start(config: ConfigDict, pipeline: Pipeline, place: Placement) -> Pipeline:
-    """``pipeline`` whose autoencoder computes the best linear code of some training crops.
-
-    Not in :func:`initial_params`: a checkpoint that is loaded needs no pictures.
-    """
-    vae, pictures = pipeline.vae, first_pictures(config, START_PICTURES)
-    code = linear_code(pictures, vae.downsampling, vae.latent_channels)
-    params = {"vae": linear_params(vae, pipeline.params["vae"], code)}
-    return dataclasses.replace(
-        pipeline, params={**pipeline.params, **jax.device_put(params, place(params))}
-    )
-
-
 def build_loss(config: ConfigDict, pipeline: Pipeline) -> Loss:
     """The loss of the task and the method, with the options of ``config.loss``.
 
@@ -222,9 +208,11 @@ def build_run(config: ConfigDict) -> Run:
     pipeline = sampled_by(pipeline, loss)
     averages = ema_decays(dict(config.ema), loss)
     lpips, lpips_params = build_lpips(config, loss)
-    pipeline = initial_params(config, pipeline, partial(param_shardings, mesh))
-    if config.model.vae_init == "linear":
-        pipeline = linear_start(config, pipeline, partial(param_shardings, mesh))
+    place = partial(param_shardings, mesh)
+    pipeline = initial_params(config, pipeline, place)
+    # Here, not in initial_params: a checkpoint that is loaded needs no pictures.
+    pictures = partial(first_pictures, config, START_PICTURES)
+    pipeline = start_autoencoder(config.model.vae_init, pipeline, pictures, place)
     trainable, frozen = split_params(config, pipeline.params)
     frozen |= frozen_teacher(loss, trainable)
     if lpips_params:

@@ -29,7 +29,7 @@ HALO = 12
 
 @pytest.fixture(scope="module")
 def images():
-    return np.random.default_rng(0).uniform(-1, 1, (1, 48, 56, 3)).astype(np.float32)
+    return np.random.default_rng(0).uniform(-1, 1, (1, 56, 60, 3)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

@@ -56,8 +56,8 @@ VARIANTS = {
     },
     "two levels, the last one empty": {
         "latent_channels": 4,
-        "encoder_block_out_channels": (4, 12),
-        "decoder_block_out_channels": (7, 28),
+        "encoder_block_out_channels": (4, 16),
+        "decoder_block_out_channels": (8, 16),
         "encoder_layers_per_block": (1, 0),
         "decoder_layers_per_block": (1, 0),
         "encoder_qkv_multiscales": ((), ()),
