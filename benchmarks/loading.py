@@ -25,8 +25,8 @@ import numpy as np
 
 from codi_jax import trees
 from codi_jax.checkpoint.diffusers_format import load_params, save_model
-from codi_jax.model import init_vae
 from codi_jax.models.adapters import AdaptedUNet
+from codi_jax.models.autoencoders import init_autoencoder
 from codi_jax.models.configs import AutoencoderConfig, UNetConfig
 from codi_jax.models.text_encoder import CLIPTextEncoder, TextEncoderConfig
 
@@ -47,7 +47,7 @@ PAIRS = (("float32", "float32"), ("float16", "float16"), ("float16", "float32"))
 def template(dtype: str) -> dict[str, Any]:
     """Shapes of the parameters by part, abstract."""
     key = jax.random.key(0)
-    shapes = jax.eval_shape(lambda: {"vae": init_vae(AutoencoderConfig(), key)})
+    shapes = jax.eval_shape(lambda: {"vae": init_autoencoder(AutoencoderConfig(), key)})
     shapes |= jax.eval_shape(AdaptedUNet(unet=UNET).init, key)
     ids = jax.ShapeDtypeStruct((1, 2), "int32")
     text = jax.eval_shape(CLIPTextEncoder(TEXT).init, jax.random.key(0), ids)["params"]

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import Schedule
 from codi_jax.models.adapters import AdaptedUNet
-from codi_jax.models.autoencoder import AutoencoderKL
-from codi_jax.models.configs import AutoencoderConfig
+from codi_jax.models.autoencoders import AnyAutoencoderConfig, init_autoencoder
 from codi_jax.typing import Params
 
 
@@ -26,13 +24,13 @@ class AutoencoderModel:
         params: float32 nested dicts by part; here only "vae".
     """
 
-    vae: AutoencoderConfig
+    vae: AnyAutoencoderConfig
     directory: Path | None = None
     params: Params = dataclasses.field(default_factory=dict)
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         """Random parameters of every part; to be jitted by the caller."""
-        return {"vae": init_vae(self.vae, key)}
+        return {"vae": init_autoencoder(self.vae, key)}
 
     def start_parts(self, params: Params) -> Params:
         """Parameters as training starts from them, once the parts on disk have been read."""
@@ -83,17 +81,3 @@ class Model(AutoencoderModel):
     def multiple(self) -> int:
         """Sides of pictures that the networks take are multiples of this many pixels."""
         return self.vae.downsampling * self.network.unet.downsampling
-
-
-def init_vae(config: AutoencoderConfig, key: jax.Array) -> Any:
-    """Random parameters of an autoencoder, with a narrow posterior.
-
-    With the usual initialisation the posterior's standard deviation would start at 1 and bury
-    the mean: training would spend its first thousands of steps on shrinking it.
-    """
-    side = 2 * config.downsampling
-    images = jnp.zeros((1, side, side, config.in_channels))
-    params = AutoencoderKL(config).init(key, images, key)["params"]
-    last = params["quant_conv"] if config.use_quant_conv else params["encoder"]["conv_out"]
-    last["bias"] = last["bias"].at[config.latent_channels :].set(-8.0)  # the log-variance
-    return params

@@ -23,6 +23,7 @@ def base() -> ConfigDict:
                 "adapter": "none",  # none | mix | controlnet | t2i
                 "pretrained_adapter": "",  # directory of a ControlNet or a T2I-Adapter
                 "trainable": "(unet|adapter)/.*",  # regex over parameter paths; the rest is frozen
+                "vae_init": "random",  # random | linear: the best linear code of the pictures
                 "vae": {},  # architectures, where nothing pretrained is given
                 "unet": {},
                 "scheduler": {},
@@ -50,6 +51,8 @@ def base() -> ConfigDict:
                 "size": 64,  # side of the training crops, in pixels
                 "scale": 4,
                 "degradation": "realesrgan",  # realesrgan | bicubic
+                "clean_share": 0.0,  # of training inputs that are reduced bicubically alone
+                "chart_share": 0.0,  # of training pictures that are colour charts
                 "num_workers": 0,
                 "prompt_dropout": 0.0,  # share of empty prompts, where each picture has its own
                 "encoded": False,  # use the data's columns of `prepare --latents --embeddings`

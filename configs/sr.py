@@ -39,7 +39,10 @@ from configs.shared import conditional
 
 def get_config(variants: str = "default") -> ConfigDict:
     """The config of ``variants``, see :func:`configs.shared.conditional`; "demo" is one more."""
-    return conditional("sr", variants, steps=240, scale=4, own={"demo": _make_demo})
+    config = conditional("sr", variants, steps=240, scale=4, own={"demo": _make_demo})
+    if "tiny" not in variants.split(","):
+        config.data.clean_share = 0.3  # without clean inputs, clean photos come out worse
+    return config
 
 
 def _make_demo(config: ConfigDict) -> None:

@@ -5,7 +5,7 @@ trees becomes a tensor's name and layout, and which file of a folder holds the w
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,14 +51,14 @@ def load_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def check_class(
-    config: Mapping[str, Any], expected: str, directory: str | os.PathLike[str]
+    config: Mapping[str, Any], expected: Sequence[str], directory: str | os.PathLike[str]
 ) -> None:
-    """Raises UserError unless the configuration's ``_class_name`` is ``expected``."""
-    found = config.get("_class_name")
-    if found != expected:
+    """Raises UserError unless the configuration's ``_class_name`` is one of ``expected``."""
+    found, names = config.get("_class_name"), " or ".join(expected)
+    if found not in expected:
         raise UserError(
             f"{Path(directory) / CONFIG} describes a {found or 'model without _class_name'}, "
-            f"not a {expected}. Point to the directory of a {expected}."
+            f"not a {names}. Point to the directory of a {names}."
         )
 
 

@@ -26,7 +26,9 @@ from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import schedule_from_config
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.adapters import AdaptedUNet
-from codi_jax.models.configs import AutoencoderConfig, ControlNetConfig, UNetConfig
+from codi_jax.models.autoencoders import CLASSES as AUTOENCODERS
+from codi_jax.models.autoencoders import autoencoder_config
+from codi_jax.models.configs import ControlNetConfig, UNetConfig
 from codi_jax.models.t2i_adapter import T2IAdapterConfig
 from codi_jax.typing import UserError
 
@@ -105,7 +107,7 @@ def write_architecture(directory: str | os.PathLike[str], model: AutoencoderMode
 
 def _parts(model: AutoencoderModel) -> dict[str, tuple[str, dict[str, Any]]]:
     """Part of the parameters -> its folder and config."""
-    parts = {"vae": ("vae", {"_class_name": "AutoencoderKL", **model.vae.to_config()})}
+    parts = {"vae": ("vae", {"_class_name": model.vae.CLASS, **model.vae.to_config()})}
     if isinstance(model, Model):
         network = model.network
         config = {"_class_name": "UNet2DConditionModel", **network.unet.to_config()}
@@ -180,12 +182,12 @@ def read_directory(directory: str | os.PathLike[str]) -> AutoencoderModel:
         )
     index = load_json(root / INDEX)
     config = load_config(root / "vae")
-    check_class(config, "AutoencoderKL", root / "vae")
-    vae = AutoencoderConfig.from_config(config)
+    check_class(config, AUTOENCODERS, root / "vae")
+    vae = autoencoder_config(config)
     if "unet" not in index:
         return AutoencoderModel(vae=vae, directory=root)
     config = load_config(root / "unet")
-    check_class(config, "UNet2DConditionModel", root / "unet")
+    check_class(config, ("UNet2DConditionModel",), root / "unet")
     scheduler = load_json(root / "scheduler" / "scheduler_config.json")
     model = Model(
         vae=vae,

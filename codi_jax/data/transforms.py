@@ -12,7 +12,7 @@ import grain
 import numpy as np
 
 from codi_jax.data import images
-from codi_jax.data.degradation import Degradation, degrade
+from codi_jax.data.degradation import Bicubic, Degradation, degrade
 from codi_jax.typing import UserError
 
 #: Columns that `prepare` can make with frozen networks: the autoencoder's latents, and of a
@@ -176,11 +176,13 @@ class Degrade(grain.transforms.RandomMap):
       config: which degradation.
       scale: ratio of the sizes.
       sharpen: sharpen the ground truth first (USM); "image" is then the sharpened one.
+      clean_share: of the pictures that are reduced bicubically instead, without further harm.
     """
 
     config: Degradation
     scale: int = 4
     sharpen: bool = False
+    clean_share: float = 0.0
 
     def random_map(self, element: dict, rng: np.random.Generator) -> dict:
         """uint8 "image" [H, W, 3] to the same and "lr"."""
@@ -189,8 +191,10 @@ class Degrade(grain.transforms.RandomMap):
         if self.sharpen:
             hr = images.usm_sharpen(hr)
             image = images.to_uint8(hr)
+        # Nothing is drawn where no input is to be clean: such streams stay what they were.
+        clean = self.clean_share > 0 and rng.random() < self.clean_share
         try:
-            lr = degrade(hr, rng, self.config, self.scale)
+            lr = degrade(hr, rng, Bicubic() if clean else self.config, self.scale)
         except UserError as error:
             raise UserError(f"{element['name']}: {error}") from error
         return {**element, "image": image, "lr": lr}

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
@@ -13,15 +12,18 @@ from codi_jax.typing import Array, Params
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoencoderLoss(Loss):
-    """L1 on pixels, plus L1 on their differences, plus a small KL to the unit normal.
+    """A distance of pixels, plus L1 on their differences, plus a small KL to the unit normal.
 
     Attributes:
-        kl_weight: weight of the mean KL per latent element (1e-6 in latent diffusion).
+        pixel: the distance, see :func:`codi_jax.distill.distances.distance`.
+        kl_weight: weight of the mean KL per latent element (1e-6 in latent diffusion); without a
+            posterior there is none.
         edge_weight: weight of the L1 between horizontal and vertical finite differences. A loss
             on pixels alone is content with smooth pictures, and blur is what super-resolution
             must remove.
     """
 
+    pixel: str = "l1"
     kl_weight: float = 1e-6
     edge_weight: float = 1.0
 
@@ -41,27 +43,17 @@ class AutoencoderLoss(Loss):
         """Losses of the reconstructions of ``batch["images"]``, see `Loss`.
 
         Returns:
-            Float32 [B] each: "loss", "pixel", "edge", "kl".
+            Float32 [B] each: "loss", "pixel", "edge" and, with a posterior, "kl".
         """
         del target_params
         x = batch["images"]
         x_hat, mean, logvar = networks.reconstruct(params, x, context.key)
-        pixel = distance("l1", x, x_hat)
+        pixel = distance(self.pixel, x, x_hat)
         error = x_hat - x
         edge = sum(jnp.abs(jnp.diff(error, axis=axis)).mean(axis=(1, 2, 3)) for axis in (1, 2))
+        losses = {"pixel": pixel, "edge": jnp.asarray(edge)}
+        loss = pixel + self.edge_weight * losses["edge"]
+        if logvar is None:
+            return {"loss": loss, **losses}
         kl = 0.5 * (mean**2 + jnp.exp(logvar) - 1.0 - logvar).mean(axis=(1, 2, 3))
-        loss = pixel + self.edge_weight * edge + self.kl_weight * kl
-        return {"loss": loss, "pixel": pixel, "edge": jnp.asarray(edge), "kl": kl}
-
-
-def latent_moments(mean: Float[Array, "batch height width channels"]) -> tuple[float, float]:
-    """Shift and scale that make latents zero-mean and unit-sized.
-
-    Args:
-        mean: latents [N, h, w, C].
-
-    Returns:
-        ``(mean, 1 / standard deviation)`` over all values.
-    """
-    values = jax.device_get(mean)
-    return float(values.mean()), float(1.0 / values.std())
+        return {"loss": loss + self.kl_weight * kl, **losses, "kl": kl}

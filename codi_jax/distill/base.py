@@ -19,8 +19,9 @@ from codi_jax.typing import Array, Cond, Params, PredictFn, UserError
 XEps = tuple[Float[Array, " batch *latent"], Float[Array, " batch *latent"]]
 #: ``(z_t, t, cond) -> output``: a network whose parameters are its own.
 TeacherFn = Callable[[Array, Array, Cond], Array]
-#: ``reconstruct(params, images, key) -> (reconstruction, mean, logvar)``.
-ReconstructFn = Callable[[Params, Array, Array], tuple[Array, Array, Array]]
+#: ``reconstruct(params, images, key) -> (reconstruction, mean, logvar)``; no ``logvar`` where the
+#: code has no posterior.
+ReconstructFn = Callable[[Params, Array, Array], tuple[Array, Array, Array | None]]
 #: ``(key, batch size) -> times [B]``, the first of them t.
 TimesFn = Callable[[Array, int], tuple[Array, ...]]
 

@@ -12,7 +12,7 @@ from codi_jax.diffusion.sampler import initial_noise
 from codi_jax.evals.image_metrics import score
 from codi_jax.evals.pictures import grid
 from codi_jax.model import AutoencoderModel, Model
-from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import make_autoencoder
 from codi_jax.models.conditioning import to_signed, to_uint8
 from codi_jax.sampling.pictures import PictureSampler
 from codi_jax.tasks.base import Task
@@ -46,7 +46,7 @@ class Evaluator:
     ):
         self.model, self.batch, self.steps = model, batch, tuple(steps)
         self.directory, self.text = directory, text
-        self.task, vae = task, AutoencoderKL(model.vae, dtype)
+        self.task, vae = task, make_autoencoder(model.vae, dtype)
         self._sampler = PictureSampler(model, dtype, task) if isinstance(model, Model) else None
 
         def reconstruct(params: Params, images: jax.Array) -> jax.Array:

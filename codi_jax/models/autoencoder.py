@@ -123,6 +123,10 @@ class AutoencoderKL(nn.Module):
         mean, logvar = jnp.split(h.astype(jnp.float32), 2, axis=-1)
         return mean, jnp.clip(logvar, -30.0, 20.0)
 
+    def encode_unscaled(self, images: Array) -> Array:
+        """The mode of q(z | image), float32."""
+        return self.moments(images)[0]
+
     def encode(self, images: Array, key: Array | None = None) -> Array:
         """Latents as the diffusion model sees them: a sample with ``key``, else the mode."""
         mean, logvar = self.moments(images)

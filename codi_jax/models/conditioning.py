@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import Autoencoder
 from codi_jax.typing import Array, Params
 
 
@@ -31,7 +31,7 @@ def size_ids(batch: int, height: int, width: int) -> Array:
     return jnp.tile(ids, (batch, 1))
 
 
-def sr_condition(vae: AutoencoderKL, vae_params: Params, lr: Array, scale: int) -> dict[str, Array]:
+def sr_condition(vae: Autoencoder, vae_params: Params, lr: Array, scale: int) -> dict[str, Array]:
     """The condition of super-resolution (method section 2).
 
     Args:
@@ -49,7 +49,7 @@ def sr_condition(vae: AutoencoderKL, vae_params: Params, lr: Array, scale: int) 
     return {"image": image, "latents": vae.apply({"params": vae_params}, image, method="encode")}
 
 
-def map_condition(vae: AutoencoderKL, vae_params: Params, values: Array) -> dict[str, Array]:
+def map_condition(vae: Autoencoder, vae_params: Params, values: Array) -> dict[str, Array]:
     """The condition of a map of one number per pixel, shown as a grey picture.
 
     Args:

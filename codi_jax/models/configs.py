@@ -1,7 +1,7 @@
 """Architectures, in diffusers' config keys (the content of ``config.json``)."""
 
 import dataclasses
-from typing import Any, NoReturn, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 from codi_jax.typing import UserError
 
@@ -230,6 +230,8 @@ class AutoencoderConfig(FromConfig):
     weights overflow in float16.
     """
 
+    CLASS: ClassVar[str] = "AutoencoderKL"
+
     in_channels: int = 3
     out_channels: int = 3
     block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
@@ -266,6 +268,11 @@ class AutoencoderConfig(FromConfig):
     def downsampling(self) -> int:
         """Pixels per latent, along each side."""
         return 2 ** (len(self.block_out_channels) - 1)
+
+    def unit_sized(self, mean: float, deviation: float) -> Self:
+        """With the shift and scale that give latents of these moments mean 0 and deviation 1."""
+        scale, shift = float(1.0 / deviation), float(mean)
+        return dataclasses.replace(self, scaling_factor=scale, shift_factor=shift)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

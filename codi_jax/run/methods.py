@@ -16,7 +16,7 @@ from codi_jax.distill.consistency import ConsistencyLoss
 from codi_jax.distill.finetune import DiffusionLoss
 from codi_jax.distill.progressive import GuidedLoss, ProgressiveLoss
 from codi_jax.model import AutoencoderModel, Model
-from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import make_autoencoder
 from codi_jax.models.lpips import LPIPS
 from codi_jax.tasks.base import Task
 from codi_jax.train.objectives import TEACHER, autoencoder_objective, diffusion_objective
@@ -66,7 +66,7 @@ def make_objective(
     loss: Loss, model: AutoencoderModel, task: Task, dtype: Any, lpips: LPIPS | None = None
 ) -> Objective:
     """``loss`` on batches of pictures; see `diffusion_objective` for LPIPS."""
-    vae = AutoencoderKL(model.vae, dtype)
+    vae = make_autoencoder(model.vae, dtype)
     if not isinstance(model, Model):
         return autoencoder_objective(vae, loss)
     return diffusion_objective(model.network, vae, loss, task.condition, lpips)

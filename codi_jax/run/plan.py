@@ -37,6 +37,7 @@ from codi_jax.run.methods import (
 from codi_jax.run.prompts import check_text, prompt_shapes
 from codi_jax.sampling.architecture import build_architecture
 from codi_jax.tasks.base import Task
+from codi_jax.train.autoencoder_start import check_autoencoder_start
 from codi_jax.train.objectives import NULL_PROMPT, PROMPT, TEACHER
 from codi_jax.train.optim import OptimConfig, make_optimizer
 from codi_jax.train.state import TrainState, create_state
@@ -195,6 +196,7 @@ def plan(config: ConfigDict, mesh: jax.sharding.Mesh | None = None) -> Plan:
     if isinstance(base, Model) and loss.sampler is not None:
         network = dataclasses.replace(base.network, dtype=dtype)
         base = dataclasses.replace(base, network=network, sampler=loss.sampler)
+    check_autoencoder_start(config.model.vae_init, base)
     model = _read_by(base, config, loss)
     check_text(model)
     averages = ema_decays(dict(config.ema), loss)

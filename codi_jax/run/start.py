@@ -13,14 +13,19 @@ from codi_jax import trees
 from codi_jax.checkpoint.parameters import Placement, add_guidance_input, with_params
 from codi_jax.evals.perceptual import load_lpips
 from codi_jax.model import Model
-from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import make_autoencoder
 from codi_jax.models.conditioning import to_signed
 from codi_jax.parallel.sharding import param_shardings
+from codi_jax.run.data import first_pictures
 from codi_jax.run.plan import Plan
 from codi_jax.run.prompts import TextFn, encode_prompt
+from codi_jax.train.autoencoder_start import linear_start
 from codi_jax.train.objectives import NULL_PROMPT, PROMPT, TEACHER
 from codi_jax.train.state import TrainState
 from codi_jax.typing import Array, Params
+
+#: Crops whose patches are the sample of a linear start.
+START_PICTURES = 512
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -61,7 +66,7 @@ class Run:
 
     def encode(self, params: Params, images: Array | np.ndarray) -> Array:
         """Latents of uint8 images [B, H, W, 3]."""
-        vae = AutoencoderKL(self.plan.model.vae, self.plan.dtype)
+        vae = make_autoencoder(self.plan.model.vae, self.plan.dtype)
         return vae.apply({"params": params["vae"]}, to_signed(jnp.asarray(images)), method="encode")
 
 
@@ -72,7 +77,12 @@ def start(plan: Plan) -> Run:
         UserError: weights that are absent or do not fit.
     """
     config, mesh = plan.config, plan.mesh
-    params = initial_params(plan, partial(param_shardings, mesh))
+    place = partial(param_shardings, mesh)
+    params = initial_params(plan, place)
+    # Here, not in initial_params: a checkpoint that is loaded needs no pictures.
+    if config.model.vae_init == "linear":
+        pictures = first_pictures(config, plan.task, START_PICTURES)
+        params = linear_start(plan.model, params, pictures, place)
     trainable, rest = plan.split(params)
     frozen = dict(rest)
     if plan.lpips is not None:

@@ -21,7 +21,7 @@ from codi_jax.run.data import open_data
 from codi_jax.run.plan import plan
 from codi_jax.run.prompts import EncodedTexts, encoded_columns
 from codi_jax.run.start import Run, start
-from codi_jax.run.workdir import RESULTS, check_workdir, write_config
+from codi_jax.run.workdir import RESULTS, as_started, check_workdir, write_config
 from codi_jax.sampling.load import CHECKPOINTS, MODEL
 from codi_jax.sampling.origin import Origin
 from codi_jax.train.loop import Loop
@@ -37,6 +37,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     Raises:
         UserError: whatever does not fit, before anything is written; a loss that is not finite.
     """
+    config = as_started(config, workdir)
     check_workdir(config, workdir)
     for name in (config.model.pretrained, config.model.pretrained_adapter):
         if name:

@@ -1,5 +1,6 @@
 """The workdir of a run: which config it belongs to, what evaluates it, where its results are."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,32 @@ FREE = {
     *("data.num_workers", "data.max_corrupt"),
 }
 #: Keys that configs have gained since version 0.1.0, with what older runs did.
-ADDED: dict[str, Any] = {"label": ""}
+ADDED: dict[str, Any] = {
+    "label": "",
+    "model.vae_init": "random",
+    "data.clean_share": 0.0,
+    "data.chart_share": 0.0,
+}
+
+
+def as_started(config: ConfigDict, workdir: Path) -> ConfigDict:
+    """``config``, in which a run of an older version keeps doing what it did.
+
+    Keys that the workdir's config lacks get the values of :data:`ADDED`.
+    """
+    path = workdir / CONFIG
+    if not path.exists():
+        return config
+    known = _flat(load_json(path))
+    missing = {key: value for key, value in ADDED.items() if key not in known}
+    new = _flat(config.to_dict())
+    changed = {key: value for key, value in missing.items() if new[key] != value}
+    if changed:
+        config = config.copy_and_resolve_references()
+        config.update_from_flattened_dict(changed)
+        kept = ", ".join(f"{key}={value!r}" for key, value in changed.items())
+        print(f"{workdir} was started by an older version: it goes on with {kept}", file=sys.stderr)
+    return config
 
 
 def check_workdir(config: ConfigDict, workdir: Path) -> None:

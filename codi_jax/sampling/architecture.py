@@ -9,7 +9,8 @@ from codi_jax.checkpoint.hub import checkpoint_path
 from codi_jax.diffusion.schedules import schedule_from_config
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.adapters import AdaptedUNet
-from codi_jax.models.configs import AutoencoderConfig, UNetConfig
+from codi_jax.models.autoencoders import autoencoder_config
+from codi_jax.models.configs import UNetConfig
 from codi_jax.tasks.base import Task
 
 
@@ -27,7 +28,7 @@ def build_architecture(options: Mapping[str, Any], task: Task, size: int) -> Aut
     if options["pretrained"]:
         base = read_directory(checkpoint_path(options["pretrained"]))
     else:
-        base = AutoencoderModel(vae=AutoencoderConfig.from_config(options["vae"]))
+        base = AutoencoderModel(vae=autoencoder_config(options["vae"]))
     if not task.diffuses:
         return base
     model = base if isinstance(base, Model) else _new_unet(base, options, size)

@@ -15,7 +15,7 @@ from codi_jax.checkpoint.parameters import with_params
 from codi_jax.checkpoint.prompts import PromptEncoder
 from codi_jax.data.transforms import LATENTS, PROMPTS
 from codi_jax.model import AutoencoderModel
-from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import make_autoencoder
 from codi_jax.models.conditioning import to_signed
 from codi_jax.typing import UserError
 
@@ -75,7 +75,7 @@ def _autoencoder(name: str) -> tuple[int, Any]:
     read = read_directory(checkpoint_path(name))
     model = AutoencoderModel(vae=read.vae, directory=read.directory)
     model = with_params(model, jax.random.key(0), new=False)
-    vae, params = AutoencoderKL(model.vae, jnp.float32), {"params": model.params["vae"]}
+    vae, params = make_autoencoder(model.vae, jnp.float32), {"params": model.params["vae"]}
     encode = jax.jit(lambda p, images: vae.apply(p, to_signed(images), method="encode"))
     return model.vae.downsampling, functools.partial(encode, params)
 

@@ -10,7 +10,7 @@ from codi_jax.diffusion.guidance import two_guidances
 from codi_jax.diffusion.sampler import initial_noise, sample
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.model import Model
-from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import make_autoencoder
 from codi_jax.models.conditioning import size_ids, to_uint8
 from codi_jax.tasks.base import Task
 from codi_jax.tasks.registry import task_of
@@ -31,7 +31,7 @@ class PictureSampler:
 
     def __init__(self, model: Model, dtype: Any = jnp.float32, task: Task | None = None):
         self.model = model
-        self.vae = AutoencoderKL(model.vae, dtype)
+        self.vae = make_autoencoder(model.vae, dtype)
         self.task = task or task_of(model)
         self.image_condition = jax.jit(
             lambda vae_params, batch: self.task.condition(self.vae, vae_params, batch)

@@ -12,7 +12,7 @@ import numpy as np
 
 from codi_jax.data.pipeline import Transforms
 from codi_jax.data.transforms import Apply, CheckSizes, RandomCropFlip
-from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import Autoencoder
 from codi_jax.typing import Array, Params, UserError
 
 #: Host arrays of equally many examples, by name.
@@ -100,7 +100,7 @@ class Task:
         """Channels of the condition's "latents", which ``mix`` reads; ``vae`` are a picture's."""
         return vae
 
-    def condition(self, vae: AutoencoderKL, vae_params: Params, batch: Batch) -> dict[str, Array]:
+    def condition(self, vae: Autoencoder, vae_params: Params, batch: Batch) -> dict[str, Array]:
         """The condition of the arrays :attr:`reads`, under jit.
 
         Returns:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import Autoencoder
 from codi_jax.models.conditioning import map_condition
 from codi_jax.tasks.base import Batch, Example, Task, no_mask
 from codi_jax.typing import Array, Params
@@ -44,7 +44,7 @@ class Canny(Task):
     def shapes(self, size: int) -> dict[str, tuple[tuple[int, ...], str]]:
         return {**super().shapes(size), "edges": ((size, size), "uint8")}
 
-    def condition(self, vae: AutoencoderKL, vae_params: Params, batch: Batch) -> dict[str, Array]:
+    def condition(self, vae: Autoencoder, vae_params: Params, batch: Batch) -> dict[str, Array]:
         """The edges as a picture, and its latents."""
         return map_condition(vae, vae_params, batch["edges"].astype(np.float32) / 127.5 - 1)
 

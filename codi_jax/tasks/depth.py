@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from codi_jax.data.scenes import depth_of_haze
-from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import Autoencoder
 from codi_jax.models.conditioning import map_condition
 from codi_jax.tasks.base import Batch, Example, Task, no_mask
 from codi_jax.typing import Array, Params, UserError, check_choice
@@ -64,7 +64,7 @@ class Depth(Task):
     def shapes(self, size: int) -> dict[str, tuple[tuple[int, ...], str]]:
         return {**super().shapes(size), "near": ((size, size), "float32")}
 
-    def condition(self, vae: AutoencoderKL, vae_params: Params, batch: Batch) -> dict[str, Array]:
+    def condition(self, vae: Autoencoder, vae_params: Params, batch: Batch) -> dict[str, Array]:
         """The map as a grey picture, and its latents."""
         return map_condition(vae, vae_params, batch["near"])
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from codi_jax.data.edits import EDITS, draw_edit, edit_of
-from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import Autoencoder
 from codi_jax.models.conditioning import to_signed
 from codi_jax.tasks.base import Batch, Example, Task, no_mask
 from codi_jax.typing import Array, Params, UserError
@@ -98,7 +98,7 @@ class Editing(Task):
             "instruction_features": ((self.instruction_channels,), "float32"),
         }
 
-    def condition(self, vae: AutoencoderKL, vae_params: Params, batch: Batch) -> dict[str, Array]:
+    def condition(self, vae: Autoencoder, vae_params: Params, batch: Batch) -> dict[str, Array]:
         """Without its picture an example has zeros for it, and zeros for the latents."""
         keep = batch["keep_source"][:, None, None, None]
         image = to_signed(batch["source"])

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from codi_jax.data.masks import MASKS, draw_mask
-from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import Autoencoder
 from codi_jax.models.conditioning import to_signed, to_uint8
 from codi_jax.tasks.base import Batch, Example, Task
 from codi_jax.typing import Array, Params, UserError
@@ -55,7 +55,7 @@ class Inpainting(Task):
     def shapes(self, size: int) -> dict[str, tuple[tuple[int, ...], str]]:
         return {**super().shapes(size), "mask": ((size, size), "uint8")}
 
-    def condition(self, vae: AutoencoderKL, vae_params: Params, batch: Batch) -> dict[str, Array]:
+    def condition(self, vae: Autoencoder, vae_params: Params, batch: Batch) -> dict[str, Array]:
         """The picture with its hole filled and the mask; its latents and the share of hole."""
         hole = (batch["mask"] > 127).astype(jnp.float32)[..., None]
         image = smooth_fill(to_signed(batch["image"]), 1 - hole)

@@ -10,36 +10,49 @@ from codi_jax.data.degradation import make_degradation
 from codi_jax.data.images import resize
 from codi_jax.data.pipeline import Transforms
 from codi_jax.data.transforms import CutToMultiple, Degrade, RandomCropFlip
-from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import Autoencoder
 from codi_jax.models.conditioning import sr_condition
 from codi_jax.tasks.base import Batch, Example, Task, no_mask
-from codi_jax.typing import Array, Params
+from codi_jax.typing import Array, Params, UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SuperResolution(Task):
-    """Reads "lr" uint8 [B, H / scale, W / scale, 3], made by ``degradation`` from "image"."""
+    """Reads "lr" uint8 [B, H / scale, W / scale, 3], made by ``degradation`` from "image"; a
+    ``clean_share`` of those that are trained on is reduced bicubically alone."""
 
     scale: int = 4
     degradation: str = "realesrgan"
+    clean_share: float = 0.0
     name: ClassVar[str] = "sr"
     reads: ClassVar[tuple[str, ...]] = ("lr",)
 
     @classmethod
     def from_config(cls, options: Mapping[str, Any], data: Mapping[str, Any]) -> Self:
         """Scale and degradation come from ``config.data``."""
-        return cls(scale=data["scale"], degradation=data["degradation"], **options)
+        return cls(
+            scale=data["scale"],
+            degradation=data["degradation"],
+            clean_share=data.get("clean_share", 0.0),  # older runs' configs have none
+            **options,
+        )
+
+    def __post_init__(self) -> None:
+        """Check the fields; the errors are the class's."""
+        if not 0 <= self.clean_share <= 1:
+            raise UserError(f"config.data.clean_share={self.clean_share}: give a share, 0 to 1.")
 
     def transforms(self, size: int, *, train: bool) -> Transforms:
         """Crop, then degrade."""
-        return [RandomCropFlip(size), self._degrade()]
+        return [RandomCropFlip(size), self._degrade(self.clean_share if train else 0.0)]
 
     def whole_frames(self) -> Transforms:
         """Cut to a multiple of the scale, then degrade."""
         return [CutToMultiple(self.scale), self._degrade()]
 
-    def _degrade(self) -> Degrade:
-        return Degrade(make_degradation(self.degradation), self.scale)
+    def _degrade(self, clean_share: float = 0.0) -> Degrade:
+        degradation = make_degradation(self.degradation)
+        return Degrade(degradation, self.scale, clean_share=clean_share)
 
     def shapes(self, size: int) -> dict[str, tuple[tuple[int, ...], str]]:
         return {
@@ -47,7 +60,7 @@ class SuperResolution(Task):
             "lr": ((size // self.scale, size // self.scale, 3), "uint8"),
         }
 
-    def condition(self, vae: AutoencoderKL, vae_params: Params, batch: Batch) -> dict[str, Array]:
+    def condition(self, vae: Autoencoder, vae_params: Params, batch: Batch) -> dict[str, Array]:
         """The small picture, enlarged, and its latents."""
         return sr_condition(vae, vae_params, batch["lr"], self.scale)
 

@@ -9,7 +9,7 @@ from codi_jax import trees
 from codi_jax.data.transforms import LATENTS
 from codi_jax.distill.base import Batch, Loss, Needs, Networks, StepContext
 from codi_jax.models.adapters import AdaptedUNet
-from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import Autoencoder
 from codi_jax.models.conditioning import to_signed
 from codi_jax.models.embeddings import Prompt
 from codi_jax.models.lpips import LPIPS
@@ -22,13 +22,13 @@ TEACHER = "teacher"
 #: Also there: condition entries [1, ...] of the prompt that all pictures share, and of no prompt.
 PROMPT, NULL_PROMPT = "prompt", "null_prompt"
 #: ``condition(vae, vae_params, batch) -> condition entries``: a task's method.
-ConditionFn = Callable[[AutoencoderKL, Params, Mapping[str, Array]], dict[str, Array]]
+ConditionFn = Callable[[Autoencoder, Params, Mapping[str, Array]], dict[str, Array]]
 
 
-def autoencoder_objective(vae: AutoencoderKL, loss: Loss) -> Objective:
+def autoencoder_objective(vae: Autoencoder, loss: Loss) -> Objective:
     """A loss on the reconstructions of ``batch["image"]`` uint8 [B, H, W, 3]."""
 
-    def reconstruct(params: Params, images: Array, key: Array) -> tuple[Array, Array, Array]:
+    def reconstruct(params: Params, images: Array, key: Array) -> tuple[Array, Array, Array | None]:
         return vae.apply({"params": params["vae"]}, images, key)
 
     def objective(
@@ -42,7 +42,7 @@ def autoencoder_objective(vae: AutoencoderKL, loss: Loss) -> Objective:
 
 def diffusion_objective(
     unet: AdaptedUNet,
-    vae: AutoencoderKL,
+    vae: Autoencoder,
     loss: Loss,
     condition: ConditionFn,
     lpips: LPIPS | None = None,
@@ -87,7 +87,7 @@ def _repeated(entries: Cond, size: int) -> dict[str, Array]:
 def _networks(
     needs: Needs,
     unet: AdaptedUNet,
-    vae: AutoencoderKL,
+    vae: Autoencoder,
     lpips: LPIPS | None,
     params: Params,
     null_text: Cond,

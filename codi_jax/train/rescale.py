@@ -7,9 +7,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from codi_jax.checkpoint.parameters import AnyModel
-from codi_jax.distill.autoencoding import latent_moments
 from codi_jax.model import Model
-from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import make_autoencoder
 from codi_jax.models.conditioning import to_signed
 from codi_jax.typing import Params
 
@@ -19,8 +18,9 @@ def unit_latents(
 ) -> AnyModel:
     """The trained model, whose latents have mean 0 and deviation 1 if it is an autoencoder alone.
 
-    ``scaling_factor`` and ``shift_factor`` are measured (Rombach et al. 2022, appendix G). A model
-    with a U-Net keeps them, because the U-Net was trained with them.
+    ``scaling_factor`` and, where the autoencoder's class has one, ``shift_factor`` are measured
+    (Rombach et al. 2022, appendix G). A model with a U-Net keeps them, because the U-Net was
+    trained with them.
 
     Args:
         model: the model, without parameters.
@@ -29,10 +29,10 @@ def unit_latents(
     """
     if isinstance(model, Model):
         return dataclasses.replace(model, params=params)
-    vae = AutoencoderKL(model.vae)
-    moments = jax.jit(
-        lambda x: vae.apply({"params": params["vae"]}, to_signed(x), method="moments")
+    vae = make_autoencoder(model.vae)
+    encode = jax.jit(
+        lambda x: vae.apply({"params": params["vae"]}, to_signed(x), method="encode_unscaled")
     )
-    shift, scale = latent_moments(moments(images)[0])
-    config = dataclasses.replace(model.vae, scaling_factor=scale, shift_factor=shift)
+    z = np.asarray(encode(images))
+    config = model.vae.unit_sized(z.mean(), z.std())
     return dataclasses.replace(model, vae=config, params=params)

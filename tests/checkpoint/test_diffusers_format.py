@@ -278,6 +278,6 @@ def test_json_and_class_errors(tmp_path):
         df.load_config(tmp_path)
     df.check_class(CONFIG, "UNet2DConditionModel", tmp_path)
     with pytest.raises(UserError, match="describes a UNet2DConditionModel, not a AutoencoderKL"):
-        df.check_class(CONFIG, "AutoencoderKL", tmp_path)
+        df.check_class(CONFIG, ("AutoencoderKL",), tmp_path)
     with pytest.raises(UserError, match="without _class_name"):
-        df.check_class({}, "AutoencoderKL", tmp_path)
+        df.check_class({}, ("AutoencoderKL",), tmp_path)

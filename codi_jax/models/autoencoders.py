@@ -1,0 +1,61 @@
+"""Either autoencoder by its config: the only place that knows which classes there are."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoder_dc import AutoencoderDC
+from codi_jax.models.autoencoder_dc_config import AutoencoderDCConfig
+from codi_jax.models.configs import AutoencoderConfig
+from codi_jax.typing import UserError
+
+#: Both have ``encode``, ``decode``, ``encode_unscaled``, ``decode_unscaled`` and ``__call__``.
+Autoencoder = AutoencoderKL | AutoencoderDC
+#: Both have ``downsampling``, ``latent_channels``, ``scaling_factor``, ``CLASS``, ``unit_sized``.
+AnyAutoencoderConfig = AutoencoderConfig | AutoencoderDCConfig
+
+_CONFIGS: dict[str, type[AutoencoderConfig] | type[AutoencoderDCConfig]] = {
+    config.CLASS: config for config in (AutoencoderConfig, AutoencoderDCConfig)
+}
+#: diffusers' names of the classes.
+CLASSES = tuple(_CONFIGS)
+
+
+def autoencoder_config(config: Mapping[str, Any]) -> AnyAutoencoderConfig:
+    """The architecture in the content of ``config.json``, of the class that it names; without
+    ``_class_name``, an ``AutoencoderKL``.
+
+    Raises:
+        UserError: another class, or a key or value that is not implemented.
+    """
+    name = config.get("_class_name", AutoencoderConfig.CLASS)
+    if name not in _CONFIGS:
+        raise UserError(
+            f"the autoencoder's _class_name is {name!r}; choose one of {', '.join(CLASSES)}."
+        )
+    return _CONFIGS[name].from_config(dict(config))
+
+
+def make_autoencoder(config: AnyAutoencoderConfig, dtype: Any = jnp.float32) -> Autoencoder:
+    """The network of an architecture, computing in ``dtype``."""
+    if isinstance(config, AutoencoderDCConfig):
+        return AutoencoderDC(config, dtype)
+    return AutoencoderKL(config, dtype)
+
+
+def init_autoencoder(config: AnyAutoencoderConfig, key: jax.Array) -> Any:
+    """Random parameters; of an ``AutoencoderKL`` with a narrow posterior.
+
+    Drawn as usual, the posterior's deviation would start at 1 and bury the mean: training would
+    spend its first thousands of steps on shrinking it.
+    """
+    side = 2 * config.downsampling
+    images = jnp.zeros((1, side, side, config.in_channels))
+    params = make_autoencoder(config).init(key, images, key)["params"]
+    if isinstance(config, AutoencoderConfig):
+        last = params["quant_conv"] if config.use_quant_conv else params["encoder"]["conv_out"]
+        last["bias"] = last["bias"].at[config.latent_channels :].set(-8.0)  # the log-variance
+    return params
