@@ -30,7 +30,10 @@ def run(
             _fail(str(error))
 
     sys.modules["__main__"].__doc__ = text  # absl's --help shows it, whatever started us
-    define_flags()
+    try:
+        define_flags()
+    except UserError as error:
+        _fail(str(error))
     flags.DEFINE_bool("version", False, "Print the version and exit")
     app.run(guarded, flags_parser=_parse)
 

@@ -1,18 +1,71 @@
-"""The config of a run: its flag, and the task that it names."""
+"""The config of a run: where its file is, its flag, and the task that it names."""
+
+import importlib.util
+import sys
+from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from codi_jax.tasks.base import Task
 from codi_jax.tasks.registry import task_from_config
+from codi_jax.typing import UserError
 
-__all__ = ["ConfigDict", "build_task", "define_config_flag"]
+__all__ = ["ConfigDict", "build_task", "define_config_flag", "find_config"]
 
 
 def define_config_flag(text: str) -> None:
-    """Define --config, and with it --config.KEY for every key."""
+    """Define --config, and with it --config.KEY for every key.
+
+    Raises:
+        UserError: a config file that does not exist.
+    """
+    sys.argv[:] = _with_found_config(sys.argv)
     config_flags.DEFINE_config_file("config", None, text)
     flags.declare_key_flag("config")
+
+
+def find_config(name: str) -> str:
+    """The file of a config: the user's own, else the one that travels with the package.
+
+    Args:
+        name: a path such as "configs/sr.py", perhaps with variants, "configs/sr.py:tiny".
+
+    Raises:
+        UserError: no such file in either place.
+    """
+    path, colon, variants = name.partition(":")
+    if Path(path).is_file():
+        return name
+    folders = packaged_configs()
+    for folder in folders:
+        found = folder / Path(path).name
+        if Path(path).parent == Path("configs") and found.is_file():
+            return f"{found}{colon}{variants}"
+    known = sorted({f"configs/{file.name}" for folder in folders for file in folder.glob("*.py")})
+    raise UserError(
+        f"--config={name}: {path} does not exist. Give the path of a config file; these travel "
+        f"with the package: {', '.join(known)}."
+    )
+
+
+def packaged_configs() -> list[Path]:
+    """The folders of the configs that travel with the package."""
+    spec = importlib.util.find_spec("configs")
+    return [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
+
+
+def _with_found_config(arguments: list[str]) -> list[str]:
+    found = list(arguments)
+    for i, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag not in ("--config", "-config"):
+            continue
+        if equals:
+            found[i] = f"{flag}={find_config(value)}"
+        elif i + 1 < len(arguments):
+            found[i + 1] = find_config(arguments[i + 1])
+    return found
 
 
 def build_task(config: ConfigDict) -> Task:
