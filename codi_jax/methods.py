@@ -11,10 +11,11 @@ import jax.numpy as jnp
 
 from codi_jax.checkpoint.pipeline import Pipeline
 from codi_jax.distill.autoencoding import AutoencoderLoss
-from codi_jax.distill.base import LatentLoss, Loss
+from codi_jax.distill.base import LatentLoss
 from codi_jax.distill.codi import CoDiLoss
 from codi_jax.distill.consistency import ConsistencyLoss
 from codi_jax.distill.finetune import DiffusionLoss
+from codi_jax.distill.loss import Loss
 from codi_jax.distill.progressive import GuidedLoss, ProgressiveLoss
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.lpips import LPIPS

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from codi_jax import builder, feed
-from codi_jax.distill.base import LatentLoss, StepContext
+from codi_jax.distill.base import LatentLoss
+from codi_jax.distill.loss import StepContext
 from codi_jax.feed import EncodedTexts
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.tasks.registry import task_of

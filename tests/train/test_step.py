@@ -10,8 +10,8 @@ import pytest
 
 from codi_jax import trees
 from codi_jax.builder import Run, build_run, split_params
-from codi_jax.distill.base import Networks, StepContext
 from codi_jax.distill.codi import CoDiLoss
+from codi_jax.distill.loss import Networks, StepContext
 from codi_jax.parallel.mesh import put_batch
 from codi_jax.train.optim import OptimConfig, make_optimizer
 from codi_jax.train.state import create_state
