@@ -8,18 +8,18 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import numpy as np
+import numpy.typing as npt
 from jax.experimental import multihost_utils
 
-from codi_jax.typing import PyTree
+from codi_jax.typing import Params, PyTree
 
 
-def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+def flatten(tree: Params) -> dict[str, PyTree]:
     """Nested dicts -> ``{path: leaf}`` in the tree's own order."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, PyTree] = {}
     for key, value in tree.items():
         if not isinstance(key, str) or not key or "/" in key:
             raise ValueError(f"A tree's keys are non-empty strings without '/', got {key!r}.")
@@ -30,13 +30,13 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+def unflatten(flat: Mapping[str, PyTree]) -> dict[str, PyTree]:
     """``{path: leaf}`` -> nested dicts; the inverse of :func:`flatten`.
 
     Raises:
         ValueError: one path is a prefix of another; a leaf cannot be a branch.
     """
-    tree: dict[str, Any] = {}
+    tree: dict[str, PyTree] = {}
     for path, leaf in flat.items():
         *branches, name = path.split("/")
         node = tree
@@ -50,17 +50,17 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def split(tree: Mapping[str, Any], regex: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def split(tree: Params, regex: str) -> tuple[dict[str, PyTree], dict[str, PyTree]]:
     """``(matching, rest)``: the leaves whose whole path matches ``regex``, and the others."""
     pattern = re.compile(regex)
-    matching: dict[str, Any] = {}
-    rest: dict[str, Any] = {}
+    matching: dict[str, PyTree] = {}
+    rest: dict[str, PyTree] = {}
     for path, leaf in flatten(tree).items():
         (matching if pattern.fullmatch(path) else rest)[path] = leaf
     return unflatten(matching), unflatten(rest)
 
 
-def merge(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+def merge(a: Params, b: Params) -> dict[str, PyTree]:
     """The union of two disjoint trees; the inverse of :func:`split`.
 
     Raises:
@@ -73,7 +73,7 @@ def merge(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     return unflatten({**flat_a, **flat_b})
 
 
-def overlay(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def overlay(tree: Params, changes: Params) -> dict[str, PyTree]:
     """``tree`` with the leaves of ``changes`` in place of its own, or beside them."""
     return unflatten({**flatten(tree), **flatten(changes)})
 
@@ -83,7 +83,7 @@ def count(tree: PyTree) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-def to_host(leaf: Any) -> np.ndarray:
+def to_host(leaf: npt.ArrayLike) -> np.ndarray:
     """The whole of one array in host memory, gathered if it is spread over several hosts.
 
     With several processes, all of them must call this in the same order.
@@ -97,7 +97,7 @@ def to_host(leaf: Any) -> np.ndarray:
     return np.asarray(leaf)
 
 
-def tree_hash(tree: Mapping[str, Any]) -> str:
+def tree_hash(tree: Params) -> str:
     """SHA-256 (hex) over every leaf's path, dtype, shape and bytes, in sorted order of paths.
 
     Two trees have the same hash exactly if they hold the same values bit for bit, whatever

@@ -16,6 +16,8 @@ else:
 PyTree = Any
 #: Plain nested dicts of arrays, named as diffusers names its modules.
 Params = Mapping[str, Any]
+#: Settings by name, as in a config.
+Settings = Mapping[str, Any]
 #: What a network is conditioned on: arrays with a leading batch axis, by name.
 Cond = Mapping[str, Any]
 #: ``predict(params, z_t, t, cond) -> network output`` with ``z_t`` [B, h, w, C], ``t`` [B].

@@ -5,8 +5,8 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from codi_jax.distill.base import Batch, Loss, Needs, Networks, StepContext
 from codi_jax.distill.distances import distance
+from codi_jax.distill.loss import Batch, Loss, Needs, Networks, StepContext
 from codi_jax.typing import Array, Params
 
 

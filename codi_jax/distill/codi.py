@@ -14,19 +14,9 @@ import jax.numpy as jnp
 from jaxtyping import Float, Key, Real
 
 from codi_jax.diffusion.consistency import consistency_function
-from codi_jax.distill.base import (
-    Batch,
-    LatentLoss,
-    Needs,
-    Networks,
-    Noisy,
-    StepContext,
-    XEps,
-    check_grid,
-    check_range,
-    grid_pair,
-)
+from codi_jax.distill.base import LatentLoss, Noisy, XEps, check_grid, check_range, grid_pair
 from codi_jax.distill.distances import DISTANCES, distance, min_snr_weight
+from codi_jax.distill.loss import Batch, Needs, Networks, StepContext
 from codi_jax.distill.predictors import PREDICTORS, predict_z_s
 from codi_jax.typing import Array, Params, UserError, check_choice
 

@@ -13,17 +13,9 @@ from jaxtyping import Float, Int, Key, Real
 
 from codi_jax.diffusion.consistency import consistency_function
 from codi_jax.diffusion.sampler_config import SamplerConfig
-from codi_jax.distill.base import (
-    Batch,
-    LatentLoss,
-    Needs,
-    Networks,
-    StepContext,
-    check_grid,
-    check_range,
-    grid_pair,
-)
+from codi_jax.distill.base import LatentLoss, check_grid, check_range, grid_pair
 from codi_jax.distill.distances import distance
+from codi_jax.distill.loss import Batch, Needs, Networks, StepContext
 from codi_jax.typing import Array, Cond, Params, check_choice
 
 DISTANCES = ("l2", "huber", "lpips")

@@ -8,8 +8,9 @@ from jaxtyping import Float
 
 from codi_jax.diffusion.parameterization import from_x_eps
 from codi_jax.diffusion.schedules import expand
-from codi_jax.distill.base import Batch, LatentLoss, Needs, Networks, Noisy, StepContext
+from codi_jax.distill.base import LatentLoss, Noisy
 from codi_jax.distill.distances import distance
+from codi_jax.distill.loss import Batch, Needs, Networks, StepContext
 from codi_jax.typing import Array, Cond, Params, UserError
 
 

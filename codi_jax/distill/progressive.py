@@ -19,18 +19,9 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int, Key
 
 from codi_jax.diffusion.schedules import expand
-from codi_jax.distill.base import (
-    Batch,
-    LatentLoss,
-    Needs,
-    Networks,
-    Noisy,
-    StepContext,
-    check_grid,
-    check_range,
-    grid_time,
-)
+from codi_jax.distill.base import LatentLoss, Noisy, check_grid, check_range, grid_time
 from codi_jax.distill.distances import distance
+from codi_jax.distill.loss import Batch, Needs, Networks, StepContext
 from codi_jax.typing import Array, Params, UserError
 
 

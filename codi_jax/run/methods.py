@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from codi_jax.distill.autoencoding import AutoencoderLoss
-from codi_jax.distill.base import LatentLoss, Loss
+from codi_jax.distill.base import LatentLoss
 from codi_jax.distill.codi import CoDiLoss
 from codi_jax.distill.consistency import ConsistencyLoss
 from codi_jax.distill.finetune import DiffusionLoss
+from codi_jax.distill.loss import Loss
 from codi_jax.distill.progressive import GuidedLoss, ProgressiveLoss
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.autoencoders import make_autoencoder

@@ -13,7 +13,7 @@ import numpy as np
 from codi_jax.data.pipeline import Transforms
 from codi_jax.data.transforms import Apply, CheckSizes, RandomCropFlip
 from codi_jax.models.autoencoders import Autoencoder
-from codi_jax.typing import Array, Params, UserError
+from codi_jax.typing import Array, Params, Settings, UserError
 
 #: Host arrays of equally many examples, by name.
 Batch = Mapping[str, Any]
@@ -50,7 +50,7 @@ class Task:
     takes_map: ClassVar[bool] = False
 
     @classmethod
-    def from_config(cls, options: Mapping[str, Any], data: Mapping[str, Any]) -> Self:
+    def from_config(cls, options: Settings, data: Settings) -> Self:
         """The task of ``config.task_options`` and ``config.data``."""
         return cls(**options)
 

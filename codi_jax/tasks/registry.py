@@ -3,13 +3,11 @@
 import functools
 import importlib
 import pkgutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.tasks.base import Task
-from codi_jax.typing import UserError
+from codi_jax.typing import Settings, UserError
 
 _NO_TASKS = ("base", "registry")
 
@@ -45,7 +43,7 @@ def task_class(name: str) -> type[Task]:
     return found
 
 
-def task_from_config(name: str, options: Mapping[str, Any], data: Mapping[str, Any]) -> Task:
+def task_from_config(name: str, options: Settings, data: Settings) -> Task:
     """The task of a training run, see :meth:`Task.from_config`.
 
     Raises:

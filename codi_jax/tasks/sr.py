@@ -1,8 +1,7 @@
 """Super-resolution: the condition is the small picture, enlarged."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from codi_jax.data.transforms import CutToMultiple, Degrade, RandomCropFlip
 from codi_jax.models.autoencoders import Autoencoder
 from codi_jax.models.conditioning import sr_condition
 from codi_jax.tasks.base import Batch, Example, Task, no_mask
-from codi_jax.typing import Array, Params, UserError
+from codi_jax.typing import Array, Params, Settings, UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +27,7 @@ class SuperResolution(Task):
     reads: ClassVar[tuple[str, ...]] = ("lr",)
 
     @classmethod
-    def from_config(cls, options: Mapping[str, Any], data: Mapping[str, Any]) -> Self:
+    def from_config(cls, options: Settings, data: Settings) -> Self:
         """Scale and degradation come from ``config.data``."""
         return cls(
             scale=data["scale"],

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from codi_jax import trees
 from codi_jax.data.transforms import LATENTS
-from codi_jax.distill.base import Batch, Loss, Needs, Networks, StepContext
+from codi_jax.distill.loss import Batch, Loss, Needs, Networks, StepContext
 from codi_jax.models.adapters import AdaptedUNet
 from codi_jax.models.autoencoders import Autoencoder
 from codi_jax.models.conditioning import to_signed

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from codi_jax import trees
-from codi_jax.distill.base import StepContext
+from codi_jax.distill.loss import StepContext
 from codi_jax.train.state import TrainState
 from codi_jax.typing import Array, Params, PyTree
 
@@ -15,6 +15,10 @@ from codi_jax.typing import Array, Params, PyTree
 Objective = Callable[[Params, Params, Mapping[str, Array], StepContext], dict[str, Array]]
 #: gamma of an average; or as a function of the number of steps that are done with this one.
 Decay = float | Callable[[Array], Array]
+GradsAndMetrics = tuple[Params, dict[str, Array]]
+GradFn = Callable[[Params, Params, Params, Mapping[str, Array], StepContext], GradsAndMetrics]
+#: Number of a part of a batch, and its arrays.
+Part = tuple[Array, Mapping[str, Array]]
 StepFn = Callable[
     [TrainState, Params, Mapping[str, Array], Array], tuple[TrainState, dict[str, Array]]
 ]
@@ -54,41 +58,19 @@ def make_step(
         context: StepContext,
     ) -> tuple[Array, dict[str, Array]]:
         params = trees.merge(trainable, frozen)
-        target_params = trees.merge(jax.lax.stop_gradient(ema), frozen)
+        target_params = trees.merge(ema, frozen)
         losses = objective(params, target_params, batch, context)
         means = {name: value.mean() for name, value in losses.items()}
         return means["loss"], means
 
-    grad_fn = jax.grad(loss_fn, has_aux=True)
+    grad_fn = _accumulated(jax.grad(loss_fn, has_aux=True), accumulation)
 
     def step(
         state: TrainState, frozen: Params, batch: Mapping[str, Array], key: Array
     ) -> tuple[TrainState, dict[str, Array]]:
         context = StepContext(jax.random.fold_in(key, state.step), state.step)
         ema = state.ema.get(target, state.trainable)
-        if accumulation == 1:
-            grads, metrics = grad_fn(state.trainable, ema, frozen, batch, context)
-        else:
-
-            def add(carry: PyTree, part: tuple[Array, Mapping[str, Array]]) -> tuple[PyTree, None]:
-                index, micro = part
-                new = grad_fn(state.trainable, ema, frozen, micro, context._replace(part=index))
-                return jax.tree.map(jnp.add, carry, new), None
-
-            parts = _split(batch, accumulation)
-            indices = jnp.arange(accumulation)
-            first = jax.eval_shape(
-                lambda: grad_fn(
-                    state.trainable,
-                    ema,
-                    frozen,
-                    jax.tree.map(lambda x: x[0], parts),
-                    context._replace(part=indices[0]),
-                )
-            )
-            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
-            sums, _ = jax.lax.scan(add, zeros, (indices, parts))
-            grads, metrics = jax.tree.map(lambda x: x / accumulation, sums)
+        grads, metrics = grad_fn(state.trainable, ema, frozen, batch, context)
         updates, opt = optimizer.update(grads, state.opt, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
         done = state.step + 1
@@ -100,6 +82,34 @@ def make_step(
         return TrainState(done, trainable, averages, opt), metrics
 
     return step
+
+
+def _accumulated(grad_fn: GradFn, parts: int) -> GradFn:
+    """``grad_fn`` on a batch that is worked through in parts, whose results are averaged."""
+    if parts == 1:
+        return grad_fn
+
+    def accumulated(
+        trainable: Params,
+        ema: Params,
+        frozen: Params,
+        batch: Mapping[str, Array],
+        context: StepContext,
+    ) -> GradsAndMetrics:
+        def one(part: Part) -> GradsAndMetrics:
+            index, micro = part
+            return grad_fn(trainable, ema, frozen, micro, context._replace(part=index))
+
+        def add(sums: GradsAndMetrics, part: Part) -> tuple[GradsAndMetrics, None]:
+            return jax.tree.map(jnp.add, sums, one(part)), None
+
+        xs = (jnp.arange(parts), _split(batch, parts))
+        shapes = jax.eval_shape(one, jax.tree.map(lambda x: x[0], xs))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        sums, _ = jax.lax.scan(add, zeros, xs)
+        return jax.tree.map(lambda x: x / parts, sums)
+
+    return accumulated
 
 
 def _average(old: PyTree, new: PyTree, gamma: Array | float) -> PyTree:

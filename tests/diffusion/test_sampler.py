@@ -287,3 +287,26 @@ def test_noise_of_an_image_with_its_own_key_does_not_depend_on_the_batch():
     assert noise.shape == SHAPE
     np.testing.assert_allclose(noise[1], initial_noise(keys[1], SHAPE[1:]), rtol=1e-5)
     assert not np.array_equal(noise[0], noise[1])
+
+
+def test_a_stochastic_sample_with_its_own_key_does_not_depend_on_the_batch():
+    schedule = DiscreteSchedule()
+    keys = jax.random.split(jax.random.key(0), 3)
+    z_T = initial_noise(keys, (3, 2, 2, 4))
+
+    def run(z_T, keys):
+        return sample(
+            gaussian_predict(schedule, "v_prediction"),
+            {},
+            schedule,
+            "v_prediction",
+            z_T,
+            {},
+            num_inference_steps=4,
+            sampler=SamplerConfig(solver="sde-dpmsolver++"),
+            key=keys,
+        )
+
+    together = run(z_T, keys)
+    np.testing.assert_allclose(together[1:2], run(z_T[1:2], keys[1:2]), rtol=1e-5, atol=1e-6)
+    assert not np.allclose(together, run(z_T, jax.random.split(jax.random.key(1), 3)))

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from codi_jax.distill.autoencoding import AutoencoderLoss, latent_moments
-from codi_jax.distill.base import Networks, StepContext
+from codi_jax.distill.loss import Networks, StepContext
+from tests.distill.toy import PARAMS
 
 
 def test_loss_equals_the_computation_by_hand() -> None:
@@ -21,9 +22,9 @@ def test_loss_equals_the_computation_by_hand() -> None:
     loss = AutoencoderLoss(kl_weight=0.1, edge_weight=0.5)
     context = StepContext(jax.random.key(3), jnp.zeros((), jnp.int32))
     batch = {"images": jnp.asarray(x)}
-    result = loss(Networks(reconstruct=reconstruct), "theta", {}, batch, context)
+    result = loss(Networks(reconstruct=reconstruct), PARAMS, {}, batch, context)
     ((params, images, key),) = seen
-    assert params == "theta" and key is context.key
+    assert params is PARAMS and key is context.key
     np.testing.assert_array_equal(images, x)
     error = np.float64(x_hat) - x
     down, across = error[:, 1:] - error[:, :-1], error[:, :, 1:] - error[:, :, :-1]

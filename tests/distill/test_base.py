@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from codi_jax.distill.autoencoding import AutoencoderLoss
-from codi_jax.distill.base import Needs, Networks, StepContext
 from codi_jax.distill.codi import CoDiLoss
 from codi_jax.distill.consistency import ConsistencyLoss
 from codi_jax.distill.finetune import DiffusionLoss
+from codi_jax.distill.loss import Needs, Networks, StepContext
 from codi_jax.distill.progressive import GuidedLoss, ProgressiveLoss
 from tests.distill.toy import PARAMS, SCHEDULE, TARGET, make_batch, network
 
@@ -59,7 +59,7 @@ def spied_networks(needs: Needs, called: set[str], scales: list[bool]) -> Networ
         return call
 
     def predict(params, z, t, cond):
-        called.add("target" if params == "theta-" else "online")
+        called.add("target" if params is TARGET else "online")
         scales.append("guidance_scale" in cond)
         return network(PARAMS, z, t.astype(jnp.float32), cond["c"])
 
@@ -100,7 +100,7 @@ def test_a_loss_calls_what_it_says_that_it_needs(name: str) -> None:
     scales: list[bool] = []
     batch = make_batch() | {"images": jnp.ones((6, 3, 2, 4))}
     context = StepContext(jax.random.key(0), jnp.zeros((), jnp.int32))
-    loss(spied_networks(expected, called, scales), "theta", "theta-", batch, context)
+    loss(spied_networks(expected, called, scales), PARAMS, TARGET, batch, context)
     wanted = {"online" if expected.latents else "reconstruct"}
     wanted |= {part for part in ("target", "teacher", "null", "decoder", "perceptual")
                if getattr(expected, part)}  # fmt: skip

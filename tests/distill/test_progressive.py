@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from codi_jax.diffusion.timesteps import inference_timesteps
-from codi_jax.distill.base import Networks, StepContext, grid_time
+from codi_jax.distill.base import grid_time
+from codi_jax.distill.loss import Networks, StepContext
 from codi_jax.distill.progressive import GuidedLoss, ProgressiveLoss, two_step_target
 from codi_jax.typing import UserError
 from tests.distill.toy import (

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from codi_jax.diffusion.schedules import DiscreteSchedule
-from codi_jax.distill.base import Networks, StepContext
+from codi_jax.distill.loss import Networks, StepContext
 
 SCHEDULE = DiscreteSchedule()
 SHAPE = (6, 3, 2, 4)

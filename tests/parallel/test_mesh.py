@@ -80,3 +80,13 @@ def test_mean_over_a_sharded_batch_is_the_mean_over_all():
     mean = jax.jit(jnp.mean, out_shardings=meshes.replicated(mesh))(batch["x"])
     assert mean.sharding.is_fully_replicated
     assert float(mean) == 3.5
+
+
+def test_several_processes_share_the_batch_and_use_all_devices(monkeypatch):
+    mesh = meshes.make_mesh(fsdp=4)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert meshes.check_batch(mesh, 16) == 8
+    with pytest.raises(UserError, match="batch_size=12"):  # six examples of each process
+        meshes.put_batch(mesh, {"index": np.arange(6)})
+    with pytest.raises(UserError, match="the 2 processes have 8 and must use them all"):
+        meshes.make_mesh(data=1)

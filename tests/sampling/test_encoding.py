@@ -14,7 +14,8 @@ from codi_jax.data import images, sources
 from codi_jax.data.prepare import prepare
 from codi_jax.data.prepare_report import contact_columns
 from codi_jax.data.prepare_units import PrepareConfig
-from codi_jax.distill.base import LatentLoss, StepContext
+from codi_jax.distill.base import LatentLoss
+from codi_jax.distill.loss import StepContext
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.conditioning import to_signed
 from codi_jax.run.config import build_task

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from codi_jax.distill.base import LatentLoss, StepContext
+from codi_jax.distill.base import LatentLoss
+from codi_jax.distill.loss import StepContext
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.run import plan as plans
 from codi_jax.run import prompts

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from codi_jax.distill.base import StepContext
+from codi_jax.distill.loss import StepContext
 from codi_jax.train.state import create_state
 from codi_jax.train.step import make_step
 

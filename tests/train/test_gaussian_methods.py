@@ -30,9 +30,10 @@ import pytest
 from codi_jax.diffusion.consistency import consistency_function
 from codi_jax.diffusion.parameterization import from_x_eps
 from codi_jax.diffusion.schedules import ContinuousSchedule, expand
-from codi_jax.distill.base import LatentLoss, Networks, StepContext
+from codi_jax.distill.base import LatentLoss
 from codi_jax.distill.codi import CoDiLoss
 from codi_jax.distill.consistency import ConsistencyLoss
+from codi_jax.distill.loss import Networks, StepContext
 from codi_jax.distill.progressive import ProgressiveLoss
 from codi_jax.train.state import create_state
 from codi_jax.train.step import make_step

@@ -127,3 +127,23 @@ def test_a_loss_that_is_not_finite_stops_before_it_is_saved(log_every: int) -> N
         loop(record, Data(), steps=6, log_every=log_every, eval_every=100).run(start())
     assert not [event for event in record.events if event[0] == "save"]
     assert record.events[-1] == ("flush",)
+
+
+def test_images_per_second_are_those_since_the_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of 2 s a batch and 5 s an evaluation, which does not count as training."""
+    now = [0.0]
+    monkeypatch.setattr("codi_jax.train.loop.time.monotonic", lambda: now[0])
+
+    class Slow(Data):
+        def __next__(self) -> dict[str, np.ndarray]:
+            now[0] += 2.0
+            return super().__next__()
+
+    def evaluate(step: int, state: TrainState) -> dict[str, float]:
+        now[0] += 5.0
+        return {}
+
+    record = Recorder(due=100)
+    loop(record, Slow(), steps=4, log_every=1, evaluate=evaluate).run(start())
+    rates = [e[2]["images_per_s"] for e in record.events if e[0] == "scalars" and e[2]]
+    assert rates == [1.0] * 4  # a batch of two in two seconds

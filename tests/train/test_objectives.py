@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from codi_jax.distill.base import Loss, Needs, StepContext
+from codi_jax.distill.loss import Loss, Needs, StepContext
 from codi_jax.train.objectives import autoencoder_objective, diffusion_objective
 from codi_jax.train.state import create_state
 from codi_jax.train.step import make_step

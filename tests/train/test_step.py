@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from codi_jax import trees
-from codi_jax.distill.base import Networks, StepContext
 from codi_jax.distill.codi import CoDiLoss
+from codi_jax.distill.loss import Networks, StepContext
 from codi_jax.parallel.mesh import put_batch
 from codi_jax.run.plan import plan
 from codi_jax.run.start import Run, start
