@@ -17,6 +17,26 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
+import beartype.typing  # noqa: F401  the hook below finds it
 import jax
+import jaxtyping
+import pytest
+
+# Every call in these packages is checked against the annotations: types, shapes and dtypes. The
+# hook comes before the first import of codi_jax. As for mypy, an int may stand for a float;
+# beartype cannot check Self in a single method.
+jaxtyping.install_import_hook(
+    [f"codi_jax.{name}" for name in ("models", "diffusion", "distill", "sampling", "evals")],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True, "
+    "hint_overrides=beartype.FrozenDict({beartype.typing.Self: object})))",
+)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture
+def unchecked():
+    """No check of annotations: for tests of what the code itself says to a wrong argument."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -11,17 +11,19 @@ import dataclasses
 import functools
 import math
 from collections.abc import Collection, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, Key, Real, Shaped
 
-from codi_jax.typing import Array, UserError, check_choice
+from codi_jax.typing import UserError, check_choice
 
 BETA_SCHEDULES = ("scaled_linear", "linear", "squaredcos_cap_v2")
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """What the losses and the sampler know of a noise schedule."""
 
@@ -33,10 +35,12 @@ class Schedule(Protocol):
     def zero_terminal_snr(self) -> bool:
         """Whether alpha is exactly 0 at ``t = N - 1``, where eps then says nothing about x."""
 
-    def alpha_sigma(self, t: Array) -> tuple[Array, Array]:
-        """``(alpha_t, sigma_t)``, float32 with the shape of ``t``; ``t`` in [-1, N - 1]."""
+    def alpha_sigma(
+        self, t: Real[Array, "*times"]
+    ) -> tuple[Float[Array, "*times"], Float[Array, "*times"]]:
+        """``(alpha_t, sigma_t)``, float32; ``t`` in [-1, N - 1]."""
 
-    def sample_t(self, key: Array, shape: tuple[int, ...], dt: int) -> Array:
+    def sample_t(self, key: Key[Array, ""], shape: tuple[int, ...], dt: int) -> Real[Array, "..."]:
         """Training times uniform on [dt, N - 1], so that ``s = t - dt`` stays in [0, N - 1]."""
 
     def to_config(self, prediction_type: str | None = None) -> dict[str, Any]:
@@ -100,8 +104,10 @@ class DiscreteSchedule(_TrainingGrid):
     def zero_terminal_snr(self) -> bool:
         return self.rescale_betas_zero_snr
 
-    def alpha_sigma(self, t: Array) -> tuple[Array, Array]:
-        """``(alpha_t, sigma_t)``, float32 with the shape of the integer array ``t``.
+    def alpha_sigma(
+        self, t: Int[Array, "*times"]
+    ) -> tuple[Float[Array, "*times"], Float[Array, "*times"]]:
+        """``(alpha_t, sigma_t)``, float32.
 
         A ``t`` outside [-1, N - 1] gives NaN: no exception can be raised under jit, and the
         default behaviour of indexing (wrap, clamp) would hide the mistake.
@@ -115,7 +121,7 @@ class DiscreteSchedule(_TrainingGrid):
         )
         return alpha, sigma
 
-    def sample_t(self, key: Array, shape: tuple[int, ...], dt: int) -> Array:
+    def sample_t(self, key: Key[Array, ""], shape: tuple[int, ...], dt: int) -> Int[Array, "..."]:
         """int32 of ``shape``, uniform on {dt, ..., N - 1}."""
         return jax.random.randint(key, shape, dt, self.num_train_timesteps, jnp.int32)
 
@@ -163,8 +169,10 @@ class ContinuousSchedule(_TrainingGrid):
     def zero_terminal_snr(self) -> bool:
         return False
 
-    def alpha_sigma(self, t: Array) -> tuple[Array, Array]:
-        """``(alpha_t, sigma_t)``, float32 with the shape of ``t`` (integers or floats)."""
+    def alpha_sigma(
+        self, t: Real[Array, "*times"]
+    ) -> tuple[Float[Array, "*times"], Float[Array, "*times"]]:
+        """``(alpha_t, sigma_t)``, float32; ``t`` may lie between two timesteps."""
         n = self.num_train_timesteps
         time = jnp.asarray(t).astype(jnp.float32)
         phi_min_alpha = math.atan(math.exp(self.log_snr_min / 2))  # pi/2 - phi at t = N - 1
@@ -174,7 +182,7 @@ class ContinuousSchedule(_TrainingGrid):
         sigma = jnp.sin((time + 1) * (phi_max / n))
         return alpha, sigma
 
-    def sample_t(self, key: Array, shape: tuple[int, ...], dt: int) -> Array:
+    def sample_t(self, key: Key[Array, ""], shape: tuple[int, ...], dt: int) -> Float[Array, "..."]:
         """float32 of ``shape``, uniform on the interval [dt, N - 1]."""
         return jax.random.uniform(
             key, shape, jnp.float32, float(dt), float(self.num_train_timesteps - 1)
@@ -217,13 +225,18 @@ def schedule_from_config(config: Mapping[str, Any]) -> Schedule:
     )
 
 
-def expand(a: Array | float, like: Array) -> Array:
+def expand(a: Shaped[Array, "..."] | float, like: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
     """``a`` with unit axes appended until it has as many axes as ``like`` ([B] -> [B, 1, ...])."""
     a = jnp.asarray(a)
     return a.reshape(a.shape + (1,) * (like.ndim - a.ndim))
 
 
-def add_noise(schedule: Schedule, x: Array, eps: Array, t: Array) -> Array:
+def add_noise(
+    schedule: Schedule,
+    x: Float[Array, " batch *latent"],
+    eps: Float[Array, " batch *latent"],
+    t: Real[Array, "..."],
+) -> Float[Array, " batch *latent"]:
     """``z_t = alpha_t x + sigma_t eps`` (eq. 1).
 
     Args:
@@ -237,7 +250,9 @@ def add_noise(schedule: Schedule, x: Array, eps: Array, t: Array) -> Array:
 
 
 @functools.lru_cache(maxsize=16)
-def _discrete_tables(schedule: DiscreteSchedule) -> tuple[np.ndarray, np.ndarray]:
+def _discrete_tables(
+    schedule: DiscreteSchedule,
+) -> tuple[Float[np.ndarray, " levels"], Float[np.ndarray, " levels"]]:
     """Float32 tables of alpha and sigma at index ``t + 1``, computed in float64.
 
     sigma comes from the float64 alphas_cumprod: float32's ``1 - alpha^2`` would leave it a

@@ -11,6 +11,8 @@ from typing import Any, Self
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from codi_jax.models.text_encoder import (
     ACTIVATIONS,
@@ -19,7 +21,7 @@ from codi_jax.models.text_encoder import (
     TextEncoderConfig,
     layer_norm,
 )
-from codi_jax.typing import Array, UserError
+from codi_jax.typing import UserError
 
 MODEL_TYPE = "clip"
 
@@ -91,10 +93,12 @@ class CLIPConfig:
 
 class _Embeddings(nn.Module):
     config: CLIPVisionConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, pixels: Array) -> Array:
+    def __call__(
+        self, pixels: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch tokens features"]:
         c = self.config
         patch = (c.patch_size, c.patch_size)
         project = partial(nn.Conv, c.hidden_size, patch, patch, "VALID", use_bias=False)
@@ -111,10 +115,12 @@ class _Embeddings(nn.Module):
 
 class _VisionModel(nn.Module):
     config: CLIPVisionConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, pixels: Array) -> Array:
+    def __call__(
+        self, pixels: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch features"]:
         c, dtype = self.config, self.dtype
         x = _Embeddings(c, dtype, name="embeddings")(pixels)
         x = layer_norm(x, c, dtype, "pre_layrnorm")  # so spelt in every checkpoint
@@ -133,10 +139,12 @@ class CLIPImageEncoder(nn.Module):
     """
 
     config: CLIPConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, pixels: Array) -> Array:
+    def __call__(
+        self, pixels: Float[Array, "batch side side 3"]
+    ) -> Float[Array, "batch projection_dim"]:
         pooled = _VisionModel(self.config.vision, self.dtype, name="vision_model")(pixels)
         project = nn.Dense(
             self.config.projection_dim, use_bias=False, dtype=self.dtype, name="visual_projection"

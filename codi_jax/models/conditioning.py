@@ -2,28 +2,31 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
 
 from codi_jax.models.autoencoder import AutoencoderKL
-from codi_jax.typing import Array, Params
+from codi_jax.typing import Params
 
 
-def to_signed(images: Array) -> Array:
-    """uint8 [..., 3] -> float32 in [-1, 1]."""
+def to_signed(images: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Levels 0 to 255 to float32 in [-1, 1]."""
     return images.astype(jnp.float32) / 127.5 - 1.0
 
 
-def to_uint8(images: Array) -> Array:
+def to_uint8(images: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
     """float in [-1, 1] (clipped) -> uint8, rounded to the nearest."""
     return jnp.round((jnp.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
 
 
-def sr_condition(vae: AutoencoderKL, vae_params: Params, lr: Array, scale: int) -> dict[str, Array]:
+def sr_condition(
+    vae: AutoencoderKL, vae_params: Params, lr: UInt8[Array, "batch height width 3"], scale: int
+) -> dict[str, Float[Array, "batch _ _ _"]]:
     """The condition of super-resolution (method section 2).
 
     Args:
         vae: the autoencoder.
         vae_params: its parameters.
-        lr: uint8 [B, H / scale, W / scale, 3].
+        lr: the small images.
         scale: ratio of the sizes.
 
     Returns:
@@ -35,13 +38,15 @@ def sr_condition(vae: AutoencoderKL, vae_params: Params, lr: Array, scale: int) 
     return {"image": image, "latents": vae.apply({"params": vae_params}, image, method="encode")}
 
 
-def map_condition(vae: AutoencoderKL, vae_params: Params, values: Array) -> dict[str, Array]:
+def map_condition(
+    vae: AutoencoderKL, vae_params: Params, values: Float[Array, "batch height width"]
+) -> dict[str, Float[Array, "batch _ _ _"]]:
     """The condition of a map of one number per pixel, shown as a grey picture.
 
     Args:
         vae: the autoencoder.
         vae_params: its parameters.
-        values: float [B, H, W] in [-1, 1].
+        values: in [-1, 1].
 
     Returns:
         "image" [B, H, W, 3] and its "latents" (the mode).

@@ -44,7 +44,9 @@ def test_the_condition_knows_nothing_of_the_hole(pipeline):
     mask, image = hole(16, 16), photo(16, 16)
     other = np.where(mask[..., None] > 127, photo(16, 16, 1), image)
     batch = {"image": np.stack([image, other]), "mask": np.stack([mask, mask])}
-    cond = jax.device_get(task.condition(vae, pipeline.params["vae"], batch))
+    cond = jax.device_get(
+        task.condition(vae, pipeline.params["vae"], jax.tree.map(jnp.asarray, batch))
+    )
     assert cond["image"].shape == (2, 16, 16, task.image_channels())
     assert cond["latents"].shape == (2, 8, 8, task.latent_channels(pipeline.vae.latent_channels))
     np.testing.assert_array_equal(cond["image"][0], cond["image"][1])
