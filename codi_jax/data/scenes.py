@@ -6,7 +6,6 @@ model's result can be held against the depth that it was given.
 """
 
 import operator
-from typing import Any
 
 import numpy as np
 
@@ -46,7 +45,7 @@ class SceneSource:
     def __len__(self) -> int:
         return _COUNT[self._split]
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> dict[str, object]:
         index = operator.index(index)
         rng = np.random.default_rng((list(_COUNT).index(self._split), index))
         image, depth = render(rng)

@@ -43,7 +43,7 @@ class Schedule(Protocol):
     def sample_t(self, key: Key[Array, ""], shape: tuple[int, ...], dt: int) -> Real[Array, "..."]:
         """Training times uniform on [dt, N - 1], so that ``s = t - dt`` stays in [0, N - 1]."""
 
-    def to_config(self, prediction_type: str | None = None) -> dict[str, Any]:
+    def to_config(self, prediction_type: str | None = None) -> dict[str, object]:
         """The content of a ``scheduler_config.json``; `schedule_from_config` reads it back.
 
         Args:
@@ -125,7 +125,7 @@ class DiscreteSchedule(_TrainingGrid):
         """int32 of ``shape``, uniform on {dt, ..., N - 1}."""
         return jax.random.randint(key, shape, dt, self.num_train_timesteps, jnp.int32)
 
-    def to_config(self, prediction_type: str | None = None) -> dict[str, Any]:
+    def to_config(self, prediction_type: str | None = None) -> dict[str, object]:
         config: dict[str, Any] = {
             "_class_name": "DDIMScheduler",
             **dataclasses.asdict(self),
@@ -188,13 +188,13 @@ class ContinuousSchedule(_TrainingGrid):
             key, shape, jnp.float32, float(dt), float(self.num_train_timesteps - 1)
         )
 
-    def to_config(self, prediction_type: str | None = None) -> dict[str, Any]:
+    def to_config(self, prediction_type: str | None = None) -> dict[str, object]:
         """No diffusers scheduler computes this schedule, so ``_class_name`` is our own."""
         config: dict[str, Any] = {"_class_name": type(self).__name__, **dataclasses.asdict(self)}
         return config | _prediction_type_entry(prediction_type)
 
 
-def schedule_from_config(config: Mapping[str, Any]) -> Schedule:
+def schedule_from_config(config: Mapping[str, object]) -> Schedule:
     """The schedule of a ``scheduler_config.json``, ours or that of a diffusers checkpoint.
 
     Only what defines the noise levels is read. Which diffusers scheduler wrote the file does
@@ -204,24 +204,25 @@ def schedule_from_config(config: Mapping[str, Any]) -> Schedule:
     Raises:
         UserError: a key is missing or has an unknown value, or the betas are an explicit list.
     """
-    class_name = config.get("_class_name", "unnamed")
+    values: dict[str, Any] = dict(config)
+    class_name = values.get("_class_name", "unnamed")
     if class_name == ContinuousSchedule.__name__:
-        _check_keys(config, ("num_train_timesteps", "log_snr_min"))
+        _check_keys(values, ("num_train_timesteps", "log_snr_min"))
         return ContinuousSchedule(
-            num_train_timesteps=config["num_train_timesteps"], log_snr_min=config["log_snr_min"]
+            num_train_timesteps=values["num_train_timesteps"], log_snr_min=values["log_snr_min"]
         )
     keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
-    _check_keys(config, keys)
-    if config.get("trained_betas") is not None:
+    _check_keys(values, keys)
+    if values.get("trained_betas") is not None:
         raise UserError(
             f"scheduler config ({class_name}) sets trained_betas, an explicit list of betas, "
             f"which is not supported: use a checkpoint whose beta_schedule is one of "
             f"{', '.join(BETA_SCHEDULES)}."
         )
     return DiscreteSchedule(
-        **{key: config[key] for key in keys},
+        **{key: values[key] for key in keys},
         # Configs written before diffusers knew the key mean False.
-        rescale_betas_zero_snr=config.get("rescale_betas_zero_snr", False),
+        rescale_betas_zero_snr=values.get("rescale_betas_zero_snr", False),
     )
 
 
@@ -281,7 +282,7 @@ def _prediction_type_entry(prediction_type: str | None) -> dict[str, str]:
     return {} if prediction_type is None else {"prediction_type": prediction_type}
 
 
-def _check_keys(config: Mapping[str, Any], keys: Collection[str]) -> None:
+def _check_keys(config: Mapping[str, object], keys: Collection[str]) -> None:
     missing = [key for key in keys if key not in config]
     if missing:
         raise UserError(

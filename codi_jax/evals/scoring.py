@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -94,6 +93,8 @@ METRICS: dict[str, Metric] = {
         "bicubic), centre crop",
     ),
 }
+#: Lpips, InceptionFeatures or ClipScore: from images, and what else it compares, to an array.
+Network = Callable[..., np.ndarray]
 #: Metric -> its network, where that has another name.
 _NETWORK_OF = {"fid": "inception", "kid": "inception"}
 #: Those that need no network weights.
@@ -128,13 +129,13 @@ class Networks:
         for name in metrics or ():
             check_choice("metric", name, METRICS)
         self.warnings: list[str] = []
-        self._makers: dict[str, Callable[[], Any]] = {
+        self._makers: dict[str, Callable[[], Network]] = {
             "lpips_alex": lambda: Lpips("alex", weights),
             "lpips_vgg": lambda: Lpips("vgg", weights),
             "inception": lambda: InceptionFeatures(weights),
             "clip": lambda: ClipScore(clip),
         }
-        self._loaded: dict[str, Any] = {}
+        self._loaded: dict[str, Network] = {}
         self.metrics: tuple[str, ...] | None = None
         if metrics is not None:
             wanted = [name for name in METRICS if name in metrics]
@@ -142,7 +143,7 @@ class Networks:
             if not self.metrics:
                 raise UserError(f"metrics {', '.join(metrics) or '(none)'}: nothing to compute.")
 
-    def __getitem__(self, metric: str) -> Any:
+    def __getitem__(self, metric: str) -> Network:
         """The network of a metric; FID and KID share one."""
         return self._loaded[_NETWORK_OF.get(metric, metric)]
 
@@ -219,7 +220,7 @@ class Scorer:
             UserError: images that do not fit the references, or a metric.
         """
         host = [name for name in self.metrics if name in image_metrics.METRICS]
-        values: dict[str, Any] = {}
+        values: dict[str, float | np.ndarray] = {}
         if host:
             values |= image_metrics.scores_per_image(images, self.references, host, self.border)
         for name in ("lpips_alex", "lpips_vgg"):

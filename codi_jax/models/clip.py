@@ -5,6 +5,7 @@ config of the pair. Parameters are named as published checkpoints name their ten
 """
 
 import dataclasses
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Self
 
@@ -21,7 +22,7 @@ from codi_jax.models.text_encoder import (
     TextEncoderConfig,
     layer_norm,
 )
-from codi_jax.typing import UserError
+from codi_jax.typing import Params, UserError
 
 MODEL_TYPE = "clip"
 
@@ -61,7 +62,7 @@ class CLIPConfig:
     projection_dim: int = 512
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
+    def from_config(cls, config: Mapping[str, object]) -> Self:
         """Build from the content of a CLIP's ``config.json``.
 
         Old files repeat all of transformers' generic keys in both parts: what the towers do not
@@ -70,17 +71,18 @@ class CLIPConfig:
         Raises:
             UserError: another model than CLIP, or a value that is not implemented.
         """
-        found = config.get("model_type")
+        values: dict[str, Any] = dict(config)
+        found = values.get("model_type")
         if found != MODEL_TYPE:
             raise UserError(
                 f"model_type={found!r} is not supported (only {MODEL_TYPE!r}): give the directory "
                 "or id of a CLIP model, e.g. openai/clip-vit-large-patch14."
             )
-        width = config.get("projection_dim", 512)
+        width = values.get("projection_dim", 512)
 
-        def part(name: str, kind: Any) -> dict[str, Any]:
+        def part(name: str, kind: type) -> dict[str, Any]:
             names = {field.name for field in dataclasses.fields(kind)}
-            return {k: v for k, v in (config.get(name) or {}).items() if k in names}
+            return {k: v for k, v in (values.get(name) or {}).items() if k in names}
 
         text = {**part("text_config", TextEncoderConfig), "projection_dim": width}
         architectures = {"architectures": ["CLIPTextModelWithProjection"]}
@@ -152,7 +154,7 @@ class CLIPImageEncoder(nn.Module):
         return project(pooled).astype(jnp.float32)
 
 
-def parameter_shapes(config: CLIPConfig) -> dict[str, Any]:
+def parameter_shapes(config: CLIPConfig) -> Params:
     """Names and shapes of all parameters of a ``CLIPModel``, the temperature included."""
     side, key = config.vision.image_size, jax.random.key(0)
     pixels, ids = jnp.zeros((1, side, side, 3)), jnp.zeros((1, 2), jnp.int32)

@@ -27,7 +27,9 @@ ConditionFn = Callable[[AutoencoderKL, Params, Mapping[str, Array]], dict[str, A
 def autoencoder_objective(vae: AutoencoderKL, loss: AutoencoderLoss) -> Objective:
     """Reconstruct ``batch["image"]`` uint8 [B, H, W, 3]."""
 
-    def objective(params: Params, _: Params, batch: Params, context: StepContext):
+    def objective(
+        params: Params, _: Params, batch: Params, context: StepContext
+    ) -> dict[str, Array]:
         def reconstruct(p: Params, images: Array, k: Array) -> tuple[Array, Array, Array]:
             return vae.apply({"params": p["vae"]}, images, k)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from codi_jax.data.sources.skipping import too_many
 from codi_jax.data.sources.tfds import TfdsSource
 from codi_jax.data.sources.webdataset import WebDatasetSource
 from codi_jax.typing import UserError
+
+#: Where an image is: a path or an index.
+Place = TypeVar("Place")
 
 
 def make_source(spec: str, split: str, data_dir: str | None = None) -> Source:
@@ -73,7 +76,7 @@ def check_source(
     """
     broken = []
 
-    def check(read: Callable[[Any], Any], what: Any) -> None:
+    def check(read: Callable[[Place], object], what: Place) -> None:
         try:
             read(what)
         except images.CorruptError as error:

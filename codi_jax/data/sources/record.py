@@ -14,10 +14,13 @@ from codi_jax.data.images import CorruptError, load_image
 from codi_jax.data.sources.base import Element
 from codi_jax.data.sources.columns import load_column
 
+#: A value as msgpack gives it back.
+Packed = str | bytes | dict[str, Any]
+
 MAGIC = b"CODI\x01"  # no image file begins like this
 
 
-def pack_record(sample: dict[str, Any]) -> bytes:
+def pack_record(sample: Element) -> bytes:
     """Makes the record of {"image": bytes, "text": str, "name": str, ...}; equal samples give
     equal bytes. Values are str, bytes of image files, or numpy arrays (latents, embeddings)."""
     packed = {
@@ -50,11 +53,11 @@ def unpack_record(record: bytes, name: str) -> Element:
     return element
 
 
-def _pack_array(value: np.ndarray) -> dict[str, Any]:
+def _pack_array(value: np.ndarray) -> dict[str, object]:
     return {"dtype": str(value.dtype), "shape": list(value.shape), "data": value.tobytes()}
 
 
-def _unpack(key: str, value: Any, name: str) -> Any:
+def _unpack(key: str, value: Packed, name: str) -> str | np.ndarray:
     if isinstance(value, dict):
         # A copy: what frombuffer gives cannot be written to.
         return np.frombuffer(value["data"], value["dtype"]).reshape(value["shape"]).copy()
