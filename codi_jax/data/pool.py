@@ -21,8 +21,8 @@ class Pool:
     """Calls `function(held, *arguments)` in processes, or in this one.
 
     Args:
-      held: picklable; each process gets it once.
-      workers: number of processes; 0: none.
+        held: picklable; each process gets it once.
+        workers: number of processes; 0: none.
     """
 
     def __init__(self, held: object, workers: int) -> None:

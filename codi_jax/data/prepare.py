@@ -47,19 +47,19 @@ def prepare(
     """Writes the shards and `report.json`; goes on where an earlier call was killed.
 
     Args:
-      source: must not change between a killed call and the next.
-      output: a folder that is empty, or of the same preparation.
-      config: what is made of the images.
-      label: what the user called the source; the same call has the same.
-      workers: processes; 0 works in this one.
-      max_corrupt: stop when more images are corrupt; None: any number is left out.
-      encode: makes the columns that `config.latents` and `config.embeddings` name.
+        source: must not change between a killed call and the next.
+        output: a folder that is empty, or of the same preparation.
+        config: what is made of the images.
+        label: what the user called the source; the same call has the same.
+        workers: processes; 0 works in this one.
+        max_corrupt: stop when more images are corrupt; None: any number is left out.
+        encode: makes the columns that `config.latents` and `config.embeddings` name.
 
     Returns:
-      The report, as in the file.
+        The report, as in the file.
 
     Raises:
-      UserError: a folder in other use, too many corrupt images (all named), or none that stays.
+        UserError: a folder in other use, too many corrupt images (all named), or none that stays.
     """
     output, work = Path(output), Path(output) / _WORK
     identity = {"source": label, "images": len(source), **dataclasses.asdict(config)}

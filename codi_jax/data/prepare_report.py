@@ -15,8 +15,8 @@ def contact_columns(output: str | os.PathLike[str], rows: int = 8) -> dict[str, 
     """Samples spread over the shards, as columns of a picture grid.
 
     Returns:
-      "image" and every picture column, or, where there is none, six columns of images. uint8
-      [H, W, 3] each; depth is scaled to 8 bits.
+        "image" and every picture column, or, where there is none, six columns of images. uint8
+        [H, W, 3] each; depth is scaled to 8 bits.
     """
     source = ArrayRecordSource(f"{os.fspath(output)}/*.array_record")
 

@@ -36,18 +36,19 @@ class PrepareConfig:
     """What is made of the images. Everything here changes the result.
 
     Attributes:
-      min_size: images whose shorter side is below are left out.
-      resize: images whose shorter side is above are reduced to it (bicubic, antialiased); 0: none.
-      crop: cut into squares of this side, smaller images are left out; 0: whole images.
-      stride: distance of the squares; the last ones end at the border. 0: `crop`.
-      near_duplicates: an image with an earlier one within this distance is left out (bits of a
-        64-bit perceptual hash); -1: all stay.
-      image_format: "png", or "jpeg" of quality 95 without subsampling; columns are always PNG.
-      canny: add a column of Canny edges.
-      depth: add a column of estimated depth by this transformers model; "": none.
-      latents, embeddings: checkpoints that the columns of `transforms.ENCODED` are made with; "":
-        none. Latents need a crop.
-      shard_images: images of the source that make one shard.
+        min_size: images whose shorter side is below are left out.
+        resize: images whose shorter side is above are reduced to it (bicubic, antialiased); 0:
+            none.
+        crop: cut into squares of this side, smaller images are left out; 0: whole images.
+        stride: distance of the squares; the last ones end at the border. 0: `crop`.
+        near_duplicates: an image with an earlier one within this distance is left out (bits of a
+            64-bit perceptual hash); -1: all stay.
+        image_format: "png", or "jpeg" of quality 95 without subsampling; columns are always PNG.
+        canny: add a column of Canny edges.
+        depth: add a column of estimated depth by this transformers model; "": none.
+        latents, embeddings: checkpoints that the columns of `transforms.ENCODED` are made with; "":
+            none. Latents need a crop.
+        shard_images: images of the source that make one shard.
     """
 
     min_size: int = 0

@@ -102,6 +102,7 @@ class DiscreteSchedule(_TrainingGrid):
 
     @property
     def zero_terminal_snr(self) -> bool:
+        """Whether alpha is exactly 0 at ``t = N - 1``."""
         return self.rescale_betas_zero_snr
 
     def alpha_sigma(
@@ -112,7 +113,6 @@ class DiscreteSchedule(_TrainingGrid):
         A ``t`` outside [-1, N - 1] gives NaN: no exception can be raised under jit, and the
         default behaviour of indexing (wrap, clamp) would hide the mistake.
         """
-
         alpha, sigma = (
             jnp.asarray(table)
             .at[jnp.asarray(t) + 1]
@@ -126,6 +126,7 @@ class DiscreteSchedule(_TrainingGrid):
         return jax.random.randint(key, shape, dt, self.num_train_timesteps, jnp.int32)
 
     def to_config(self, prediction_type: str | None = None) -> dict[str, object]:
+        """The config of diffusers' ``DDIMScheduler``; see `Schedule.to_config`."""
         config: dict[str, Any] = {
             "_class_name": "DDIMScheduler",
             **dataclasses.asdict(self),
@@ -167,6 +168,7 @@ class ContinuousSchedule(_TrainingGrid):
 
     @property
     def zero_terminal_snr(self) -> bool:
+        """False: the log-SNR is bounded below."""
         return False
 
     def alpha_sigma(

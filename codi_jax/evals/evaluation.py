@@ -13,7 +13,7 @@ from codi_jax.diffusion.sampler import initial_noise
 from codi_jax.evals.image_metrics import score
 from codi_jax.evals.pictures import grid
 from codi_jax.evals.sampling import PictureSampler
-from codi_jax.models.conditioning import to_signed, to_uint8
+from codi_jax.models.conditioning import signed_to_uint8, to_signed
 from codi_jax.typing import Cond, Params
 
 Scores = dict[str, float]
@@ -47,7 +47,7 @@ class Evaluator:
 
         def reconstruct(params: Params, images: jax.Array) -> jax.Array:
             z = vae.apply({"params": params}, to_signed(images), method="encode")
-            return to_uint8(vae.apply({"params": params}, z, method="decode"))
+            return signed_to_uint8(vae.apply({"params": params}, z, method="decode"))
 
         self._reconstruct = jax.jit(reconstruct)
 

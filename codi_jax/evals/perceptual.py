@@ -130,8 +130,9 @@ def inception_input(
 
 
 class ClipScore:
-    """100 max(cos, 0) of the embeddings of an image and its text (Hessel et al. 2021, without
-    their factor 2.5 and their prompt's prefix); 100 is best.
+    """CLIP score, 100 max(cos, 0) of the embeddings of an image and its text; 100 is best.
+
+    As in Hessel et al. 2021, but without their factor 2.5 and without a prefix to the text.
 
     Images are resized by antialiased bicubic interpolation until their shorter side fits the
     network, and cropped at the centre.

@@ -11,7 +11,7 @@ from codi_jax.diffusion.guidance import two_guidances
 from codi_jax.diffusion.sampler import initial_noise, sample
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.models.autoencoder import AutoencoderKL
-from codi_jax.models.conditioning import to_uint8
+from codi_jax.models.conditioning import signed_to_uint8
 from codi_jax.tasks.registry import task_of
 from codi_jax.typing import Array, Cond, Params, UserError
 
@@ -36,7 +36,9 @@ class PictureSampler:
         )
         self._sample = jax.jit(self.sample_latents, static_argnames=("steps", "sampler"))
         self._decode = jax.jit(
-            lambda params, z: to_uint8(self.vae.apply({"params": params}, z, method="decode"))
+            lambda params, z: signed_to_uint8(
+                self.vae.apply({"params": params}, z, method="decode")
+            )
         )
 
     def conditional(

@@ -113,6 +113,7 @@ class AutoencoderKL(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
+        """Makes both halves, named as diffusers names them."""
         c = self.config
         self.encoder = _Encoder(c, self.dtype)
         self.decoder = _Decoder(c, self.dtype)

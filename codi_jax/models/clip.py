@@ -15,13 +15,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from codi_jax.models.text_encoder import (
-    ACTIVATIONS,
-    CLIPEncoder,
-    CLIPTextEncoder,
-    TextEncoderConfig,
-    layer_norm,
-)
+from codi_jax.models.clip_layers import ACTIVATIONS, CLIPEncoder, layer_norm
+from codi_jax.models.text_encoder import CLIPTextEncoder, TextEncoderConfig
 from codi_jax.typing import Params, UserError
 
 MODEL_TYPE = "clip"

@@ -13,8 +13,8 @@ def to_signed(images: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
     return images.astype(jnp.float32) / 127.5 - 1.0
 
 
-def to_uint8(images: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
-    """float in [-1, 1] (clipped) -> uint8, rounded to the nearest."""
+def signed_to_uint8(images: Float[Array, "*shape"]) -> UInt8[Array, "*shape"]:
+    """From [-1, 1], clipped, to the nearest of the levels 0 to 255."""
     return jnp.round((jnp.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
 
 

@@ -6,16 +6,16 @@ is ``text_model/encoder/layers_0``).
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple, Protocol, Self, runtime_checkable
+from typing import NamedTuple, Self
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from codi_jax.models.clip_layers import ACTIVATIONS, CLIPEncoder, Hidden, layer_norm
 from codi_jax.models.from_config import FromConfig
 from codi_jax.typing import UserError
 
@@ -23,7 +23,6 @@ from codi_jax.typing import UserError
 ARCHITECTURES = {"CLIPTextModel": False, "CLIPTextModelWithProjection": True}
 MODEL_TYPE = "clip_text_model"
 TokenIds = Int[Array, "batch tokens"]
-Hidden = Float[Array, "batch tokens features"]
 #: The end of text token that old files give in place of the true one, see :func:`_end_of_text`.
 LEGACY_EOS = 2
 #: Keys of transformers' files that say nothing about the computation: initialisation, training,
@@ -118,17 +117,6 @@ class TextEncoderConfig(FromConfig):
             )
 
 
-def _quick_gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The sigmoid approximation of GELU (Hendrycks & Gimpel 2016) with which CLIP was trained."""
-    return x * jax.nn.sigmoid(1.702 * x)
-
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "quick_gelu": _quick_gelu,
-    "gelu": partial(nn.gelu, approximate=False),
-}
-
-
 class CLIPTextOutput(NamedTuple):
     """What diffusion models read of a text, all float32.
 
@@ -145,34 +133,6 @@ class CLIPTextOutput(NamedTuple):
     pooled: Float[Array, "batch pooled_features"]
 
 
-@runtime_checkable
-class LayersConfig(Protocol):
-    """What the layers of a CLIP transformer, of text or of images, read of its config."""
-
-    @property
-    def intermediate_size(self) -> int: ...
-
-    @property
-    def num_hidden_layers(self) -> int: ...
-
-    @property
-    def num_attention_heads(self) -> int: ...
-
-    @property
-    def hidden_act(self) -> str: ...
-
-    @property
-    def layer_norm_eps(self) -> float: ...
-
-
-def layer_norm(
-    x: Float[Array, "*shape"], config: LayersConfig, dtype: DTypeLike, name: str
-) -> Float[Array, "*shape"]:
-    """In float32 whatever ``dtype``, the variance in two passes: E[x^2] - E[x]^2 cancels."""
-    norm = nn.LayerNorm(config.layer_norm_eps, use_fast_variance=False, name=name)
-    return norm(x.astype(jnp.float32)).astype(dtype)
-
-
 class _Embeddings(nn.Module):
     config: TextEncoderConfig
     dtype: DTypeLike
@@ -184,66 +144,6 @@ class _Embeddings(nn.Module):
         tokens = embed(c.vocab_size, name="token_embedding")(input_ids)
         positions = jnp.arange(input_ids.shape[1])
         return tokens + embed(c.max_position_embeddings, name="position_embedding")(positions)
-
-
-class _SelfAttention(nn.Module):
-    """With biases; ``models.attention`` has neither, and other names."""
-
-    config: LayersConfig
-    dtype: DTypeLike
-    causal: bool
-
-    @nn.compact
-    def __call__(self, x: Hidden) -> Hidden:
-        heads = self.config.num_attention_heads
-
-        def project(name: str) -> Float[Array, "batch tokens heads head_dim"]:
-            h = nn.Dense(x.shape[-1], dtype=self.dtype, name=name)(x)
-            return h.reshape(*x.shape[:2], heads, -1)
-
-        q, k, v = project("q_proj"), project("k_proj"), project("v_proj")
-        h = jax.nn.dot_product_attention(q, k, v, is_causal=self.causal)
-        return nn.Dense(x.shape[-1], dtype=self.dtype, name="out_proj")(h.reshape(x.shape))
-
-
-class _MLP(nn.Module):
-    config: LayersConfig
-    dtype: DTypeLike
-
-    @nn.compact
-    def __call__(self, x: Hidden) -> Hidden:
-        h = nn.Dense(self.config.intermediate_size, dtype=self.dtype, name="fc1")(x)
-        h = ACTIVATIONS[self.config.hidden_act](h)
-        return nn.Dense(x.shape[-1], dtype=self.dtype, name="fc2")(h)
-
-
-class _Layer(nn.Module):
-    config: LayersConfig
-    dtype: DTypeLike
-    causal: bool
-
-    @nn.compact
-    def __call__(self, x: Hidden) -> Hidden:
-        norm = partial(layer_norm, config=self.config, dtype=self.dtype)
-        h = norm(x, name="layer_norm1")
-        x = x + _SelfAttention(self.config, self.dtype, self.causal, name="self_attn")(h)
-        return x + _MLP(self.config, self.dtype, name="mlp")(norm(x, name="layer_norm2"))
-
-
-class CLIPEncoder(nn.Module):
-    """The layers of a CLIP transformer; causal for texts, not for images."""
-
-    config: LayersConfig
-    dtype: DTypeLike
-    causal: bool
-
-    @nn.compact
-    def __call__(self, x: Hidden) -> tuple[Hidden, Hidden]:
-        """The states after the last layer, and before it."""
-        before = x
-        for i in range(self.config.num_hidden_layers):
-            before, x = x, _Layer(self.config, self.dtype, self.causal, name=f"layers_{i}")(x)
-        return x, before
 
 
 class _TextModel(nn.Module):

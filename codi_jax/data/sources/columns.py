@@ -27,9 +27,9 @@ def load_column(column: str, source: str | os.PathLike[str] | bytes, name: str) 
     """Decodes one image column; shapes and dtypes above.
 
     Args:
-      column: its name.
-      source: a path, or the bytes of an encoded image file.
-      name: what error messages call the file.
+        column: its name.
+        source: a path, or the bytes of an encoded image file.
+        name: what error messages call the file.
     """
     if column == "depth":
         return images.load_depth(source, name)

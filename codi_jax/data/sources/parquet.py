@@ -27,11 +27,11 @@ class ParquetSource:
     groups are large. `python -m codi_jax.prepare` makes ArrayRecord shards of it, which are not.
 
     Args:
-      paths: a glob pattern, or the paths themselves; read in sorted order.
+        paths: a glob pattern, or the paths themselves; read in sorted order.
 
     Raises:
-      UserError: pyarrow is missing, no such file, no parquet file, files of different columns,
-        no image column, or no row.
+        UserError: pyarrow is missing, no such file, no parquet file, files of different columns,
+            no image column, or no row.
     """
 
     def __init__(self, paths: str | Sequence[str | os.PathLike[str]]) -> None:

@@ -21,8 +21,12 @@ MAGIC = b"CODI\x01"  # no image file begins like this
 
 
 def pack_record(sample: Element) -> bytes:
-    """Makes the record of {"image": bytes, "text": str, "name": str, ...}; equal samples give
-    equal bytes. Values are str, bytes of image files, or numpy arrays (latents, embeddings)."""
+    """The record of a sample; equal samples give equal bytes.
+
+    Args:
+        sample: "image" (bytes), "text" and "name" (str), and further columns: str, bytes of image
+            files, or numpy arrays (latents, embeddings).
+    """
     packed = {
         key: _pack_array(value) if isinstance(value, np.ndarray) else value
         for key, value in sorted(sample.items())
@@ -34,11 +38,11 @@ def unpack_record(record: bytes, name: str) -> Element:
     """Decodes a record, or an encoded image file alone, to an element.
 
     Args:
-      record: of `pack_record`, or a PNG, JPEG, ... file.
-      name: what to call an image that has no name of its own.
+        record: of `pack_record`, or a PNG, JPEG, ... file.
+        name: what to call an image that has no name of its own.
 
     Raises:
-      CorruptError: neither of the two, or a broken image.
+        CorruptError: neither of the two, or a broken image.
     """
     if not record.startswith(MAGIC):
         return {"image": load_image(record, f"record {name}"), "text": "", "name": name}
