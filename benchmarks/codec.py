@@ -23,14 +23,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from codi_jax.builder import load_model
-from codi_jax.evals.image_files import all_files
+from codi_jax.sampling.image_files import all_files
 
 from codi_jax.checkpoint.diffusers_format import CONFIG, load_config, load_params
 from codi_jax.evals.image_metrics import scores_per_image
 from codi_jax.evals.perceptual import Lpips
 from codi_jax.models.autoencoders import autoencoder_config, init_autoencoder, make_autoencoder
-from codi_jax.models.conditioning import to_signed, to_uint8
+from codi_jax.models.conditioning import signed_to_uint8, to_signed
+from codi_jax.sampling.load import load_model
 from codi_jax.typing import UserError
 
 CROP, FLAT, EDGE = 256, 128, 48
@@ -54,7 +54,7 @@ def load_codec(name: str) -> Codec:
     @jax.jit
     def reconstruct(p: Any, images: jax.Array) -> jax.Array:
         z = vae.apply({"params": p}, to_signed(images), method="encode")
-        return to_uint8(vae.apply({"params": p}, z, method="decode"))
+        return signed_to_uint8(vae.apply({"params": p}, z, method="decode"))
 
     return lambda images: np.asarray(reconstruct(params, jnp.asarray(images)))
 

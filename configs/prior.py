@@ -18,7 +18,8 @@ from configs.methods import METHODS, apply_method
 
 def get_config(variants: str = "default") -> ConfigDict:
     """``default``, ``tiny`` (the same road with small networks, for tests), or a method that needs
-    no condition, such as ``progressive``; several with commas between."""
+    no condition, such as ``progressive``; several with commas between.
+    """
     config = base()
     config.task, config.method = "prior", "finetune"
     config.steps, config.batch_size = 1600, 16

@@ -19,8 +19,19 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 from collections.abc import Callable
 
+import beartype.typing  # noqa: F401  the hook below finds it
 import jax
+import jaxtyping
 import pytest
+
+# Every call in these packages is checked against the annotations: types, shapes and dtypes. The
+# hook comes before the first import of codi_jax. As for mypy, an int may stand for a float;
+# beartype cannot check Self in a single method.
+jaxtyping.install_import_hook(
+    [f"codi_jax.{name}" for name in ("models", "diffusion", "distill", "sampling", "evals")],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True, "
+    "hint_overrides=beartype.FrozenDict({beartype.typing.Self: object})))",
+)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
@@ -38,3 +49,11 @@ def tiny_model() -> Callable:
         return dataclasses.replace(planned.model, params=initial_params(planned))
 
     return build
+
+
+@pytest.fixture
+def unchecked():
+    """No check of annotations: for tests of what the code itself says to a wrong argument."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -53,7 +53,8 @@ class PromptEncoder:
 
     def __call__(self, prompts: Sequence[str]) -> dict[str, Array]:
         """Condition entries of ``prompts``: "text" [B, S, D] float32, and with two encoders
-        "text_embeds" [B, P], the second's pooled output (Podell et al. 2023, section 2.1)."""
+        "text_embeds" [B, P], the second's pooled output (Podell et al. 2023, section 2.1).
+        """
         outputs: list[CLIPTextOutput] = [
             encode({"params": params}, jnp.asarray(tokenizer.encode(prompts)))
             for tokenizer, encode, params in self._parts
@@ -68,7 +69,8 @@ class PromptEncoder:
 
     def negative(self, prompt: str | None) -> dict[str, Array]:
         """The other side of classifier-free guidance: ``prompt``, by default the empty one, for
-        which Stable Diffusion XL was trained with zeros (``force_zeros_for_empty_prompt``)."""
+        which Stable Diffusion XL was trained with zeros (``force_zeros_for_empty_prompt``).
+        """
         text = self([prompt or ""])
         if prompt is None and self._zeros_for_empty:
             return jax.tree.map(jnp.zeros_like, text)

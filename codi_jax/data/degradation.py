@@ -29,15 +29,15 @@ class StageConfig:
     """One order of the degradation: blur, resize, noise, JPEG.
 
     Attributes:
-      kernel: distribution of the blur kernel.
-      blur_probability: probability of blurring at all.
-      resize_probabilities: of going up, down, or keeping the size.
-      resize_range: smallest and largest factor.
-      gaussian_probability: probability of Gaussian noise; Poisson noise otherwise.
-      gaussian_sigma: range of its standard deviation, in levels of 255.
-      poisson_scale: range of the factor on the Poisson noise.
-      grey_probability: probability that the three channels share their noise.
-      jpeg_quality: range of the quality, both ends included.
+        kernel: distribution of the blur kernel.
+        blur_probability: probability of blurring at all.
+        resize_probabilities: of going up, down, or keeping the size.
+        resize_range: smallest and largest factor.
+        gaussian_probability: probability of Gaussian noise; Poisson noise otherwise.
+        gaussian_sigma: range of its standard deviation, in levels of 255.
+        poisson_scale: range of the factor on the Poisson noise.
+        grey_probability: probability that the three channels share their noise.
+        jpeg_quality: range of the quality, both ends included.
     """
 
     kernel: kernels.KernelConfig = kernels.KernelConfig()
@@ -120,13 +120,13 @@ def degrade(
     """Makes the low-resolution image.
 
     Args:
-      hr: float32 [H, W, 3] in [0, 1], RGB; H and W are multiples of `scale`. Not changed.
-      rng: the only source of randomness: an equal state gives an equal image.
-      config: which degradation.
-      scale: ratio of the sizes.
+        hr: float32 [H, W, 3] in [0, 1], RGB; H and W are multiples of `scale`. Not changed.
+        rng: the only source of randomness: an equal state gives an equal image.
+        config: which degradation.
+        scale: ratio of the sizes.
 
     Returns:
-      uint8 [H / scale, W / scale, 3] in [0, 255], RGB.
+        uint8 [H / scale, W / scale, 3] in [0, 255], RGB.
     """
     if isinstance(config, Bicubic):
         return bicubic_degrade(hr, scale)
@@ -136,7 +136,7 @@ def degrade(
 def bicubic_degrade(hr: np.ndarray, scale: int = 4) -> np.ndarray:
     """Antialiased bicubic reduction of uint8 or float32-in-[0, 1] `hr`; shapes as `degrade`."""
     lr = images.resize(hr, _low_size(hr, scale), "bicubic")
-    return lr if lr.dtype == np.uint8 else images.to_uint8(lr)
+    return lr if lr.dtype == np.uint8 else images.unit_to_uint8(lr)
 
 
 def sample_parameters(rng: np.random.Generator, config: SecondOrder) -> Parameters:
@@ -168,7 +168,7 @@ def apply_parameters(
     height, width = hr.shape[:2]
     x = _resize(x, _scaled((height, width), drawn.first.resize_factor), drawn.first.resize_mode)
     x = add_noise(x, rng, drawn.first)
-    x = images.to_float(jpeg(images.to_uint8(x), drawn.first.jpeg_quality))
+    x = images.to_float(jpeg(images.unit_to_uint8(x), drawn.first.jpeg_quality))
 
     if drawn.second.kernel is not None:
         x = blur(x, drawn.second.kernel)
@@ -177,11 +177,11 @@ def apply_parameters(
     x = add_noise(x, rng, drawn.second)
 
     if not drawn.jpeg_last:
-        x = images.to_float(jpeg(images.to_uint8(x), drawn.second.jpeg_quality))
+        x = images.to_float(jpeg(images.unit_to_uint8(x), drawn.second.jpeg_quality))
     x = _resize(x, low_size, drawn.final_mode)
     if drawn.final_sinc is not None:
         x = blur(x, drawn.final_sinc)
-    lr = images.to_uint8(x)
+    lr = images.unit_to_uint8(x)
     return jpeg(lr, drawn.second.jpeg_quality) if drawn.jpeg_last else lr
 
 
@@ -201,7 +201,7 @@ def add_noise(image: np.ndarray, rng: np.random.Generator, drawn: StageParameter
         noise, strength = _standard_normal(shape, rng), drawn.noise / 255.0
     else:
         signal = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if drawn.grey else image
-        noise, strength = _poisson_noise(images.to_uint8(signal), rng), drawn.noise
+        noise, strength = _poisson_noise(images.unit_to_uint8(signal), rng), drawn.noise
     if drawn.grey:
         noise = cv2.merge([noise, noise, noise])
     noisy = cv2.scaleAdd(noise, strength, image)
@@ -263,8 +263,11 @@ def _low_size(hr: np.ndarray, scale: int) -> tuple[int, int]:
 
 
 def _standard_normal(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """float32 N(0, 1). OpenCV's generator is five times as fast as numpy's Philox; its state
-    belongs to the calling thread and is seeded from `rng` here, so the result stays pure."""
+    """Standard normal noise, float32.
+
+    OpenCV's generator is five times as fast as numpy's Philox. Its state belongs to the calling
+    thread and is seeded from `rng` here, so the result depends on `rng` alone.
+    """
     noise = np.empty(shape, np.float32)
     cv2.setRNGSeed(int(rng.integers(2**31 - 1)))
     # As one channel: given three, OpenCV would give noise to the first alone.
@@ -273,10 +276,10 @@ def _standard_normal(shape: tuple[int, ...], rng: np.random.Generator) -> np.nda
 
 
 def _poisson_noise(levels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Poisson(v x) / v - x for x = levels / 255, v = the number of distinct levels rounded up to
-    a power of two (of the whole image, as published). float32, the shape of `levels`.
+    """Poisson(v x) / v - x for x = levels / 255; float32, with the shape of `levels`.
 
-    There are only 256 rates, so a table of each rate's quantiles replaces a draw per pixel.
+    As published, v is the number of distinct levels in the whole image, rounded up to a power of
+    two. There are only 256 rates, so a table of each rate's quantiles replaces a draw per pixel.
     """
     count = np.count_nonzero(cv2.calcHist([levels.reshape(-1)], [0], None, [256], [0, 256]))
     table = _poisson_table(2 ** math.ceil(math.log2(count)))

@@ -13,11 +13,11 @@ class DepthEstimator:
     """Monocular depth, relative in each image.
 
     Args:
-      model: directory or Hugging Face id of a depth estimation model, for example
-        "depth-anything/Depth-Anything-V2-Small-hf".
+        model: directory or Hugging Face id of a depth estimation model, for example
+            "depth-anything/Depth-Anything-V2-Small-hf".
 
     Raises:
-      UserError: transformers or torch is missing, or the model cannot be loaded.
+        UserError: transformers or torch is missing, or the model cannot be loaded.
     """
 
     def __init__(self, model: str) -> None:
@@ -36,8 +36,11 @@ class DepthEstimator:
             ) from error
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, 3] to uint16 [H, W]: what the model predicts (for most models inverse
-        depth: near is large), scaled so that the image's extremes are 0 and 65535."""
+        """The depth of uint8 [H, W, 3] as uint16 [H, W].
+
+        It is what the model predicts (for most models inverse depth: near is large), scaled so
+        that the smallest value of the image becomes 0 and the largest 65535.
+        """
         predicted = self._pipeline(Image.fromarray(image))["predicted_depth"]
         values = np.asarray(predicted, np.float32).squeeze()
         low, high = float(values.min()), float(values.max())

@@ -30,11 +30,11 @@ def near_duplicates(hashes: np.ndarray, distance: int) -> np.ndarray:
     of them is equal (the pigeonhole principle), so only those pairs are compared.
 
     Args:
-      hashes: uint64 [N].
-      distance: 0 .. 15.
+        hashes: uint64 [N].
+        distance: 0 .. 15.
 
     Returns:
-      bool [N].
+        bool [N].
     """
     if not 0 <= distance <= MAX_DISTANCE:
         raise UserError(f"near-duplicate distance {distance} is not in 0..{MAX_DISTANCE}.")

@@ -56,15 +56,15 @@ def load_image(
     first is taken.
 
     Args:
-      source: a path, or the bytes of an encoded image file.
-      name: what error messages call the image; the path by default.
-      max_pixels: largest accepted width x height, checked before decoding.
+        source: a path, or the bytes of an encoded image file.
+        name: what error messages call the image; the path by default.
+        max_pixels: largest accepted width x height, checked before decoding.
 
     Returns:
-      uint8 [H, W, 3] in [0, 255], RGB, C-contiguous and writable.
+        uint8 [H, W, 3] in [0, 255], RGB, C-contiguous and writable.
 
     Raises:
-      CorruptError: missing, empty, truncated, not an image, too large, or floating point.
+        CorruptError: missing, empty, truncated, not an image, too large, or floating point.
     """
     return _to_rgb(*_decode(source, name, max_pixels))
 
@@ -81,10 +81,10 @@ def load_depth(source: str | os.PathLike[str] | bytes, name: str | None = None) 
     """Decodes a grey image of 8 or 16 bits, without scaling its values.
 
     Returns:
-      uint16 [H, W]: the numbers that are stored, up to 255 for 8 bits.
+        uint16 [H, W]: the numbers that are stored, up to 255 for 8 bits.
 
     Raises:
-      CorruptError: as `load_image`, and for an image with more than one channel.
+        CorruptError: as `load_image`, and for an image with more than one channel.
     """
     image, name = _decode(source, name, MAX_PIXELS)
     if image.mode == "L":
@@ -104,11 +104,11 @@ def verify_image(
     """Checks an image's header, without decoding its pixels.
 
     Returns:
-      (height, width) as stored, before the EXIF orientation.
+        (height, width) as stored, before the EXIF orientation.
 
     Raises:
-      CorruptError: missing, empty, not an image, too large, or a header that is damaged. A
-        file that is cut short inside its pixel data can pass; `load_image` names it then.
+        CorruptError: missing, empty, not an image, too large, or a header that is damaged. A
+            file that is cut short inside its pixel data can pass; `load_image` names it then.
     """
     data, name = _read(source, name)
     with _open(data, name, max_pixels) as image:
@@ -126,12 +126,12 @@ def save_image(path: str | os.PathLike[str], array: np.ndarray) -> None:
     """Writes an image atomically (temporary file in the same folder, then rename).
 
     Args:
-      path: destination; its suffix names the format.
-      array: uint8 [H, W, 3] RGB or [H, W] grey.
+        path: destination; its suffix names the format.
+        array: uint8 [H, W, 3] RGB or [H, W] grey.
 
     Raises:
-      UserError: a suffix that names no image format, or a folder that cannot be written.
-      TypeError: an array that is not uint8.
+        UserError: a suffix that names no image format, or a folder that cannot be written.
+        TypeError: an array that is not uint8.
     """
     path = Path(path)
     if array.dtype != np.uint8:
@@ -166,14 +166,14 @@ def resize(
     averages the pixels that an output pixel covers, either way.
 
     Args:
-      image: uint8 [H, W, C] or [H, W] in [0, 255], or float32 of any range. Bicubic
-        overshoots: uint8 is clipped, float32 is not.
-      size_hw: output (height, width).
-      mode: "area", "bilinear" or "bicubic".
-      antialias: see above.
+        image: uint8 [H, W, C] or [H, W] in [0, 255], or float32 of any range. Bicubic
+            overshoots: uint8 is clipped, float32 is not.
+        size_hw: output (height, width).
+        mode: "area", "bilinear" or "bicubic".
+        antialias: see above.
 
     Returns:
-      Same dtype and channels, [size_hw[0], size_hw[1], ...].
+        Same dtype and channels, [size_hw[0], size_hw[1], ...].
     """
     if mode not in _PIL_MODES:
         raise UserError(f"resize mode {mode!r} is unknown; use one of {', '.join(_PIL_MODES)}.")
@@ -203,10 +203,12 @@ def usm_sharpen(image: np.ndarray, weight: float = 0.5, threshold: float = 10.0)
     by the blurred mask |residual| > threshold / 255. G is a Gaussian of 51 pixels, sigma 8.
 
     Args:
-      image: float32 [H, W, 3] in [0, 1].
+        image: float32 [H, W, 3] in [0, 1].
+        weight: how much of the residual is added.
+        threshold: the least residual that is sharpened, in levels of 255.
 
     Returns:
-      float32 [H, W, 3] in [0, 1].
+        float32 [H, W, 3] in [0, 1].
     """
     size, sigma = (51, 51), 8.0
     residual = image - cv2.GaussianBlur(image, size, sigma)
@@ -216,7 +218,7 @@ def usm_sharpen(image: np.ndarray, weight: float = 0.5, threshold: float = 10.0)
     return image + mask * (sharp - image)
 
 
-def to_uint8(image: np.ndarray) -> np.ndarray:
+def unit_to_uint8(image: np.ndarray) -> np.ndarray:
     """Rounds float32 in [0, 1] to uint8, clipping what is outside. One pass."""
     return cv2.addWeighted(image, 255.0, image, 0.0, 0.0, dtype=cv2.CV_8U)
 

@@ -32,12 +32,12 @@ class KernelConfig:
     """Distribution of blur kernels; lengths in pixels.
 
     Attributes:
-      sinc_probability: probability of a sinc instead of a blur.
-      probabilities: of the six `FAMILIES`; they sum to 1.
-      sizes: odd kernel sizes, drawn uniformly.
-      sigma: range of the standard deviation along each principal axis.
-      beta_generalized: range of the generalized Gaussian's shape.
-      beta_plateau: range of the plateau's shape.
+        sinc_probability: probability of a sinc instead of a blur.
+        probabilities: of the six `FAMILIES`; they sum to 1.
+        sizes: odd kernel sizes, drawn uniformly.
+        sigma: range of the standard deviation along each principal axis.
+        beta_generalized: range of the generalized Gaussian's shape.
+        beta_plateau: range of the plateau's shape.
     """
 
     sinc_probability: float = 0.1
@@ -98,9 +98,9 @@ def make_kernel(kernel: Kernel) -> np.ndarray:
     """Computes a drawn kernel.
 
     Returns:
-      float32 that sums to 1: [k] for "iso", which is separable (the kernel is the outer
-      product of the vector with itself), else [k, k]. k is at most `kernel.size`: rings
-      that hold nearly nothing are trimmed.
+        float32 that sums to 1: [k] for "iso", which is separable (the kernel is the outer
+        product of the vector with itself), else [k, k]. k is at most `kernel.size`: rings
+        that hold nearly nothing are trimmed.
     """
     k = kernel
     if k.family == "iso":

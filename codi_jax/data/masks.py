@@ -82,7 +82,7 @@ def draw_mask(kinds: tuple[str, ...], height: int, width: int, rng: Rng) -> np.n
     """A hole of one of ``kinds``, each as likely; never empty.
 
     Raises:
-      UserError: an unknown kind.
+        UserError: an unknown kind.
     """
     for kind in kinds:
         check_choice("masks", kind, MASKS)

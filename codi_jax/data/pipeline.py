@@ -69,7 +69,7 @@ class TrainIterator(grain.DatasetIterator):
         """Continues from a state.
 
         Raises:
-          UserError: it was saved with another seed or another number of images.
+            UserError: it was saved with another seed or another number of images.
         """
         for key, now in self._identity.items():
             if state[key] != now:
@@ -127,21 +127,21 @@ def train_iterator(
     """Makes the infinite training stream, shuffled anew in each epoch.
 
     Args:
-      source: the images.
-      transforms: applied to each image in turn; all images must come out in one size.
-      batch_size: images per batch of this shard.
-      seed: in 0 .. 2^32 - 1.
-      num_workers: worker processes; 0 reads ahead in a thread of this process.
-      shard_index: this host's number, below `shard_count`.
-      shard_count: number of hosts; the global batch is batch_size x shard_count.
-      prefetch: batches to read ahead, per worker.
+        source: the images.
+        transforms: applied to each image in turn; all images must come out in one size.
+        batch_size: images per batch of this shard.
+        seed: in 0 .. 2^32 - 1.
+        num_workers: worker processes; 0 reads ahead in a thread of this process.
+        shard_index: this host's number, below `shard_count`.
+        shard_count: number of hosts; the global batch is batch_size x shard_count.
+        prefetch: batches to read ahead, per worker.
 
     Returns:
-      An iterator of {"image": uint8 [B, S, S, 3], ..., "text": str [B], "name": str [B]}
-      with `get_state`, `set_state` and `close`. Close it when there are workers.
+        An iterator of {"image": uint8 [B, S, S, 3], ..., "text": str [B], "name": str [B]}
+        with `get_state`, `set_state` and `close`. Close it when there are workers.
 
     Raises:
-      UserError: an empty source, or a number out of its range.
+        UserError: an empty source, or a number out of its range.
     """
     for name, value, low in (
         ("batch_size", batch_size, 1),
@@ -164,12 +164,14 @@ def train_iterator(
 
 
 def eval_batch(source: Source, transforms: Transforms, count: int, seed: int) -> Batch:
-    """Makes a fixed batch for evaluation: images in the source's order, from the start again
-    when there are fewer than `count`, each time with fresh random crops and degradations.
+    """Makes a fixed batch for evaluation: images in the source's order.
+
+    When there are fewer than `count`, it starts again at the first one, each time with fresh
+    random crops and degradations.
 
     Returns:
-      {"image": uint8 [count, S, S, 3], ..., "text": str [count], "name": str [count]}; the
-      first k samples are the same for every count of at least k.
+        {"image": uint8 [count, S, S, 3], ..., "text": str [count], "name": str [count]}; the
+        first k samples are the same for every count of at least k.
     """
     if count < 1:
         raise UserError(f"data: the evaluation batch has {count} images; ask for at least 1.")

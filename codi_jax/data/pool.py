@@ -5,25 +5,27 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from typing import Any
+from typing import TypeVar
 
 import cv2
 
 from codi_jax.typing import UserError
 
+#: The arguments of one call.
+Task = TypeVar("Task", bound=tuple[object, ...])
 #: What this process was given: set once, so that it does not travel with every task.
-_held: list[Any] = []
+_held: list[object] = []
 
 
 class Pool:
     """Calls `function(held, *arguments)` in processes, or in this one.
 
     Args:
-      held: picklable; each process gets it once.
-      workers: number of processes; 0: none.
+        held: picklable; each process gets it once.
+        workers: number of processes; 0: none.
     """
 
-    def __init__(self, held: Any, workers: int) -> None:
+    def __init__(self, held: object, workers: int) -> None:
         if workers < 0:
             raise UserError(f"workers={workers}; it must be at least 0.")
         self._held, self._executor = held, None
@@ -42,9 +44,7 @@ class Pool:
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
 
-    def run(
-        self, function: Callable[..., None], tasks: Sequence[tuple[Any, ...]]
-    ) -> Iterator[tuple[Any, ...]]:
+    def run(self, function: Callable[..., None], tasks: Sequence[Task]) -> Iterator[Task]:
         """Yields each task as it is done, in any order; an error ends them all."""
         if self._executor is None:
             for task in tasks:
@@ -57,7 +57,7 @@ class Pool:
             yield futures[future]
 
 
-def _start(held: Any) -> None:
+def _start(held: object) -> None:
     _held[:] = [held]
     cv2.setNumThreads(0)
     os.environ["OMP_NUM_THREADS"] = "1"  # for a depth estimator's PyTorch, imported later
@@ -65,7 +65,7 @@ def _start(held: Any) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _call(function: Callable[..., None], *task: Any) -> None:
+def _call(function: Callable[..., None], *task: object) -> None:
     function(_held[0], *task)
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from codi_jax.data.sources.skipping import too_many
 from codi_jax.typing import UserError
 
 REPORT = "report.json"
+#: The content of that file, or of a part of it.
+Report = dict[str, Any]
 _WORK = ".work"
 _NAMED = 1000  # corrupt images that the report names
 
@@ -41,23 +43,23 @@ def prepare(
     workers: int = 0,
     max_corrupt: int | None = None,
     encode: Encode | None = None,
-) -> dict[str, Any]:
+) -> Report:
     """Writes the shards and `report.json`; goes on where an earlier call was killed.
 
     Args:
-      source: must not change between a killed call and the next.
-      output: a folder that is empty, or of the same preparation.
-      config: what is made of the images.
-      label: what the user called the source; the same call has the same.
-      workers: processes; 0 works in this one.
-      max_corrupt: stop when more images are corrupt; None: any number is left out.
-      encode: makes the columns that `config.latents` and `config.embeddings` name.
+        source: must not change between a killed call and the next.
+        output: a folder that is empty, or of the same preparation.
+        config: what is made of the images.
+        label: what the user called the source; the same call has the same.
+        workers: processes; 0 works in this one.
+        max_corrupt: stop when more images are corrupt; None: any number is left out.
+        encode: makes the columns that `config.latents` and `config.embeddings` name.
 
     Returns:
-      The report, as in the file.
+        The report, as in the file.
 
     Raises:
-      UserError: a folder in other use, too many corrupt images (all named), or none that stays.
+        UserError: a folder in other use, too many corrupt images (all named), or none that stays.
     """
     output, work = Path(output), Path(output) / _WORK
     identity = {"source": label, "images": len(source), **dataclasses.asdict(config)}
@@ -89,7 +91,7 @@ def prepare(
     return report
 
 
-def _claim(output: Path, work: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+def _claim(output: Path, work: Path, identity: Report) -> Report | None:
     """Takes the folder for this preparation; the report, if it is complete already."""
     report, config = output / REPORT, work / "config.json"
     try:
@@ -127,7 +129,11 @@ class _Job:
 
 
 def _run(
-    pool: Pool, stage: str, function: Callable[..., None], work: Path, tasks: list[Any]
+    pool: Pool,
+    stage: str,
+    function: Callable[..., None],
+    work: Path,
+    tasks: Sequence[tuple[range, *tuple[object, ...]]],
 ) -> None:
     """Does the tasks (unit, ...) whose result is not there yet, with a progress bar."""
     missing = [task for task in tasks if not _result(work, stage, task[0]).is_file()]
@@ -177,7 +183,7 @@ def _shard(work: Path, unit: range) -> Path:
     return work.parent / f"images-{unit.start:09d}.array_record"
 
 
-def _write_json(path: Path, value: Any, work: Path) -> None:
+def _write_json(path: Path, value: object, work: Path) -> None:
     with tempfile.TemporaryDirectory(dir=work) as folder:
         temporary = Path(folder) / path.name
         temporary.write_text(json.dumps(value, indent=1) + "\n")
@@ -219,10 +225,10 @@ def _select(
 def _report(
     work: Path,
     units: list[range],
-    identity: dict[str, Any],
+    identity: Report,
     counts: dict[str, int],
     corrupt: dict[int, str],
-) -> dict[str, Any]:
+) -> Report:
     sizes, total, shards = [], 0, 0
     for unit in units:
         result = json.loads(_result(work, "write", unit).read_text())

@@ -1,13 +1,12 @@
 """Samples of prepared shards, to look at."""
 
 import os
-from typing import Any
 
 import numpy as np
 
 from codi_jax.data import images
 from codi_jax.data.prepare_units import is_picture
-from codi_jax.data.sources import ArrayRecordSource
+from codi_jax.data.sources import ArrayRecordSource, Element
 
 _SIDE = 128
 
@@ -16,12 +15,12 @@ def contact_columns(output: str | os.PathLike[str], rows: int = 8) -> dict[str, 
     """Samples spread over the shards, as columns of a picture grid.
 
     Returns:
-      "image" and every picture column, or, where there is none, six columns of images. uint8
-      [H, W, 3] each; depth is scaled to 8 bits.
+        "image" and every picture column, or, where there is none, six columns of images. uint8
+        [H, W, 3] each; depth is scaled to 8 bits.
     """
     source = ArrayRecordSource(f"{os.fspath(output)}/*.array_record")
 
-    def spread(count: int) -> list[dict[str, Any]]:
+    def spread(count: int) -> list[Element]:
         return [source[int(i)] for i in np.linspace(0, len(source) - 1, count)]
 
     shown = spread(rows)

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TypedDict
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from codi_jax.data import images
 from codi_jax.data.depth import DepthEstimator
 from codi_jax.data.duplicates import MAX_DISTANCE, perceptual_hash
-from codi_jax.data.sources import Source, pack_record
+from codi_jax.data.sources import Element, Source, pack_record
 from codi_jax.data.transforms import ENCODED
 from codi_jax.typing import UserError, check_choice
 
@@ -27,7 +27,7 @@ _JPEG = (
 )
 _CANNY_THRESHOLDS = (100, 200)
 #: Samples -> the same with further arrays; it must pickle.
-Encode = Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]]
+Encode = Callable[[Sequence[Element]], list[Element]]
 _BATCH = 16  # of what is encoded at once
 
 
@@ -36,18 +36,19 @@ class PrepareConfig:
     """What is made of the images. Everything here changes the result.
 
     Attributes:
-      min_size: images whose shorter side is below are left out.
-      resize: images whose shorter side is above are reduced to it (bicubic, antialiased); 0: none.
-      crop: cut into squares of this side, smaller images are left out; 0: whole images.
-      stride: distance of the squares; the last ones end at the border. 0: `crop`.
-      near_duplicates: an image with an earlier one within this distance is left out (bits of a
-        64-bit perceptual hash); -1: all stay.
-      image_format: "png", or "jpeg" of quality 95 without subsampling; columns are always PNG.
-      canny: add a column of Canny edges.
-      depth: add a column of estimated depth by this transformers model; "": none.
-      latents, embeddings: checkpoints that the columns of `transforms.ENCODED` are made with; "":
-        none. Latents need a crop.
-      shard_images: images of the source that make one shard.
+        min_size: images whose shorter side is below are left out.
+        resize: images whose shorter side is above are reduced to it (bicubic, antialiased); 0:
+            none.
+        crop: cut into squares of this side, smaller images are left out; 0: whole images.
+        stride: distance of the squares; the last ones end at the border. 0: `crop`.
+        near_duplicates: an image with an earlier one within this distance is left out (bits of a
+            64-bit perceptual hash); -1: all stay.
+        image_format: "png", or "jpeg" of quality 95 without subsampling; columns are always PNG.
+        canny: add a column of Canny edges.
+        depth: add a column of estimated depth by this transformers model; "": none.
+        latents, embeddings: checkpoints that the columns of `transforms.ENCODED` are made with; "":
+            none. Latents need a crop.
+        shard_images: images of the source that make one shard.
     """
 
     min_size: int = 0
@@ -84,15 +85,19 @@ class PrepareConfig:
         return max(self.min_size, self.crop, 1)
 
 
-def scan(source: Source, indices: range, config: PrepareConfig) -> dict[str, Any]:
-    """Decodes a range of images.
+class Scan(TypedDict):
+    """What is found of N images."""
 
-    Returns:
-      "hash": uint64 [N]; "small": bool [N]; "corrupt": {index: what is wrong with it}.
-    """
+    hash: np.ndarray  #: uint64 [N]
+    small: np.ndarray  #: bool [N], whether the image is too small.
+    corrupt: dict[int, str]  #: by index, what is wrong with the image.
+
+
+def scan(source: Source, indices: range, config: PrepareConfig) -> Scan:
+    """Decodes a range of images, and looks at each."""
     hashes = np.zeros(len(indices), np.uint64)
     small = np.zeros(len(indices), bool)
-    corrupt = {}
+    corrupt: dict[int, str] = {}
     for i, index in enumerate(indices):
         try:
             element = source[index]
@@ -115,7 +120,7 @@ def records(
             yield pack_record(_encoded(sample, config)), sample["image"].shape[:2]
 
 
-def _samples(source: Source, indices: list[int], config: PrepareConfig) -> Iterator[dict[str, Any]]:
+def _samples(source: Source, indices: list[int], config: PrepareConfig) -> Iterator[Element]:
     estimate = _estimator(config.depth) if config.depth else None
     for index in indices:
         element = _resized(source[index], config.resize)
@@ -132,7 +137,7 @@ def _samples(source: Source, indices: list[int], config: PrepareConfig) -> Itera
 _estimator = functools.cache(DepthEstimator)  # loaded once a process
 
 
-def _check_sizes(element: dict[str, Any]) -> None:
+def _check_sizes(element: Element) -> None:
     size = element["image"].shape[:2]
     for key, value in element.items():
         if is_picture(value) and value.shape[:2] != size:
@@ -142,7 +147,7 @@ def _check_sizes(element: dict[str, Any]) -> None:
             )
 
 
-def _resized(element: dict[str, Any], shorter: int) -> dict[str, Any]:
+def _resized(element: Element, shorter: int) -> Element:
     size = element["image"].shape[:2]
     if not shorter or min(size) <= shorter:
         return dict(element)
@@ -165,7 +170,7 @@ def _middles(old: int, new: int) -> np.ndarray:
     return (2 * np.arange(new) + 1) * old // (2 * new)
 
 
-def _crops(element: dict[str, Any], config: PrepareConfig) -> Iterator[dict[str, Any]]:
+def _crops(element: Element, config: PrepareConfig) -> Iterator[Element]:
     side = config.crop
     if not side:
         yield element
@@ -185,7 +190,7 @@ def _starts(length: int, side: int, stride: int) -> list[int]:
     return starts if starts[-1] == length - side else [*starts, length - side]
 
 
-def _encoded(sample: dict[str, Any], config: PrepareConfig) -> dict[str, Any]:
+def _encoded(sample: Element, config: PrepareConfig) -> Element:
     return {
         key: _encode(value, config.image_format if key == "image" else "png")
         if is_picture(value)
@@ -201,6 +206,6 @@ def _encode(image: np.ndarray, image_format: str) -> bytes:
     return data.tobytes()
 
 
-def is_picture(value: Any) -> bool:
+def is_picture(value: object) -> bool:
     """Whether a column's value is a picture or a map, which is cut and stored as an image file."""
     return isinstance(value, np.ndarray) and value.dtype in (np.uint8, np.uint16)

@@ -6,7 +6,6 @@ model's result can be held against the depth that it was given.
 """
 
 import operator
-from typing import Any
 
 import numpy as np
 
@@ -29,14 +28,15 @@ def depth_of_haze(image: np.ndarray) -> np.ndarray:
 
 
 class SceneSource:
-    """Scene i of a split is a function of i: "image" uint8 [96, 96, 3], "depth" uint16 [96, 96]
-    in millimetres.
+    """Rendered scenes: scene i of a split is a function of i.
+
+    An element has "image" uint8 [96, 96, 3] and "depth" uint16 [96, 96], in millimetres.
 
     Args:
-      split: "train" (2,000 scenes) or "eval" (200 others).
+        split: "train" (2,000 scenes) or "eval" (200 others).
 
     Raises:
-      UserError: another split.
+        UserError: another split.
     """
 
     def __init__(self, split: str) -> None:
@@ -46,7 +46,7 @@ class SceneSource:
     def __len__(self) -> int:
         return _COUNT[self._split]
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> dict[str, object]:
         index = operator.index(index)
         rng = np.random.default_rng((list(_COUNT).index(self._split), index))
         image, depth = render(rng)

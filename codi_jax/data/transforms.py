@@ -31,12 +31,12 @@ class RandomCropFlip(grain.transforms.RandomMap):
     images are never scaled. An element with latents stays as it is: they are of the whole image.
 
     Attributes:
-      size: side of the crop.
-      aligned: keys of what is cropped alike, where an element has them: pictures [H, W, 3] and
-        maps [H, W].
+        size: side of the crop.
+        aligned: keys of what is cropped alike, where an element has them: pictures [H, W, 3] and
+            maps [H, W].
 
     Raises:
-      UserError: pictures and maps of one element that differ in size; latents of another size.
+        UserError: pictures and maps of one element that differ in size; latents of another size.
     """
 
     size: int
@@ -72,7 +72,7 @@ class CheckSizes(grain.transforms.Map):
     """The whole element as it is; raises UserError where what it has of `aligned` differs in size.
 
     Attributes:
-      aligned: as that of `RandomCropFlip`.
+        aligned: as that of `RandomCropFlip`.
     """
 
     aligned: tuple[str, ...]
@@ -104,8 +104,8 @@ class FillPrompt(grain.transforms.RandomMap):
     """Adds "prompt": `template` with the element's own strings, such as "a photo of {text}".
 
     Attributes:
-      template: names in braces are keys of the element.
-      dropout: probability of the empty prompt instead, for classifier-free guidance.
+        template: names in braces are keys of the element.
+        dropout: probability of the empty prompt instead, for classifier-free guidance.
     """
 
     template: str
@@ -173,10 +173,10 @@ class Degrade(grain.transforms.RandomMap):
     """Adds the low-resolution image "lr": uint8 [H / scale, W / scale, 3].
 
     Attributes:
-      config: which degradation.
-      scale: ratio of the sizes.
-      sharpen: sharpen the ground truth first (USM); "image" is then the sharpened one.
-      clean_share: of the pictures that are reduced bicubically instead, without further harm.
+        config: which degradation.
+        scale: ratio of the sizes.
+        sharpen: sharpen the ground truth first (USM); "image" is then the sharpened one.
+        clean_share: of the pictures that are reduced bicubically instead, without further harm.
     """
 
     config: Degradation
@@ -190,7 +190,7 @@ class Degrade(grain.transforms.RandomMap):
         image = element["image"]
         if self.sharpen:
             hr = images.usm_sharpen(hr)
-            image = images.to_uint8(hr)
+            image = images.unit_to_uint8(hr)
         # Nothing is drawn where no input is to be clean: such streams stay what they were.
         clean = self.clean_share > 0 and rng.random() < self.clean_share
         try:

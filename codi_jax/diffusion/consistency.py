@@ -6,14 +6,14 @@ The boundary is ``t = 0``, the lowest noise level that a network is called with.
 """
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Real
 
 from codi_jax.diffusion.schedules import expand
-from codi_jax.typing import Array
 
 
 def boundary_scalings(
-    t: Array, *, sigma_data: float = 0.5, timestep_scaling: float = 10.0
-) -> tuple[Array, Array]:
+    t: Real[Array, "*times"], *, sigma_data: float = 0.5, timestep_scaling: float = 10.0
+) -> tuple[Float[Array, "*times"], Float[Array, "*times"]]:
     """``(c_skip, c_out)`` of latent consistency models (Luo et al. 2023; diffusers' LCMScheduler).
 
     Args:
@@ -30,7 +30,12 @@ def boundary_scalings(
     return sigma_data**2 / square, scaled / jnp.sqrt(square)
 
 
-def consistency_function(x_hat: Array, z_t: Array, t: Array, timestep_scaling: float) -> Array:
-    """``f(z_t, t)`` from the signal prediction, both float32 [B, ...]; ``t`` is [B]."""
+def consistency_function(
+    x_hat: Float[Array, " batch *latent"],
+    z_t: Float[Array, " batch *latent"],
+    t: Real[Array, " batch"],
+    timestep_scaling: float,
+) -> Float[Array, " batch *latent"]:
+    """``f(z_t, t)``, computed from the signal prediction ``x_hat``; float32."""
     c_skip, c_out = boundary_scalings(t, timestep_scaling=timestep_scaling)
     return expand(c_skip, z_t) * z_t + expand(c_out, z_t) * x_hat

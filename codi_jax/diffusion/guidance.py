@@ -5,20 +5,21 @@ With two conditions, image and text: :func:`two_guidances`.
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Real
 
 from codi_jax.diffusion.schedules import expand
-from codi_jax.typing import Array, Cond, Params, PredictFn, UserError
+from codi_jax.typing import Cond, Params, PredictFn, UserError
 
 
 def cfg_predict(
     predict: PredictFn,
     params: Params,
-    z_t: Array,
-    t: Array,
+    z_t: Float[Array, "batch height width channels"],
+    t: Real[Array, " batch"],
     cond: Cond,
     uncond: Cond | None,
-    guidance_scale: Array | float,
-) -> Array:
+    guidance_scale: Float[Array, "..."] | float,
+) -> Float[Array, "batch height width out_channels"]:
     """The guided output of a network, from one call on a doubled batch, [uncond, cond].
 
     Args:
@@ -66,7 +67,12 @@ def two_guidances(predict: PredictFn) -> PredictFn:
     keys, and "scales" float32 [B, 2]: s_I and s_T.
     """
 
-    def guided(params: Params, z_t: Array, t: Array, cond: Cond) -> Array:
+    def guided(
+        params: Params,
+        z_t: Float[Array, "batch height width channels"],
+        t: Real[Array, " batch"],
+        cond: Cond,
+    ) -> Float[Array, "batch height width out_channels"]:
         parts = [dict(cond[name]) for name in ("none", "image", "full")]
         joined = jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *parts)
         output = predict(params, jnp.concatenate([z_t] * 3), jnp.concatenate([t] * 3), joined)

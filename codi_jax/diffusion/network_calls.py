@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from codi_jax.diffusion.consistency import boundary_scalings
 from codi_jax.diffusion.sampler_config import SamplerConfig
@@ -31,14 +32,20 @@ from codi_jax.diffusion.solvers import (
 class NetworkCalls(NamedTuple):
     """The n calls of a run, in float64."""
 
-    level: np.ndarray  #: int [n], the index of the noise level that the network is called at.
-    x_weights: np.ndarray  #: [n, K], see the module's docstring.
-    eps_weights: np.ndarray  #: [n, K]
-    noise_weight: np.ndarray  #: [n]; zero for solvers of the ODE.
+    #: The index of the noise level that the network is called at.
+    level: Int[np.ndarray, " calls"]
+    #: See the module's docstring, as for the next two.
+    x_weights: Float[np.ndarray, "calls predictions"]
+    eps_weights: Float[np.ndarray, "calls predictions"]
+    #: Zero for solvers of the ODE.
+    noise_weight: Float[np.ndarray, " calls"]
 
 
 def network_calls(
-    sampler: SamplerConfig, timesteps: np.ndarray, alpha: np.ndarray, sigma: np.ndarray
+    sampler: SamplerConfig,
+    timesteps: Int[np.ndarray, " steps"],
+    alpha: Float[np.ndarray, " steps+1"],
+    sigma: Float[np.ndarray, " steps+1"],
 ) -> NetworkCalls:
     """The calls of a run of n steps.
 
@@ -72,7 +79,7 @@ def network_calls(
             sampler.solver_order,
             lower_order_final=sampler.lower_order_final,
             # The log-SNR of clean data is infinite: only a first-order step can end there.
-            euler_at_final=sampler.euler_at_final or sigma[-1] == 0,
+            euler_at_final=sampler.euler_at_final or bool(sigma[-1] == 0),
         )
         corrections = multistep_corrections(
             sampler.solver, alpha, sigma, orders, sampler.solver_type
@@ -108,7 +115,7 @@ def _singlestep_orders(sampler: SamplerConfig, alpha: np.ndarray, sigma: np.ndar
         len(alpha) - 1 - len(first),
         sampler.solver_order,
         lower_order_final=sampler.lower_order_final,
-        euler_at_final=sampler.euler_at_final or sigma[-1] == 0,
+        euler_at_final=sampler.euler_at_final or bool(sigma[-1] == 0),
     )
 
 

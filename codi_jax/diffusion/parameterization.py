@@ -12,8 +12,10 @@ All three satisfy ``z_t = alpha_t x_hat + sigma_t eps_hat``. ``alpha`` and ``sig
 scalars, [B], or already expanded to the rank of ``z_t``. Arrays are float32.
 """
 
+from jaxtyping import Array, Float
+
 from codi_jax.diffusion.schedules import Schedule, expand
-from codi_jax.typing import Array, UserError, check_choice
+from codi_jax.typing import UserError, check_choice
 
 PREDICTION_TYPES = ("v_prediction", "epsilon", "sample")
 
@@ -36,11 +38,11 @@ def check_prediction_type(schedule: Schedule, prediction_type: str) -> None:
 
 def to_x_eps(
     prediction_type: str,
-    output: Array,
-    z_t: Array,
-    alpha_t: Array | float,
-    sigma_t: Array | float,
-) -> tuple[Array, Array]:
+    output: Float[Array, "*latents"],
+    z_t: Float[Array, "*latents"],
+    alpha_t: Float[Array, "..."] | float,
+    sigma_t: Float[Array, "..."] | float,
+) -> tuple[Float[Array, "*latents"], Float[Array, "*latents"]]:
     """The signal and the noise that a network's output stands for (eq. 7 for velocity).
 
     Args:
@@ -67,11 +69,11 @@ def to_x_eps(
 
 def from_x_eps(
     prediction_type: str,
-    x_hat: Array,
-    eps_hat: Array,
-    alpha_t: Array | float,
-    sigma_t: Array | float,
-) -> Array:
+    x_hat: Float[Array, "*latents"],
+    eps_hat: Float[Array, "*latents"],
+    alpha_t: Float[Array, "..."] | float,
+    sigma_t: Float[Array, "..."] | float,
+) -> Float[Array, "*latents"]:
     """The network output that stands for ``(x_hat, eps_hat)``: the inverse of `to_x_eps`.
 
     With the true ``x`` and ``eps`` it is the regression target of ordinary training.

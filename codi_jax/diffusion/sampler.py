@@ -1,10 +1,11 @@
 """Sampling: one `jax.lax.scan` over the network calls of a run, whatever the solver."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, Key
 
 from codi_jax.diffusion.guidance import cfg_predict
 from codi_jax.diffusion.network_calls import network_calls
@@ -12,7 +13,7 @@ from codi_jax.diffusion.parameterization import check_prediction_type, to_x_eps
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import Schedule
 from codi_jax.diffusion.timesteps import consistency_timesteps, inference_timesteps
-from codi_jax.typing import Array, Cond, Params, PredictFn, UserError
+from codi_jax.typing import Cond, Params, PredictFn, UserError
 
 #: ``(x_hat, eps_hat)`` of the calls before, latest first.
 History = tuple[tuple[Array, Array], ...]
@@ -26,15 +27,16 @@ class StepInfo(NamedTuple):
     The weights are those of :class:`codi_jax.diffusion.network_calls.NetworkCalls`.
     """
 
-    t: Array  #: int32, the time the network is called with.
-    alpha_t: Array
-    sigma_t: Array
-    x_weights: Array  #: [K]
-    eps_weights: Array  #: [K]
-    noise_weight: Array
+    #: int32, the time that the network is called with.
+    t: Int[Array, "*calls"]
+    alpha_t: Float[Array, "*calls"]
+    sigma_t: Float[Array, "*calls"]
+    x_weights: Float[Array, "*calls predictions"]
+    eps_weights: Float[Array, "*calls predictions"]
+    noise_weight: Float[Array, "*calls"]
 
 
-def initial_noise(key: Array, shape: tuple[int, ...]) -> Array:
+def initial_noise(key: Key[Array, "..."], shape: tuple[int, ...]) -> Float[Array, "..."]:
     """``z_T``: standard normal, float32 of ``shape``.
 
     With keys [B], one for each of ``shape[0]`` images, an image's noise does not depend on the
@@ -45,7 +47,7 @@ def initial_noise(key: Array, shape: tuple[int, ...]) -> Array:
     return jax.random.normal(key, shape, jnp.float32)
 
 
-def call_keys(key: Array, num_calls: int) -> Array:
+def call_keys(key: Key[Array, "*batch"], num_calls: int) -> Key[Array, " {num_calls} *batch"]:
     """A key for the noise of each network call: [num_calls], or [num_calls, B] of keys [B]."""
     if key.ndim == 0:
         return jax.random.split(key, num_calls)
@@ -94,15 +96,15 @@ def sample(
     params: Params,
     schedule: Schedule,
     prediction_type: str,
-    z_T: Array,
+    z_T: Float[Array, "batch height width channels"],
     cond: Cond,
     *,
     num_inference_steps: int,
     uncond: Cond | None = None,
-    guidance_scale: Array | float = 1.0,
+    guidance_scale: Float[Array, "..."] | float = 1.0,
     sampler: SamplerConfig = DEFAULT_SAMPLER,
-    key: Array | None = None,
-) -> Array:
+    key: Key[Array, "..."] | None = None,
+) -> Float[Array, "batch height width channels"]:
     """Latents ``x`` from noise ``z_T``.
 
     May run under jit; everything but arrays is static.
@@ -138,7 +140,9 @@ def sample(
             raise UserError(f"solver={sampler.solver!r} draws noise: give a key.")
         keys = call_keys(key, num_calls)
 
-    def step(carry: tuple[Array, History], xs: tuple[StepInfo, Array | None]) -> Any:
+    def step(
+        carry: tuple[Array, History], xs: tuple[StepInfo, Key[Array, "..."] | None]
+    ) -> tuple[tuple[Array, History], None]:
         (z_t, history), (info, noise_key) = carry, xs
         t = jnp.full(z_t.shape[:1], info.t)
         output = cfg_predict(predict, params, z_t, t, cond, uncond, guidance_scale)

@@ -170,7 +170,7 @@ class SamplerConfig:
         return names.get(self.solver, f"DPMSolver{kind}Scheduler")
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "SamplerConfig":
+    def from_config(cls, config: Mapping[str, object]) -> "SamplerConfig":
         """The sampler that a ``scheduler_config.json`` stands for, ours or of a checkpoint.
 
         A missing key means what diffusers takes it for. Two other schedulers than DDIM's are
@@ -187,10 +187,11 @@ class SamplerConfig:
             UserError: another scheduler, or a setting that is not supported; a checkpoint can
                 still be sampled with settings of your own.
         """
-        class_name = config.get("_class_name", "unnamed")
+        values: dict[str, Any] = dict(config)
+        class_name = values.get("_class_name", "unnamed")
         if class_name == ContinuousSchedule.__name__:
             names = {field.name for field in dataclasses.fields(cls)}
-            return cls(**{key: value for key, value in config.items() if key in names})
+            return cls(**{key: value for key, value in values.items() if key in names})
         # Stable Diffusion's files were also written by diffusers' former Flax classes.
         diffusers_class = class_name.removeprefix("Flax")
         if diffusers_class not in _DIFFUSERS_DEFAULTS:
@@ -199,15 +200,15 @@ class SamplerConfig:
                 f"{', '.join(_DIFFUSERS_DEFAULTS)}): give a SamplerConfig of your own."
             )
         for key, off in _SWITCHED_OFF[diffusers_class].items():
-            if config.get(key) not in (None, off):
+            if values.get(key) not in (None, off):
                 raise UserError(
-                    f"scheduler config ({class_name}) sets {key}={config[key]!r}, which is not "
+                    f"scheduler config ({class_name}) sets {key}={values[key]!r}, which is not "
                     f"supported: set it to {off!r}, or give a SamplerConfig of your own."
                 )
         # Files hold keys that their scheduler does not know (Stable Diffusion XL's Euler has
         # set_alpha_to_one=False, and ends at clean data): only known ones count.
         defaults = _DIFFUSERS_DEFAULTS[diffusers_class]
-        known = {key: config.get(key, default) for key, default in defaults.items()}
+        known = {key: values.get(key, default) for key, default in defaults.items()}
         if "set_alpha_to_one" in known:
             set_alpha_to_one = known.pop("set_alpha_to_one")
             known["final_sigmas_type"] = "zero" if set_alpha_to_one else "sigma_min"
@@ -220,7 +221,7 @@ class SamplerConfig:
         solver = others.get(diffusers_class, "ddim")
         return cls(solver=known.pop("algorithm_type", solver), **known)
 
-    def to_config(self, schedule_config: Mapping[str, Any]) -> dict[str, Any]:
+    def to_config(self, schedule_config: Mapping[str, object]) -> dict[str, object]:
         """The content of a ``scheduler_config.json``; `from_config` reads it back.
 
         Args:
@@ -251,7 +252,7 @@ class SamplerConfig:
         self._check_diffusers_can(config)
         return config
 
-    def _check_diffusers_can(self, config: Mapping[str, Any]) -> None:
+    def _check_diffusers_can(self, config: Mapping[str, object]) -> None:
         name, read = config["_class_name"], SamplerConfig.from_config(config)
         lost = [
             (key, getattr(self, key), getattr(read, key))

@@ -11,17 +11,19 @@ import dataclasses
 import functools
 import math
 from collections.abc import Collection, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, Key, Real, Shaped
 
-from codi_jax.typing import Array, UserError, check_choice
+from codi_jax.typing import UserError, check_choice
 
 BETA_SCHEDULES = ("scaled_linear", "linear", "squaredcos_cap_v2")
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """What the losses and the sampler know of a noise schedule."""
 
@@ -33,13 +35,15 @@ class Schedule(Protocol):
     def zero_terminal_snr(self) -> bool:
         """Whether alpha is exactly 0 at ``t = N - 1``, where eps then says nothing about x."""
 
-    def alpha_sigma(self, t: Array) -> tuple[Array, Array]:
-        """``(alpha_t, sigma_t)``, float32 with the shape of ``t``; ``t`` in [-1, N - 1]."""
+    def alpha_sigma(
+        self, t: Real[Array, "*times"]
+    ) -> tuple[Float[Array, "*times"], Float[Array, "*times"]]:
+        """``(alpha_t, sigma_t)``, float32; ``t`` in [-1, N - 1]."""
 
-    def sample_t(self, key: Array, shape: tuple[int, ...], dt: int) -> Array:
+    def sample_t(self, key: Key[Array, ""], shape: tuple[int, ...], dt: int) -> Real[Array, "..."]:
         """Training times uniform on [dt, N - 1], so that ``s = t - dt`` stays in [0, N - 1]."""
 
-    def to_config(self, prediction_type: str | None = None) -> dict[str, Any]:
+    def to_config(self, prediction_type: str | None = None) -> dict[str, object]:
         """The content of a ``scheduler_config.json``; `schedule_from_config` reads it back.
 
         Args:
@@ -98,15 +102,17 @@ class DiscreteSchedule(_TrainingGrid):
 
     @property
     def zero_terminal_snr(self) -> bool:
+        """Whether alpha is exactly 0 at ``t = N - 1``."""
         return self.rescale_betas_zero_snr
 
-    def alpha_sigma(self, t: Array) -> tuple[Array, Array]:
-        """``(alpha_t, sigma_t)``, float32 with the shape of the integer array ``t``.
+    def alpha_sigma(
+        self, t: Int[Array, "*times"]
+    ) -> tuple[Float[Array, "*times"], Float[Array, "*times"]]:
+        """``(alpha_t, sigma_t)``, float32.
 
         A ``t`` outside [-1, N - 1] gives NaN: no exception can be raised under jit, and the
         default behaviour of indexing (wrap, clamp) would hide the mistake.
         """
-
         alpha, sigma = (
             jnp.asarray(table)
             .at[jnp.asarray(t) + 1]
@@ -115,11 +121,12 @@ class DiscreteSchedule(_TrainingGrid):
         )
         return alpha, sigma
 
-    def sample_t(self, key: Array, shape: tuple[int, ...], dt: int) -> Array:
+    def sample_t(self, key: Key[Array, ""], shape: tuple[int, ...], dt: int) -> Int[Array, "..."]:
         """int32 of ``shape``, uniform on {dt, ..., N - 1}."""
         return jax.random.randint(key, shape, dt, self.num_train_timesteps, jnp.int32)
 
-    def to_config(self, prediction_type: str | None = None) -> dict[str, Any]:
+    def to_config(self, prediction_type: str | None = None) -> dict[str, object]:
+        """The config of diffusers' ``DDIMScheduler``; see `Schedule.to_config`."""
         config: dict[str, Any] = {
             "_class_name": "DDIMScheduler",
             **dataclasses.asdict(self),
@@ -161,10 +168,13 @@ class ContinuousSchedule(_TrainingGrid):
 
     @property
     def zero_terminal_snr(self) -> bool:
+        """False: the log-SNR is bounded below."""
         return False
 
-    def alpha_sigma(self, t: Array) -> tuple[Array, Array]:
-        """``(alpha_t, sigma_t)``, float32 with the shape of ``t`` (integers or floats)."""
+    def alpha_sigma(
+        self, t: Real[Array, "*times"]
+    ) -> tuple[Float[Array, "*times"], Float[Array, "*times"]]:
+        """``(alpha_t, sigma_t)``, float32; ``t`` may lie between two timesteps."""
         n = self.num_train_timesteps
         time = jnp.asarray(t).astype(jnp.float32)
         phi_min_alpha = math.atan(math.exp(self.log_snr_min / 2))  # pi/2 - phi at t = N - 1
@@ -174,19 +184,19 @@ class ContinuousSchedule(_TrainingGrid):
         sigma = jnp.sin((time + 1) * (phi_max / n))
         return alpha, sigma
 
-    def sample_t(self, key: Array, shape: tuple[int, ...], dt: int) -> Array:
+    def sample_t(self, key: Key[Array, ""], shape: tuple[int, ...], dt: int) -> Float[Array, "..."]:
         """float32 of ``shape``, uniform on the interval [dt, N - 1]."""
         return jax.random.uniform(
             key, shape, jnp.float32, float(dt), float(self.num_train_timesteps - 1)
         )
 
-    def to_config(self, prediction_type: str | None = None) -> dict[str, Any]:
+    def to_config(self, prediction_type: str | None = None) -> dict[str, object]:
         """No diffusers scheduler computes this schedule, so ``_class_name`` is our own."""
         config: dict[str, Any] = {"_class_name": type(self).__name__, **dataclasses.asdict(self)}
         return config | _prediction_type_entry(prediction_type)
 
 
-def schedule_from_config(config: Mapping[str, Any]) -> Schedule:
+def schedule_from_config(config: Mapping[str, object]) -> Schedule:
     """The schedule of a ``scheduler_config.json``, ours or that of a diffusers checkpoint.
 
     Only what defines the noise levels is read. Which diffusers scheduler wrote the file does
@@ -196,34 +206,40 @@ def schedule_from_config(config: Mapping[str, Any]) -> Schedule:
     Raises:
         UserError: a key is missing or has an unknown value, or the betas are an explicit list.
     """
-    class_name = config.get("_class_name", "unnamed")
+    values: dict[str, Any] = dict(config)
+    class_name = values.get("_class_name", "unnamed")
     if class_name == ContinuousSchedule.__name__:
-        _check_keys(config, ("num_train_timesteps", "log_snr_min"))
+        _check_keys(values, ("num_train_timesteps", "log_snr_min"))
         return ContinuousSchedule(
-            num_train_timesteps=config["num_train_timesteps"], log_snr_min=config["log_snr_min"]
+            num_train_timesteps=values["num_train_timesteps"], log_snr_min=values["log_snr_min"]
         )
     keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
-    _check_keys(config, keys)
-    if config.get("trained_betas") is not None:
+    _check_keys(values, keys)
+    if values.get("trained_betas") is not None:
         raise UserError(
             f"scheduler config ({class_name}) sets trained_betas, an explicit list of betas, "
             f"which is not supported: use a checkpoint whose beta_schedule is one of "
             f"{', '.join(BETA_SCHEDULES)}."
         )
     return DiscreteSchedule(
-        **{key: config[key] for key in keys},
+        **{key: values[key] for key in keys},
         # Configs written before diffusers knew the key mean False.
-        rescale_betas_zero_snr=config.get("rescale_betas_zero_snr", False),
+        rescale_betas_zero_snr=values.get("rescale_betas_zero_snr", False),
     )
 
 
-def expand(a: Array | float, like: Array) -> Array:
+def expand(a: Shaped[Array, "..."] | float, like: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
     """``a`` with unit axes appended until it has as many axes as ``like`` ([B] -> [B, 1, ...])."""
     a = jnp.asarray(a)
     return a.reshape(a.shape + (1,) * (like.ndim - a.ndim))
 
 
-def add_noise(schedule: Schedule, x: Array, eps: Array, t: Array) -> Array:
+def add_noise(
+    schedule: Schedule,
+    x: Float[Array, " batch *latent"],
+    eps: Float[Array, " batch *latent"],
+    t: Real[Array, "..."],
+) -> Float[Array, " batch *latent"]:
     """``z_t = alpha_t x + sigma_t eps`` (eq. 1).
 
     Args:
@@ -237,7 +253,9 @@ def add_noise(schedule: Schedule, x: Array, eps: Array, t: Array) -> Array:
 
 
 @functools.lru_cache(maxsize=16)
-def _discrete_tables(schedule: DiscreteSchedule) -> tuple[np.ndarray, np.ndarray]:
+def _discrete_tables(
+    schedule: DiscreteSchedule,
+) -> tuple[Float[np.ndarray, " levels"], Float[np.ndarray, " levels"]]:
     """Float32 tables of alpha and sigma at index ``t + 1``, computed in float64.
 
     sigma comes from the float64 alphas_cumprod: float32's ``1 - alpha^2`` would leave it a
@@ -266,7 +284,7 @@ def _prediction_type_entry(prediction_type: str | None) -> dict[str, str]:
     return {} if prediction_type is None else {"prediction_type": prediction_type}
 
 
-def _check_keys(config: Mapping[str, Any], keys: Collection[str]) -> None:
+def _check_keys(config: Mapping[str, object], keys: Collection[str]) -> None:
     missing = [key for key in keys if key not in config]
     if missing:
         raise UserError(

@@ -21,9 +21,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Array, Float
 
 from codi_jax.diffusion.schedules import expand
-from codi_jax.typing import Array
 
 SOLVERS = (
     "ddim",
@@ -41,8 +41,11 @@ SOLVER_TYPES = ("midpoint", "heun")
 
 
 def ddim_step(
-    x_hat: Array, eps_hat: Array, alpha_s: Array | float, sigma_s: Array | float
-) -> Array:
+    x_hat: Float[Array, "*latents"],
+    eps_hat: Float[Array, "*latents"],
+    alpha_s: Float[Array, "..."] | float,
+    sigma_s: Float[Array, "..."] | float,
+) -> Float[Array, "*latents"]:
     """DDIM from both predictions, ``z_s = alpha_s x_hat + sigma_s eps_hat`` (eq. 8).
 
     With ``eps_hat = (z_t - alpha_t x_hat) / sigma_t`` it is eq. 6.
@@ -91,11 +94,11 @@ def singlestep_orders(
 
 def multistep_corrections(
     solver: str,
-    alpha: np.ndarray,
-    sigma: np.ndarray,
+    alpha: Float[np.ndarray, " levels"],
+    sigma: Float[np.ndarray, " levels"],
     orders: Sequence[int],
     solver_type: str = "midpoint",
-) -> np.ndarray:
+) -> Float[np.ndarray, "levels-1 corrections"]:
     """The corrections of DPM-Solver and DPM-Solver++, multistep.
 
     Both papers expand the prediction m in powers of ``u``, half the log-SNR up to its sign,
@@ -145,11 +148,11 @@ def multistep_corrections(
 
 def singlestep_corrections(
     solver: str,
-    alpha: np.ndarray,
-    sigma: np.ndarray,
+    alpha: Float[np.ndarray, " levels"],
+    sigma: Float[np.ndarray, " levels"],
     orders: Sequence[int],
     solver_type: str = "midpoint",
-) -> np.ndarray:
+) -> Float[np.ndarray, "levels-1 corrections"]:
     """The corrections of DPM-Solver and DPM-Solver++, singlestep: DPM-Solver-2 and -3.
 
     A call of order k estimates the derivatives at the step's start, k - 1 calls ago, from this
@@ -192,8 +195,11 @@ def singlestep_corrections(
 
 
 def heun_correction(
-    alpha_t: np.ndarray, sigma_t: np.ndarray, alpha_s: np.ndarray, sigma_s: np.ndarray
-) -> np.ndarray:
+    alpha_t: Float[np.ndarray, " steps"],
+    sigma_t: Float[np.ndarray, " steps"],
+    alpha_s: Float[np.ndarray, " steps"],
+    sigma_s: Float[np.ndarray, " steps"],
+) -> Float[np.ndarray, " steps"]:
     """The correction of Heun's second call, made at s, with m = eps_hat; alpha_t > 0.
 
     Heun's method for ``z / alpha`` over ``sigma / alpha``, in which the ODE's derivative is
@@ -203,8 +209,8 @@ def heun_correction(
 
 
 def _integration_variable(
-    solver: str, alpha: np.ndarray, sigma: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    solver: str, alpha: Float[np.ndarray, " levels"], sigma: Float[np.ndarray, " levels"]
+) -> tuple[Float[np.ndarray, " levels"], Float[np.ndarray, " levels"]]:
     """u at every level, and what multiplies the integral of m up to that level, float64."""
     alpha, sigma = np.asarray(alpha, np.float64), np.asarray(sigma, np.float64)
     with np.errstate(divide="ignore"):

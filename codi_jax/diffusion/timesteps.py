@@ -1,6 +1,7 @@
 """The times at which a sampler calls the network, equal to those of PyTorch diffusers."""
 
 import numpy as np
+from jaxtyping import Int
 
 from codi_jax.typing import UserError, check_choice
 
@@ -14,7 +15,7 @@ def inference_timesteps(
     steps_offset: int = 0,
     *,
     endpoint: bool = True,
-) -> np.ndarray:
+) -> Int[np.ndarray, " {num_inference_steps}"]:
     """Evenly spaced times (Lin et al. 2023, table 2).
 
     * "trailing": ``round(N - i N / n) - 1``. The only one that starts at the noisiest level
@@ -66,7 +67,7 @@ def inference_timesteps(
 
 def consistency_timesteps(
     num_train_timesteps: int, num_inference_steps: int, original_inference_steps: int
-) -> np.ndarray:
+) -> Int[np.ndarray, " {num_inference_steps}"]:
     """The times of diffusers' ``LCMScheduler``: n of the m times that the model was distilled at.
 
     Args:

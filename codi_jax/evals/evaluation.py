@@ -13,7 +13,7 @@ from codi_jax.evals.image_metrics import score
 from codi_jax.evals.pictures import grid
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.autoencoders import make_autoencoder
-from codi_jax.models.conditioning import to_signed, to_uint8
+from codi_jax.models.conditioning import signed_to_uint8, to_signed
 from codi_jax.sampling.pictures import PictureSampler
 from codi_jax.tasks.base import Task
 from codi_jax.typing import Cond, Params
@@ -51,7 +51,7 @@ class Evaluator:
 
         def reconstruct(params: Params, images: jax.Array) -> jax.Array:
             z = vae.apply({"params": params}, to_signed(images), method="encode")
-            return to_uint8(vae.apply({"params": params}, z, method="decode"))
+            return signed_to_uint8(vae.apply({"params": params}, z, method="decode"))
 
         self._reconstruct = jax.jit(reconstruct)
 

@@ -10,17 +10,19 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
 
 from codi_jax.checkpoint.diffusers_format import load_config, load_params
 from codi_jax.checkpoint.hub import resolve
 from codi_jax.checkpoint.tokenizer import load_tokenizer
 from codi_jax.data.images import resize
+from codi_jax.evals.image_metrics import Images
 from codi_jax.evals.weights import HEADS, find_weights
 from codi_jax.models import clip, inception, lpips
 from codi_jax.models.conditioning import to_signed
 from codi_jax.models.text_encoder import CLIPTextEncoder
 from codi_jax.sampling.batches import Devices
-from codi_jax.typing import Array, UserError
+from codi_jax.typing import Params, UserError
 
 #: Images per batch and process.
 BATCH = 8
@@ -29,7 +31,7 @@ CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 CLIP_DEVIATION = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
 
-def load_lpips(backbone: str, weights: Path) -> tuple[lpips.LPIPS, dict[str, Array]]:
+def load_lpips(backbone: str, weights: Path) -> tuple[lpips.LPIPS, Params]:
     """LPIPS's network and its parameters.
 
     Args:
@@ -70,16 +72,16 @@ class Lpips:
             lambda params, a, b: model.apply({"params": params}, to_signed(a), to_signed(b))
         )
 
-    def __call__(
-        self, images: Sequence[np.ndarray], references: Sequence[np.ndarray]
-    ) -> np.ndarray:
-        """float32 [N]; the images of a pair must have one shape.
+    def __call__(self, images: Images, references: Images) -> Float[np.ndarray, " images"]:
+        """The distance of each pair, float32; the two images of a pair must have one shape.
 
         Raises:
             UserError: a side below 32 pixels.
         """
 
-        def distance(a: Array, b: Array) -> Array:
+        def distance(
+            a: UInt8[Array, "batch height width 3"], b: UInt8[Array, "batch height width 3"]
+        ) -> Float[Array, " batch"]:
             if min(a.shape[1:3]) < lpips.SMALLEST:
                 raise UserError(
                     f"an image of {a.shape[1]}x{a.shape[2]} is too small for LPIPS: give at "
@@ -114,20 +116,23 @@ class InceptionFeatures:
         self._prepare = jax.jit(inception_input)
         self._apply = jax.jit(lambda params, x: model.apply({"params": params}, x))
 
-    def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """float32 [N, 2048]."""
+    def __call__(self, images: Images) -> Float[np.ndarray, "images 2048"]:
+        """The features of each image, float32."""
         return self._devices.map(lambda x: self._apply(self._params, self._prepare(x)), images)
 
 
-def inception_input(images: Array) -> Array:
-    """uint8 [B, H, W, 3] -> float32 [B, 299, 299, 3] in [-1, 1]."""
+def inception_input(
+    images: UInt8[Array, "batch height width 3"],
+) -> Float[Array, "batch 299 299 3"]:
+    """What Inception reads: float32 in [-1, 1]."""
     shape = (len(images), inception.SIDE, inception.SIDE, 3)
     return jax.image.resize(to_signed(images), shape, "bilinear", antialias=False)
 
 
 class ClipScore:
-    """100 max(cos, 0) of the embeddings of an image and its text (Hessel et al. 2021, without
-    their factor 2.5 and their prompt's prefix); 100 is best.
+    """CLIP score, 100 max(cos, 0) of the embeddings of an image and its text; 100 is best.
+
+    As in Hessel et al. 2021, but without their factor 2.5 and without a prefix to the text.
 
     Images are resized by antialiased bicubic interpolation until their shorter side fits the
     network, and cropped at the centre.
@@ -148,7 +153,11 @@ class ClipScore:
         self._params = self._devices.replicate(params)
         image, text = clip.CLIPImageEncoder(config), CLIPTextEncoder(config.text)
 
-        def cosine(params: dict, pixels: Array, ids: Array) -> Array:
+        def cosine(
+            params: Params,
+            pixels: Float[Array, "batch side side 3"],
+            ids: Int[Array, "batch tokens"],
+        ) -> Float[Array, " batch"]:
             a = image.apply({"params": params}, pixels)
             b = text.apply({"params": params}, ids).pooled
             norms = jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1)
@@ -156,8 +165,8 @@ class ClipScore:
 
         self._cosine = jax.jit(cosine)
 
-    def __call__(self, images: Sequence[np.ndarray], texts: Sequence[str]) -> np.ndarray:
-        """float32 [N].
+    def __call__(self, images: Images, texts: Sequence[str]) -> Float[np.ndarray, " images"]:
+        """The score of each image and its text, float32.
 
         Raises:
             UserError: an image without a text.
@@ -174,8 +183,10 @@ class ClipScore:
         return 100 * np.maximum(values, 0)
 
 
-def clip_input(image: np.ndarray, side: int) -> np.ndarray:
-    """uint8 [H, W, 3] -> float32 [side, side, 3], normalised."""
+def clip_input(
+    image: UInt8[np.ndarray, "height width 3"], side: int
+) -> Float[np.ndarray, "{side} {side} 3"]:
+    """What CLIP reads: the resized, cropped and normalised image, float32."""
     height, width = image.shape[:2]
     shorter = min(height, width)
     # The longer side is rounded down, as in CLIP's own preprocessing.

@@ -57,7 +57,8 @@ def metric_vs_metric(curves: Curves, x: str, y: str, path: str | os.PathLike[str
 
     Args:
         curves: every point must have both metrics.
-        x, y: names of metrics.
+        x: the metric of the horizontal axis.
+        y: that of the vertical axis.
         path: of the PNG.
 
     Raises:

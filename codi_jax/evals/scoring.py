@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from codi_jax.evals import distributions, image_metrics
+from codi_jax.evals.image_metrics import Images
 from codi_jax.evals.perceptual import ClipScore, InceptionFeatures, Lpips
 from codi_jax.evals.statistics import bootstrap_interval
 from codi_jax.typing import UserError, check_choice
@@ -92,6 +93,8 @@ METRICS: dict[str, Metric] = {
         "bicubic), centre crop",
     ),
 }
+#: Lpips, InceptionFeatures or ClipScore: from images, and what else it compares, to an array.
+Network = Callable[..., np.ndarray]
 #: Metric -> its network, where that has another name.
 _NETWORK_OF = {"fid": "inception", "kid": "inception"}
 #: Those that need no network weights.
@@ -126,13 +129,13 @@ class Networks:
         for name in metrics or ():
             check_choice("metric", name, METRICS)
         self.warnings: list[str] = []
-        self._makers: dict[str, Callable[[], Any]] = {
+        self._makers: dict[str, Callable[[], Network]] = {
             "lpips_alex": lambda: Lpips("alex", weights),
             "lpips_vgg": lambda: Lpips("vgg", weights),
             "inception": lambda: InceptionFeatures(weights),
             "clip": lambda: ClipScore(clip),
         }
-        self._loaded: dict[str, Any] = {}
+        self._loaded: dict[str, Network] = {}
         self.metrics: tuple[str, ...] | None = None
         if metrics is not None:
             wanted = [name for name in METRICS if name in metrics]
@@ -140,7 +143,7 @@ class Networks:
             if not self.metrics:
                 raise UserError(f"metrics {', '.join(metrics) or '(none)'}: nothing to compute.")
 
-    def __getitem__(self, metric: str) -> Any:
+    def __getitem__(self, metric: str) -> Network:
         """The network of a metric; FID and KID share one."""
         return self._loaded[_NETWORK_OF.get(metric, metric)]
 
@@ -162,7 +165,7 @@ class Scorer:
     """Scores of sets of images against one set of references.
 
     Args:
-        references: uint8 RGB images [H, W, 3]; read anew for every metric, so that they can be
+        references: RGB images; read anew for every metric, so that they can be
             files.
         networks: says which metrics. If it names none, those that need no weights and that
             images of this size allow.
@@ -178,7 +181,7 @@ class Scorer:
 
     def __init__(
         self,
-        references: Sequence[np.ndarray],
+        references: Images,
         networks: Networks,
         border: int = 0,
         texts: Sequence[str] | None = None,
@@ -210,14 +213,14 @@ class Scorer:
         if n < distributions.FEW and text not in self.warnings:
             self.warnings.append(text)
 
-    def __call__(self, images: Sequence[np.ndarray]) -> dict[str, "Score"]:
+    def __call__(self, images: Images) -> dict[str, "Score"]:
         """The score of each metric, in the order of :data:`METRICS`.
 
         Raises:
             UserError: images that do not fit the references, or a metric.
         """
         host = [name for name in self.metrics if name in image_metrics.METRICS]
-        values: dict[str, Any] = {}
+        values: dict[str, float | np.ndarray] = {}
         if host:
             values |= image_metrics.scores_per_image(images, self.references, host, self.border)
         for name in ("lpips_alex", "lpips_vgg"):
@@ -231,7 +234,7 @@ class Scorer:
             values |= self._feature_distances(images)
         return {name: Score.of(values[name]) for name in self.metrics}
 
-    def _feature_distances(self, images: Sequence[np.ndarray]) -> dict[str, float]:
+    def _feature_distances(self, images: Images) -> dict[str, float]:
         network = self._networks["fid"]
         if self._reference_features is None:
             self._reference_features = network(self.references)
@@ -254,7 +257,7 @@ class Score:
     interval: tuple[float, float] | None = None
 
     @classmethod
-    def of(cls, values: float | np.ndarray) -> "Score":
+    def of(cls, values: float | Float[np.ndarray, " images"]) -> "Score":
         """From one number per image, or from the set's."""
         if not isinstance(values, np.ndarray):
             return cls(value=float(values))

@@ -32,7 +32,8 @@ def _up(metric: str) -> bool:
 
 def perceptual(scores: Mapping[str, Any]) -> str:
     """What the paper's order is judged by beside :data:`DISTRIBUTION`: the paper's own measure,
-    LPIPS, where its network's weights were given, else HaarPSI."""
+    LPIPS, where its network's weights were given, else HaarPSI.
+    """
     return "lpips_alex" if "lpips_alex" in scores else "haarpsi"
 
 

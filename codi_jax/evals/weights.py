@@ -34,6 +34,7 @@ class Published:
 
     @property
     def name(self) -> str:
+        """The file's own name."""
         return self.url.rsplit("/", 1)[-1]
 
     @property

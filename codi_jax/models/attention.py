@@ -5,27 +5,32 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from codi_jax.models.resnet import conv1x1
-from codi_jax.typing import Array
 
 
 class Attention(nn.Module):
-    """Multi-head attention of ``x`` [B, T, C] over ``context`` [B, S, D] (None: itself)."""
+    """Multi-head attention of ``x`` over ``context``, or over itself where that is None."""
 
     heads: int
     head_dim: int
     qkv_bias: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, context: Array | None = None) -> Array:
+    def __call__(
+        self,
+        x: Float[Array, "batch tokens channels"],
+        context: Float[Array, "batch context_tokens context_channels"] | None = None,
+    ) -> Float[Array, "batch tokens channels"]:
         context = x if context is None else context
         project = partial(
             nn.Dense, self.heads * self.head_dim, use_bias=self.qkv_bias, dtype=self.dtype
         )
 
-        def split(h: Array) -> Array:
+        def split(h: Float[Array, "batch n features"]) -> Float[Array, "batch n heads head_dim"]:
             return h.reshape(*h.shape[:2], self.heads, self.head_dim)
 
         q = split(project(name="to_q")(x))
@@ -39,10 +44,10 @@ class GEGLU(nn.Module):
     """Gated GELU (Shazeer 2020), the exact GELU as in PyTorch."""
 
     dim: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "*batch channels"]) -> Float[Array, "*batch dim"]:
         h, gate = jnp.split(nn.Dense(2 * self.dim, dtype=self.dtype, name="proj")(x), 2, axis=-1)
         return h * nn.gelu(gate, approximate=False)
 
@@ -50,10 +55,12 @@ class GEGLU(nn.Module):
 class FeedForward(nn.Module):
     """GEGLU with four times the width, then a projection back."""
 
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch tokens channels"]
+    ) -> Float[Array, "batch tokens channels"]:
         h = GEGLU(4 * x.shape[-1], dtype=self.dtype, name="net_0")(x)
         return nn.Dense(x.shape[-1], dtype=self.dtype, name="net_2")(h)
 
@@ -64,10 +71,14 @@ class TransformerBlock(nn.Module):
     heads: int
     head_dim: int
     cross_attention: bool
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, text: Array | None) -> Array:
+    def __call__(
+        self,
+        x: Float[Array, "batch tokens channels"],
+        text: Float[Array, "batch text_tokens text_channels"] | None,
+    ) -> Float[Array, "batch tokens channels"]:
         norm = partial(nn.LayerNorm, epsilon=1e-5, dtype=self.dtype)
         attend = partial(Attention, self.heads, self.head_dim, dtype=self.dtype)
         x = x + attend(name="attn1")(norm(name="norm1")(x))
@@ -77,17 +88,21 @@ class TransformerBlock(nn.Module):
 
 
 class Transformer2D(nn.Module):
-    """diffusers' ``Transformer2DModel``: [B, h, w, C] -> [B, h, w, C]."""
+    """diffusers' ``Transformer2DModel``: transformer blocks over the pixels of a feature map."""
 
     heads: int
     layers: int = 1
     groups: int = 32
     linear_projection: bool = False
     cross_attention: bool = True
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, text: Array | None = None) -> Array:
+    def __call__(
+        self,
+        x: Float[Array, "batch height width channels"],
+        text: Float[Array, "batch text_tokens text_channels"] | None = None,
+    ) -> Float[Array, "batch height width channels"]:
         channels = x.shape[-1]
         make = nn.Dense if self.linear_projection else conv1x1
         h = nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype, name="norm")(x)
@@ -111,10 +126,12 @@ class AutoencoderAttention(nn.Module):
 
     groups: int = 32
     eps: float = 1e-6
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch height width channels"]:
         channels = x.shape[-1]
         h = nn.GroupNorm(self.groups, epsilon=self.eps, dtype=self.dtype, name="group_norm")(x)
         # The sub-layers sit directly under this module in diffusers' naming, hence share_scope.

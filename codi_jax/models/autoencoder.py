@@ -5,11 +5,13 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Key
 
 from codi_jax.models.attention import AutoencoderAttention
 from codi_jax.models.configs import AutoencoderConfig
 from codi_jax.models.resnet import Downsample, ResnetBlock, Upsample, conv1x1, conv3x3
-from codi_jax.typing import Array, UserError
+from codi_jax.typing import UserError
 
 EPS = 1e-6
 
@@ -21,10 +23,12 @@ class _Level(nn.Module):
     layers: int
     groups: int
     resample: str | None
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch new_height new_width out_channels"]:
         for i in range(self.layers):
             x = ResnetBlock(self.channels, self.groups, EPS, self.dtype, name=f"resnets_{i}")(x)
         if self.resample == "down":
@@ -37,10 +41,12 @@ class _Level(nn.Module):
 class _Mid(nn.Module):
     groups: int
     attention: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch height width channels"]:
         resnet = partial(ResnetBlock, x.shape[-1], self.groups, EPS, self.dtype)
         x = resnet(name="resnets_0")(x)
         if self.attention:
@@ -50,10 +56,12 @@ class _Mid(nn.Module):
 
 class _Encoder(nn.Module):
     config: AutoencoderConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch latent_height latent_width moments"]:
         c = self.config
         channels = c.block_out_channels
         x = conv3x3(channels[0], dtype=self.dtype, name="conv_in")(x)
@@ -74,10 +82,12 @@ class _Encoder(nn.Module):
 
 class _Decoder(nn.Module):
     config: AutoencoderConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, z: Array) -> Array:
+    def __call__(
+        self, z: Float[Array, "batch latent_height latent_width channels"]
+    ) -> Float[Array, "batch height width out_channels"]:
         c = self.config
         channels = c.block_out_channels[::-1]
         x = conv3x3(channels[0], dtype=self.dtype, name="conv_in")(z)
@@ -100,9 +110,10 @@ class AutoencoderKL(nn.Module):
     """Images [B, H, W, 3] in [-1, 1] <-> moments of latents [B, H/f, W/f, latent_channels]."""
 
     config: AutoencoderConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
+        """Makes both halves, named as diffusers names them."""
         c = self.config
         self.encoder = _Encoder(c, self.dtype)
         self.decoder = _Decoder(c, self.dtype)
@@ -111,7 +122,12 @@ class AutoencoderKL(nn.Module):
         if c.use_post_quant_conv:
             self.post_quant_conv = conv1x1(c.latent_channels, dtype=self.dtype)
 
-    def moments(self, images: Array) -> tuple[Array, Array]:
+    def moments(
+        self, images: Float[Array, "batch height width channels"]
+    ) -> tuple[
+        Float[Array, "batch latent_height latent_width latent_channels"],
+        Float[Array, "batch latent_height latent_width latent_channels"],
+    ]:
         """Mean and log-variance of q(z | image), float32, unscaled."""
         f = self.config.downsampling
         if images.shape[1] % f or images.shape[2] % f:
@@ -123,30 +139,44 @@ class AutoencoderKL(nn.Module):
         mean, logvar = jnp.split(h.astype(jnp.float32), 2, axis=-1)
         return mean, jnp.clip(logvar, -30.0, 20.0)
 
-    def encode_unscaled(self, images: Array) -> Array:
+    def encode_unscaled(
+        self, images: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch latent_height latent_width latent_channels"]:
         """The mode of q(z | image), float32."""
         return self.moments(images)[0]
 
-    def encode(self, images: Array, key: Array | None = None) -> Array:
+    def encode(
+        self, images: Float[Array, "batch height width channels"], key: Key[Array, ""] | None = None
+    ) -> Float[Array, "batch latent_height latent_width latent_channels"]:
         """Latents as the diffusion model sees them: a sample with ``key``, else the mode."""
         mean, logvar = self.moments(images)
         if key is not None:
             mean = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
         return (mean - (self.config.shift_factor or 0.0)) * self.config.scaling_factor
 
-    def decode(self, latents: Array) -> Array:
+    def decode(
+        self, latents: Float[Array, "batch latent_height latent_width channels"]
+    ) -> Float[Array, "batch height width out_channels"]:
         """Images [B, H, W, 3] float32, about [-1, 1] (not clipped), from scaled latents."""
         return self.decode_unscaled(
             latents / self.config.scaling_factor + (self.config.shift_factor or 0.0)
         )
 
-    def decode_unscaled(self, z: Array) -> Array:
+    def decode_unscaled(
+        self, z: Float[Array, "batch latent_height latent_width channels"]
+    ) -> Float[Array, "batch height width out_channels"]:
         """Images from latents as the encoder's moments give them."""
         z = z.astype(self.dtype)
         z = self.post_quant_conv(z) if self.config.use_post_quant_conv else z
         return self.decoder(z).astype(jnp.float32)
 
-    def __call__(self, images: Array, key: Array) -> tuple[Array, Array, Array]:
+    def __call__(
+        self, images: Float[Array, "batch height width channels"], key: Key[Array, ""]
+    ) -> tuple[
+        Float[Array, "batch height width out_channels"],
+        Float[Array, "batch latent_height latent_width latent_channels"],
+        Float[Array, "batch latent_height latent_width latent_channels"],
+    ]:
         """Reconstruction from one sample of the posterior, with its mean and log-variance."""
         mean, logvar = self.moments(images)
         z = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)

@@ -5,21 +5,19 @@ config of the pair. Parameters are named as published checkpoints name their ten
 """
 
 import dataclasses
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
-from codi_jax.models.text_encoder import (
-    ACTIVATIONS,
-    CLIPEncoder,
-    CLIPTextEncoder,
-    TextEncoderConfig,
-    layer_norm,
-)
-from codi_jax.typing import Array, UserError
+from codi_jax.models.clip_layers import ACTIVATIONS, CLIPEncoder, layer_norm
+from codi_jax.models.text_encoder import CLIPTextEncoder, TextEncoderConfig
+from codi_jax.typing import Params, UserError
 
 MODEL_TYPE = "clip"
 
@@ -59,7 +57,7 @@ class CLIPConfig:
     projection_dim: int = 512
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
+    def from_config(cls, config: Mapping[str, object]) -> Self:
         """Build from the content of a CLIP's ``config.json``.
 
         Old files repeat all of transformers' generic keys in both parts: what the towers do not
@@ -68,17 +66,18 @@ class CLIPConfig:
         Raises:
             UserError: another model than CLIP, or a value that is not implemented.
         """
-        found = config.get("model_type")
+        values: dict[str, Any] = dict(config)
+        found = values.get("model_type")
         if found != MODEL_TYPE:
             raise UserError(
                 f"model_type={found!r} is not supported (only {MODEL_TYPE!r}): give the directory "
                 "or id of a CLIP model, e.g. openai/clip-vit-large-patch14."
             )
-        width = config.get("projection_dim", 512)
+        width = values.get("projection_dim", 512)
 
-        def part(name: str, kind: Any) -> dict[str, Any]:
+        def part(name: str, kind: type) -> dict[str, Any]:
             names = {field.name for field in dataclasses.fields(kind)}
-            return {k: v for k, v in (config.get(name) or {}).items() if k in names}
+            return {k: v for k, v in (values.get(name) or {}).items() if k in names}
 
         text = {**part("text_config", TextEncoderConfig), "projection_dim": width}
         architectures = {"architectures": ["CLIPTextModelWithProjection"]}
@@ -91,10 +90,12 @@ class CLIPConfig:
 
 class _Embeddings(nn.Module):
     config: CLIPVisionConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, pixels: Array) -> Array:
+    def __call__(
+        self, pixels: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch tokens features"]:
         c = self.config
         patch = (c.patch_size, c.patch_size)
         project = partial(nn.Conv, c.hidden_size, patch, patch, "VALID", use_bias=False)
@@ -111,10 +112,12 @@ class _Embeddings(nn.Module):
 
 class _VisionModel(nn.Module):
     config: CLIPVisionConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, pixels: Array) -> Array:
+    def __call__(
+        self, pixels: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch features"]:
         c, dtype = self.config, self.dtype
         x = _Embeddings(c, dtype, name="embeddings")(pixels)
         x = layer_norm(x, c, dtype, "pre_layrnorm")  # so spelt in every checkpoint
@@ -133,10 +136,12 @@ class CLIPImageEncoder(nn.Module):
     """
 
     config: CLIPConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, pixels: Array) -> Array:
+    def __call__(
+        self, pixels: Float[Array, "batch side side 3"]
+    ) -> Float[Array, "batch projection_dim"]:
         pooled = _VisionModel(self.config.vision, self.dtype, name="vision_model")(pixels)
         project = nn.Dense(
             self.config.projection_dim, use_bias=False, dtype=self.dtype, name="visual_projection"
@@ -144,7 +149,7 @@ class CLIPImageEncoder(nn.Module):
         return project(pooled).astype(jnp.float32)
 
 
-def parameter_shapes(config: CLIPConfig) -> dict[str, Any]:
+def parameter_shapes(config: CLIPConfig) -> Params:
     """Names and shapes of all parameters of a ``CLIPModel``, the temperature included."""
     side, key = config.vision.image_size, jax.random.key(0)
     pixels, ids = jnp.zeros((1, side, side, 3)), jnp.zeros((1, 2), jnp.int32)

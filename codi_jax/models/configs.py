@@ -1,54 +1,16 @@
 """Architectures, in diffusers' config keys (the content of ``config.json``)."""
 
 import dataclasses
-from typing import Any, ClassVar, NoReturn, Self
+from collections.abc import Mapping
+from typing import ClassVar, NoReturn, Self
 
+from codi_jax.models.from_config import FromConfig
 from codi_jax.typing import UserError
 
 #: Implemented block types: without attention, and with it.
 DOWN_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D")
 MID_BLOCKS = ("UNetMidBlock2D", "UNetMidBlock2DCrossAttn")
 UP_BLOCKS = ("UpBlock2D", "CrossAttnUpBlock2D")
-
-
-class FromConfig:
-    """Construction from a diffusers config dict, and back."""
-
-    #: diffusers keys that these networks implement at one value only.
-    FIXED: dict[str, Any] = {}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        """Build from the content of ``config.json``.
-
-        Raises:
-            UserError: a key is unknown, or has a value that is not implemented.
-        """
-        names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        kept: dict[str, Any] = {}
-        for key, value in config.items():
-            if key in names:
-                kept[key] = tuple(value) if isinstance(value, list) else value
-            elif key.startswith("_") or key == "sample_size":
-                continue  # These say nothing about the computation.
-            elif key in cls.FIXED and value == cls.FIXED[key]:
-                continue
-            elif key in cls.FIXED:
-                raise UserError(
-                    f"{cls.__name__}: {key}={value!r} is not supported (only {cls.FIXED[key]!r}); "
-                    "use a checkpoint of the Stable Diffusion 1.x, 2.x or XL family."
-                )
-            else:
-                raise UserError(
-                    f"{cls.__name__}: unknown key {key!r} (value {value!r}) in the model's config; "
-                    "is this a checkpoint of another architecture?"
-                )
-        return cls(**kept)
-
-    def to_config(self) -> dict[str, Any]:
-        """The config dict, JSON-ready, keys as in diffusers."""
-        values = dataclasses.asdict(self)  # type: ignore[call-overload]
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,16 +78,25 @@ class EncoderConfig(FromConfig):
         "timestep_post_act": None,
     }
 
+    @classmethod
+    def from_config(cls, config: Mapping[str, object]) -> Self:
+        """As the base class; a list of one number for all levels is that number."""
+        values = dict(config)
+        for key in ("layers_per_block", "cross_attention_dim"):
+            value = values.get(key)
+            if isinstance(value, list | tuple):
+                if len({*value}) != 1:
+                    raise UserError(
+                        f"{cls.__name__}: {key}={value}: only one number for all levels is "
+                        "implemented."
+                    )
+                values[key] = value[0]
+        return super().from_config(values)
+
     def __post_init__(self) -> None:
         self._check_levels("down_block_types")
         self._check_levels("attention_head_dim")
         self._check_levels("transformer_layers_per_block")
-        for key in ("layers_per_block", "cross_attention_dim"):
-            value = getattr(self, key)
-            if isinstance(value, tuple):
-                if len({*value}) != 1:
-                    self._refuse(f"{key}={value}: only one number for all levels is implemented.")
-                object.__setattr__(self, key, value[0])
         bad = [c for c in self.block_out_channels if c % self.norm_num_groups]
         if bad:
             self._refuse(f"norm_num_groups={self.norm_num_groups} does not divide {bad} channels.")
@@ -207,7 +178,7 @@ class UNetConfig(EncoderConfig):
         self._check_levels("up_block_types")
         self._check_blocks(UP_BLOCKS, dict(enumerate(reversed(self.up_block_types))))
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> dict[str, object]:
         """As diffusers has it, which takes "no text" per level only."""
         config = super().to_config()
         if self.cross_attention_dim is None:
@@ -296,7 +267,7 @@ class ControlNetConfig(FromConfig):
             )
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
+    def from_config(cls, config: Mapping[str, object]) -> Self:
         """As the base class; the encoder's keys may be left out together."""
         own = {field.name for field in dataclasses.fields(cls)} - {"encoder"}
         encoder = EncoderConfig.from_config({k: v for k, v in config.items() if k not in own})
@@ -305,7 +276,7 @@ class ControlNetConfig(FromConfig):
             values, encoder=encoder if "block_out_channels" in config else None
         )
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> dict[str, object]:
         """As diffusers has it: the keys of the encoder beside the others."""
         own = super().to_config()
         del own["encoder"]

@@ -7,11 +7,13 @@ from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from codi_jax.models.configs import ControlNetConfig
 from codi_jax.models.resnet import conv3x3
 from codi_jax.models.unet import Features
-from codi_jax.typing import Array, UserError
+from codi_jax.typing import UserError
 
 _zero_conv = partial(
     nn.Conv, kernel_init=nn.initializers.zeros_init(), bias_init=nn.initializers.zeros_init()
@@ -23,10 +25,12 @@ class _Pyramid(nn.Module):
 
     config: ControlNetConfig
     channels: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, hint: Array) -> Array:
+    def __call__(
+        self, hint: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch latent_height latent_width features"]:
         widths = self.config.conditioning_embedding_out_channels
         conv = partial(conv3x3, dtype=self.dtype)
         x = nn.silu(conv(widths[0], name="conv_in")(hint))
@@ -46,10 +50,12 @@ class HintEmbedding(nn.Module):
 
     config: ControlNetConfig
     channels: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, image: Array) -> Array:
+    def __call__(
+        self, image: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch latent_height latent_width features"]:
         c = self.config
         if image.shape[-1] != c.conditioning_channels:
             raise UserError(
@@ -71,11 +77,13 @@ class ZeroConvs(nn.Module):
     """
 
     pool: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, features: Features) -> Features:
-        def zero(x: Array, name: str) -> Array:
+        def zero(
+            x: Float[Array, "batch height width channels"], name: str
+        ) -> Float[Array, "batch out_height out_width channels"]:
             x = _zero_conv(x.shape[-1], (1, 1), dtype=self.dtype, name=name)(x)
             return x.mean((1, 2), keepdims=True) if self.pool else x
 

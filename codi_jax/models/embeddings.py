@@ -6,24 +6,28 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Real
 
 from codi_jax.models.configs import EncoderConfig
-from codi_jax.typing import Array, Cond, UserError
+from codi_jax.typing import Cond, UserError
 
 
 class Prompt(NamedTuple):
     """What a U-Net reads of the prompt: entries of the condition dict, None where absent.
 
-    ``text`` [B, S, cross_attention_dim]: text embeddings. For SDXL also ``text_embeds`` [B, P],
-    the pooled embedding, and ``time_ids`` [B, 6]: original height and width, top and left of the
-    crop, target height and width, in pixels. ``guidance_scale`` [B]: for U-Nets that were distilled
-    for many scales.
+    Attributes:
+        text: text embeddings, with ``cross_attention_dim`` channels.
+        text_embeds: the pooled text embedding, for SDXL.
+        time_ids: six sizes in pixels, for SDXL: original height and width, top and left of the
+            crop, target height and width.
+        guidance_scale: for U-Nets that were distilled for many scales.
     """
 
-    text: Array | None = None
-    text_embeds: Array | None = None
-    time_ids: Array | None = None
-    guidance_scale: Array | None = None
+    text: Float[Array, "batch tokens channels"] | None = None
+    text_embeds: Float[Array, "batch pooled"] | None = None
+    time_ids: Real[Array, "batch ids"] | None = None
+    guidance_scale: Float[Array, " batch"] | None = None
 
     @classmethod
     def of(cls, cond: Cond) -> "Prompt":
@@ -35,8 +39,8 @@ NO_PROMPT = Prompt()
 
 
 def sinusoidal_embedding(
-    timesteps: Array, dim: int, *, flip_sin_to_cos: bool, freq_shift: float
-) -> Array:
+    timesteps: Real[Array, " batch"], dim: int, *, flip_sin_to_cos: bool, freq_shift: float
+) -> Float[Array, "batch {dim}"]:
     """diffusers' ``Timesteps``: sinusoidal features (Vaswani et al. 2017; DDPM).
 
     Args:
@@ -55,7 +59,9 @@ def sinusoidal_embedding(
     return jnp.concatenate([cos, sin] if flip_sin_to_cos else [sin, cos], axis=-1)
 
 
-def guidance_embedding(guidance_scale: Array, dim: int) -> Array:
+def guidance_embedding(
+    guidance_scale: Float[Array, " batch"], dim: int
+) -> Float[Array, "batch {dim}"]:
     """Features [B, dim] float32 of the scale w [B], diffusers' ``get_guidance_scale_embedding``.
 
     There w is their pipelines' ``guidance_scale - 1``, so that 0 is no guidance; as everywhere
@@ -74,10 +80,14 @@ class TimestepEmbedding(nn.Module):
     """
 
     time_embed_dim: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, features: Array, added: Array | None = None) -> Array:
+    def __call__(
+        self,
+        features: Float[Array, "batch dim"],
+        added: Float[Array, "batch added_dim"] | None = None,
+    ) -> Float[Array, "batch time_embed_dim"]:
         if added is not None:
             proj = nn.Dense(features.shape[-1], use_bias=False, dtype=self.dtype, name="cond_proj")
             features = features + proj(added)
@@ -85,7 +95,9 @@ class TimestepEmbedding(nn.Module):
         return nn.Dense(self.time_embed_dim, dtype=self.dtype, name="linear_2")(nn.silu(h))
 
 
-def time_embedding(config: EncoderConfig, t: Array, prompt: Prompt, dtype: jnp.dtype) -> Array:
+def time_embedding(
+    config: EncoderConfig, t: Real[Array, " batch"], prompt: Prompt, dtype: DTypeLike
+) -> Float[Array, "batch time_embed_dim"]:
     """The embedding [B, 4 C0] of ``t`` [B], for SDXL also of the prompt's vectors.
 
     Called inside a compact module, where it makes ``time_embedding`` and ``add_embedding``.

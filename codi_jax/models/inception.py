@@ -11,8 +11,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-
-from codi_jax.typing import Array
+from jaxtyping import Array, Float
 
 #: Side to which images are resized; features per image.
 SIDE, FEATURES = 299, 2048
@@ -23,7 +22,9 @@ _EPS = 1e-3
 max_pool = partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2))
 
 
-def _smooth(x: Array) -> Array:
+def _smooth(
+    x: Float[Array, "batch height width channels"],
+) -> Float[Array, "batch height width channels"]:
     """Mean of each 3x3 window, of the pixels that are inside."""
     return nn.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
 
@@ -32,7 +33,9 @@ class _FrozenBatchNorm(nn.Module):
     """Batch norm in evaluation; the running statistics are parameters like the others."""
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch new_height new_width features"]:
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
@@ -50,7 +53,9 @@ class _Conv(nn.Module):
     padding: str = "SAME"
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch new_height new_width features"]:
         padding = self.padding if self.stride == 1 else "VALID"
         conv = nn.Conv(
             self.channels, self.kernel, self.stride, padding, use_bias=False, name="conv"
@@ -62,7 +67,9 @@ class _BlockA(nn.Module):
     pool_channels: int
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch new_height new_width features"]:
         a = _Conv(64, name="branch1x1")(x)
         b = _Conv(48, name="branch5x5_1")(x)
         b = _Conv(64, (5, 5), name="branch5x5_2")(b)
@@ -75,7 +82,9 @@ class _BlockA(nn.Module):
 
 class _BlockB(nn.Module):
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch new_height new_width features"]:
         a = _Conv(384, (3, 3), 2, name="branch3x3")(x)
         b = _Conv(64, name="branch3x3dbl_1")(x)
         b = _Conv(96, (3, 3), name="branch3x3dbl_2")(b)
@@ -87,7 +96,9 @@ class _BlockC(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch new_height new_width features"]:
         n = self.width
         a = _Conv(192, name="branch1x1")(x)
         b = _Conv(n, name="branch7x7_1")(x)
@@ -104,7 +115,9 @@ class _BlockC(nn.Module):
 
 class _BlockD(nn.Module):
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch new_height new_width features"]:
         a = _Conv(192, name="branch3x3_1")(x)
         a = _Conv(320, (3, 3), 2, name="branch3x3_2")(a)
         b = _Conv(192, name="branch7x7x3_1")(x)
@@ -118,7 +131,9 @@ class _BlockE(nn.Module):
     pool_by_maximum: bool
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch new_height new_width features"]:
         a = _Conv(320, name="branch1x1")(x)
         b = _Conv(384, name="branch3x3_1")(x)
         b1 = _Conv(384, (1, 3), name="branch3x3_2a")(b)
@@ -143,7 +158,9 @@ class InceptionV3(nn.Module):
     """
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch 2048"]:
         x = _Conv(32, (3, 3), 2, name="Conv2d_1a_3x3")(x)
         x = _Conv(32, (3, 3), padding="VALID", name="Conv2d_2a_3x3")(x)
         x = max_pool(_Conv(64, (3, 3), name="Conv2d_2b_3x3")(x))

@@ -168,7 +168,8 @@ def _carry_in(config: AutoencoderDCConfig, encoder: Params, code: LinearCode) ->
 
 def _carry_out(config: AutoencoderDCConfig, decoder: Params, code: LinearCode) -> None:
     """Each number of a patch and its negative, which ReLU takes apart and the last convolution
-    puts together again, beside a large constant for the norm."""
+    puts together again, beside a large constant for the norm.
+    """
     first, width = _first(config, "decoder"), config.entry_width("decoder")
     coarsest = len(config.decoder_block_out_channels) - 1
     picture = _pixels(config, first)

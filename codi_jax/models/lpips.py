@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-
-from codi_jax.typing import Array
+from jaxtyping import Array, Float
 
 #: Constants of the published code, per channel of images in [-1, 1].
 SHIFT = (-0.030, -0.088, -0.188)
@@ -86,7 +85,9 @@ class LPIPS(nn.Module):
     backbone: str = "alex"
 
     @nn.compact
-    def __call__(self, x: Array, y: Array) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch height width 3"], y: Float[Array, "batch height width 3"]
+    ) -> Float[Array, " batch"]:
         h = jnp.concatenate([x, y])
         h = (h - jnp.asarray(SHIFT, h.dtype)) / jnp.asarray(SCALE, h.dtype)
         total, layer = jnp.zeros(len(x), h.dtype), 0
@@ -112,11 +113,15 @@ class _Head(nn.Module):
     """The weighted squared difference of the two halves of a batch: [2B, h, w, C] -> [B, h, w]."""
 
     @nn.compact
-    def __call__(self, features: Array) -> Array:
+    def __call__(
+        self, features: Float[Array, "doubled height width channels"]
+    ) -> Float[Array, "batch height width"]:
         a, b = jnp.split(features, 2)
         weight = nn.Conv(1, (1, 1), use_bias=False, name="model_1")  # "model.0" is a dropout
         return weight((a - b) ** 2)[..., 0]
 
 
-def _unit(h: Array) -> Array:
+def _unit(
+    h: Float[Array, "batch height width channels"],
+) -> Float[Array, "batch height width channels"]:
     return h / (jnp.linalg.norm(h, axis=-1, keepdims=True) + 1e-10)

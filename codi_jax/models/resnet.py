@@ -4,26 +4,31 @@ from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
-
-from codi_jax.typing import Array
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 conv3x3 = partial(nn.Conv, kernel_size=(3, 3), padding=((1, 1), (1, 1)))
 conv1x1 = partial(nn.Conv, kernel_size=(1, 1))
 
 
 class ResnetBlock(nn.Module):
-    """diffusers' ``ResnetBlock2D``: [B, h, w, C_in] -> [B, h, w, out_channels].
+    """diffusers' ``ResnetBlock2D``.
 
-    ``temb`` [B, D] is added between the two convolutions; ``None`` in autoencoders.
+    ``temb``, the embedding of the time, is added between the two convolutions. Autoencoders
+    have none.
     """
 
     out_channels: int
     groups: int = 32
     eps: float = 1e-5
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, temb: Array | None = None) -> Array:
+    def __call__(
+        self,
+        x: Float[Array, "batch height width channels"],
+        temb: Float[Array, "batch time_embed_dim"] | None = None,
+    ) -> Float[Array, "batch height width out_channels"]:
         norm = partial(nn.GroupNorm, self.groups, epsilon=self.eps, dtype=self.dtype)
         conv = partial(conv3x3, self.out_channels, dtype=self.dtype)
         h = conv(name="conv1")(nn.silu(norm(name="norm1")(x)))
@@ -44,10 +49,12 @@ class Downsample(nn.Module):
     """
 
     asymmetric: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch half_height half_width channels"]:
         padding = ((0, 1), (0, 1)) if self.asymmetric else ((1, 1), (1, 1))
         return nn.Conv(
             x.shape[-1], (3, 3), strides=(2, 2), padding=padding, dtype=self.dtype, name="conv"
@@ -57,9 +64,11 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Nearest-neighbour upsampling by 2, then a convolution."""
 
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch 2*height 2*width channels"]:
         x = x.repeat(2, axis=1).repeat(2, axis=2)
         return conv3x3(x.shape[-1], dtype=self.dtype, name="conv")(x)

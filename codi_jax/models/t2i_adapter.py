@@ -7,10 +7,12 @@ import dataclasses
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
-from codi_jax.models.configs import FromConfig
+from codi_jax.models.from_config import FromConfig
 from codi_jax.models.resnet import conv1x1, conv3x3
-from codi_jax.typing import Array, UserError
+from codi_jax.typing import UserError
 
 TYPES = ("full_adapter", "full_adapter_xl", "light_adapter")
 
@@ -65,8 +67,10 @@ class T2IAdapterConfig(FromConfig):
         return self.downscale_factor * 2 ** sum(half for _, half in self.blocks)
 
 
-def unshuffle(x: Array, factor: int) -> Array:
-    """[B, H, W, C] -> [B, H / factor, W / factor, C factor^2], channels as PyTorch orders them."""
+def unshuffle(
+    x: Float[Array, "batch height width channels"], factor: int
+) -> Float[Array, "batch height//{factor} width//{factor} channels*{factor}**2"]:
+    """Blocks of ``factor`` x ``factor`` pixels as channels, in PyTorch's order."""
     b, h, w, c = x.shape
     x = x.reshape(b, h // factor, factor, w // factor, factor, c)
     return x.transpose(0, 1, 3, 5, 2, 4).reshape(b, h // factor, w // factor, -1)
@@ -76,10 +80,12 @@ class _Resnet(nn.Module):
     """Two convolutions with a ReLU between, without norms; the second is 1x1 unless ``light``."""
 
     light: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch height width channels"]:
         second = conv3x3 if self.light else conv1x1
         h = nn.relu(conv3x3(x.shape[-1], dtype=self.dtype, name="block1")(x))
         return x + second(x.shape[-1], dtype=self.dtype, name="block2")(h)
@@ -91,10 +97,12 @@ class _Block(nn.Module):
     channels: int
     half: bool
     config: T2IAdapterConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch new_height new_width out_channels"]:
         light = self.config.light
         if self.half:
             b, h, w, c = x.shape
@@ -123,10 +131,12 @@ class _Pyramid(nn.Module):
     """
 
     config: T2IAdapterConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Array) -> tuple[Array, ...]:
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> tuple[Float[Array, "batch _ _ _"], ...]:
         c = self.config
         if not c.light:
             zero = nn.initializers.zeros_init()
@@ -150,10 +160,12 @@ class T2IAdapter(nn.Module):
     """
 
     config: T2IAdapterConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, image: Array) -> tuple[Array, ...]:
+    def __call__(
+        self, image: Float[Array, "batch height width channels"]
+    ) -> tuple[Float[Array, "batch _ _ _"], ...]:
         c = self.config
         _, h, w, channels = image.shape
         if channels != c.in_channels or h % c.downsampling or w % c.downsampling:

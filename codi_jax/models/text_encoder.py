@@ -6,20 +6,23 @@ is ``text_model/encoder/layers_0``).
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple, Protocol, Self
+from typing import NamedTuple, Self
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
 
-from codi_jax.models.configs import FromConfig
-from codi_jax.typing import Array, UserError
+from codi_jax.models.clip_layers import ACTIVATIONS, CLIPEncoder, Hidden, layer_norm
+from codi_jax.models.from_config import FromConfig
+from codi_jax.typing import UserError
 
 #: Architecture in the file -> whether it has ``text_projection``.
 ARCHITECTURES = {"CLIPTextModel": False, "CLIPTextModelWithProjection": True}
 MODEL_TYPE = "clip_text_model"
+TokenIds = Int[Array, "batch tokens"]
 #: The end of text token that old files give in place of the true one, see :func:`_end_of_text`.
 LEGACY_EOS = 2
 #: Keys of transformers' files that say nothing about the computation: initialisation, training,
@@ -59,21 +62,21 @@ class TextEncoderConfig(FromConfig):
     with_projection: bool = False
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
+    def from_config(cls, config: Mapping[str, object]) -> Self:
         """Build from the content of a text encoder's ``config.json``.
 
         Raises:
             UserError: another model than CLIP's text encoder, or a key that is unknown or has a
                 value that is not implemented.
         """
-        config = {key: value for key, value in config.items() if key not in IGNORED}
-        found = config.pop("model_type", MODEL_TYPE)
+        values = {key: value for key, value in config.items() if key not in IGNORED}
+        found = values.pop("model_type", MODEL_TYPE)
         if found != MODEL_TYPE:
             raise UserError(
                 f"{cls.__name__}: model_type={found!r} is not supported (only {MODEL_TYPE!r}); "
                 "give the folder text_encoder/ of a Stable Diffusion checkpoint."
             )
-        architectures = config.pop("architectures", None)
+        architectures = values.pop("architectures", None)
         names = architectures if isinstance(architectures, list) else []
         if len(names) != 1 or names[0] not in ARCHITECTURES:
             raise UserError(
@@ -81,13 +84,14 @@ class TextEncoderConfig(FromConfig):
                 f"{', '.join(ARCHITECTURES)}); give the folder text_encoder/ of a Stable "
                 "Diffusion checkpoint."
             )
-        return super().from_config(config | {"with_projection": ARCHITECTURES[names[0]]})
+        return super().from_config(values | {"with_projection": ARCHITECTURES[names[0]]})
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> dict[str, object]:
         """The config dict, JSON-ready, as transformers reads it."""
         values = super().to_config()
         names = {has: name for name, has in ARCHITECTURES.items()}
-        architecture = names[values.pop("with_projection")]
+        architecture = names[self.with_projection]
+        del values["with_projection"]
         return {"architectures": [architecture], "model_type": MODEL_TYPE, **values}
 
     def __post_init__(self) -> None:
@@ -113,63 +117,28 @@ class TextEncoderConfig(FromConfig):
             )
 
 
-def _quick_gelu(x: Array) -> Array:
-    """The sigmoid approximation of GELU (Hendrycks & Gimpel 2016) with which CLIP was trained."""
-    return x * jax.nn.sigmoid(1.702 * x)
-
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "quick_gelu": _quick_gelu,
-    "gelu": partial(nn.gelu, approximate=False),
-}
-
-
 class CLIPTextOutput(NamedTuple):
     """What diffusion models read of a text, all float32.
 
     Attributes:
-        last_hidden_state: [B, S, hidden_size], after the final layer norm (SD 1.x and 2.x).
-        penultimate: [B, S, hidden_size], what enters the last layer, not normalised (SDXL).
-        pooled: the end of text token's ``last_hidden_state`` [B, hidden_size], or with a
-            projection the text embedding [B, projection_dim] made of it.
+        last_hidden_state: ``hidden_size`` features after the final layer norm, which SD 1.x and
+            2.x read.
+        penultimate: what enters the last layer, not normalised, which SDXL reads.
+        pooled: the ``last_hidden_state`` of the end of text token; with a projection, the text
+            embedding of ``projection_dim`` features made of it.
     """
 
-    last_hidden_state: Array
-    penultimate: Array
-    pooled: Array
-
-
-class LayersConfig(Protocol):
-    """What the layers of a CLIP transformer, of text or of images, read of its config."""
-
-    @property
-    def intermediate_size(self) -> int: ...
-
-    @property
-    def num_hidden_layers(self) -> int: ...
-
-    @property
-    def num_attention_heads(self) -> int: ...
-
-    @property
-    def hidden_act(self) -> str: ...
-
-    @property
-    def layer_norm_eps(self) -> float: ...
-
-
-def layer_norm(x: Array, config: LayersConfig, dtype: jnp.dtype, name: str) -> Array:
-    """In float32 whatever ``dtype``, the variance in two passes: E[x^2] - E[x]^2 cancels."""
-    norm = nn.LayerNorm(config.layer_norm_eps, use_fast_variance=False, name=name)
-    return norm(x.astype(jnp.float32)).astype(dtype)
+    last_hidden_state: Hidden
+    penultimate: Hidden
+    pooled: Float[Array, "batch pooled_features"]
 
 
 class _Embeddings(nn.Module):
     config: TextEncoderConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, input_ids: Array) -> Array:
+    def __call__(self, input_ids: TokenIds) -> Hidden:
         c = self.config
         embed = partial(nn.Embed, features=c.hidden_size, dtype=self.dtype)
         tokens = embed(c.vocab_size, name="token_embedding")(input_ids)
@@ -177,72 +146,12 @@ class _Embeddings(nn.Module):
         return tokens + embed(c.max_position_embeddings, name="position_embedding")(positions)
 
 
-class _SelfAttention(nn.Module):
-    """With biases; ``models.attention`` has neither, and other names."""
-
-    config: LayersConfig
-    dtype: jnp.dtype
-    causal: bool
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        heads = self.config.num_attention_heads
-
-        def project(name: str) -> Array:
-            h = nn.Dense(x.shape[-1], dtype=self.dtype, name=name)(x)
-            return h.reshape(*x.shape[:2], heads, -1)
-
-        q, k, v = project("q_proj"), project("k_proj"), project("v_proj")
-        h = jax.nn.dot_product_attention(q, k, v, is_causal=self.causal)
-        return nn.Dense(x.shape[-1], dtype=self.dtype, name="out_proj")(h.reshape(x.shape))
-
-
-class _MLP(nn.Module):
-    config: LayersConfig
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        h = nn.Dense(self.config.intermediate_size, dtype=self.dtype, name="fc1")(x)
-        h = ACTIVATIONS[self.config.hidden_act](h)
-        return nn.Dense(x.shape[-1], dtype=self.dtype, name="fc2")(h)
-
-
-class _Layer(nn.Module):
-    config: LayersConfig
-    dtype: jnp.dtype
-    causal: bool
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        norm = partial(layer_norm, config=self.config, dtype=self.dtype)
-        h = norm(x, name="layer_norm1")
-        x = x + _SelfAttention(self.config, self.dtype, self.causal, name="self_attn")(h)
-        return x + _MLP(self.config, self.dtype, name="mlp")(norm(x, name="layer_norm2"))
-
-
-class CLIPEncoder(nn.Module):
-    """The layers of a CLIP transformer; causal for texts, not for images."""
-
-    config: LayersConfig
-    dtype: jnp.dtype
-    causal: bool
-
-    @nn.compact
-    def __call__(self, x: Array) -> tuple[Array, Array]:
-        """The states after the last layer, and before it."""
-        before = x
-        for i in range(self.config.num_hidden_layers):
-            before, x = x, _Layer(self.config, self.dtype, self.causal, name=f"layers_{i}")(x)
-        return x, before
-
-
 class _TextModel(nn.Module):
     config: TextEncoderConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, input_ids: Array) -> tuple[Array, Array]:
+    def __call__(self, input_ids: TokenIds) -> tuple[Hidden, Hidden]:
         x = _Embeddings(self.config, self.dtype, name="embeddings")(input_ids)
         x, penultimate = CLIPEncoder(self.config, self.dtype, True, name="encoder")(x)
         return layer_norm(x, self.config, self.dtype, "final_layer_norm"), penultimate
@@ -261,10 +170,10 @@ class CLIPTextEncoder(nn.Module):
     """
 
     config: TextEncoderConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, input_ids: Array) -> CLIPTextOutput:
+    def __call__(self, input_ids: TokenIds) -> CLIPTextOutput:
         c = self.config
         if input_ids.shape[1] > c.max_position_embeddings:
             raise UserError(
@@ -283,7 +192,7 @@ class CLIPTextEncoder(nn.Module):
         return CLIPTextOutput(*outputs)
 
 
-def _end_of_text(input_ids: Array, eos_token_id: int) -> Array:
+def _end_of_text(input_ids: TokenIds, eos_token_id: int) -> Int[Array, " batch"]:
     """Position [B] of each text's end; 0 where a text has none, as in transformers.
 
     The first one counts: Stable Diffusion 1.x pads with the same token. Files that stem from old

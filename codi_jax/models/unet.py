@@ -9,23 +9,26 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Real
 
 from codi_jax.models.attention import Transformer2D
 from codi_jax.models.configs import EncoderConfig, UNetConfig
 from codi_jax.models.embeddings import NO_PROMPT, Prompt, time_embedding
 from codi_jax.models.resnet import Downsample, ResnetBlock, Upsample, conv3x3
-from codi_jax.typing import Array, UserError
+from codi_jax.typing import UserError
 
 
 class Features(NamedTuple):
     """What the decoder reads of the encoder.
 
-    ``skips``: the output of ``conv_in`` and of every layer and downsampler, finest first;
-    ``mid``: the mid block's output [B, h', w', C].
+    Attributes:
+        skips: the outputs of ``conv_in`` and of every layer and downsampler, finest first.
+        mid: the output of the mid block.
     """
 
-    skips: tuple[Array, ...]
-    mid: Array
+    skips: tuple[Float[Array, "batch _ _ _"], ...]
+    mid: Float[Array, "batch height width channels"]
 
 
 class Block(nn.Module):
@@ -36,14 +39,19 @@ class Block(nn.Module):
     layers: int
     attention: bool
     resample: str | None = None  # "down", "up" or None
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def _resnet(self, i: int) -> ResnetBlock:
         c = self.config
         channels = c.block_out_channels[self.level]
         return ResnetBlock(channels, c.norm_num_groups, c.norm_eps, self.dtype, name=f"resnets_{i}")
 
-    def _attend(self, i: int, x: Array, text: Array | None) -> Array:
+    def _attend(
+        self,
+        i: int,
+        x: Float[Array, "batch height width channels"],
+        text: Float[Array, "batch tokens text_channels"] | None,
+    ) -> Float[Array, "batch height width channels"]:
         c = self.config
         return Transformer2D(
             heads=c.heads(self.level),
@@ -66,8 +74,15 @@ class DownBlock(Block):
 
     @nn.compact
     def __call__(
-        self, x: Array, temb: Array, text: Array | None, residual: Array | None = None
-    ) -> tuple[Array, tuple[Array, ...]]:
+        self,
+        x: Float[Array, "batch height width channels"],
+        temb: Float[Array, "batch time_embed_dim"],
+        text: Float[Array, "batch tokens text_channels"] | None,
+        residual: Float[Array, "_ _ _ _"] | None = None,
+    ) -> tuple[
+        Float[Array, "batch new_height new_width out_channels"],
+        tuple[Float[Array, "batch _ _ out_channels"], ...],
+    ]:
         skips = []
         for i in range(self.layers):
             x = self._resnet(i)(x, temb)
@@ -89,8 +104,12 @@ class UpBlock(Block):
 
     @nn.compact
     def __call__(
-        self, x: Array, skips: tuple[Array, ...], temb: Array, text: Array | None
-    ) -> Array:
+        self,
+        x: Float[Array, "batch height width channels"],
+        skips: tuple[Float[Array, "batch height width _"], ...],
+        temb: Float[Array, "batch time_embed_dim"],
+        text: Float[Array, "batch tokens text_channels"] | None,
+    ) -> Float[Array, "batch new_height new_width out_channels"]:
         for i in range(self.layers):
             x = self._resnet(i)(jnp.concatenate([x, skips[-1 - i]], axis=-1), temb)
             if self.attention:
@@ -104,14 +123,21 @@ class MidBlock(Block):
     """A residual block; with attention a transformer and a second residual block follow."""
 
     @nn.compact
-    def __call__(self, x: Array, temb: Array, text: Array | None) -> Array:
+    def __call__(
+        self,
+        x: Float[Array, "batch height width channels"],
+        temb: Float[Array, "batch time_embed_dim"],
+        text: Float[Array, "batch tokens text_channels"] | None,
+    ) -> Float[Array, "batch height width channels"]:
         x = self._resnet(0)(x, temb)
         for i in range(self.layers if self.attention else 0):
             x = self._resnet(i + 1)(self._attend(i, x, text), temb)
         return x
 
 
-def add_residual(x: Array, residual: Array | None) -> Array:
+def add_residual(
+    x: Float[Array, "batch height width channels"], residual: Float[Array, "_ _ _ _"] | None
+) -> Float[Array, "batch height width channels"]:
     """``x`` with an adapter's feature. Raises UserError if the shapes differ."""
     if residual is None:
         return x
@@ -140,18 +166,18 @@ class UNetEncoder(nn.Module):
     """
 
     config: EncoderConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     remat: bool = False
 
     @nn.compact
     def __call__(
         self,
-        x: Array,
-        t: Array,
+        x: Float[Array, "batch height width channels"],
+        t: Real[Array, " batch"],
         prompt: Prompt = NO_PROMPT,
-        hint: Array | None = None,
-        residuals: Sequence[Array] = (),
-    ) -> tuple[Features, Array]:
+        hint: Float[Array, "batch height width features"] | None = None,
+        residuals: Sequence[Float[Array, "_ _ _ _"]] = (),
+    ) -> tuple[Features, Float[Array, "batch time_embed_dim"]]:
         c = self.config
         self._check(x, prompt.text)
         down, mid = (
@@ -186,7 +212,11 @@ class UNetEncoder(nn.Module):
         )(x, temb, text)
         return Features(skips, add_residual(x, added.get(last + 1))), temb
 
-    def _check(self, x: Array, text: Array | None) -> None:
+    def _check(
+        self,
+        x: Float[Array, "batch height width channels"],
+        text: Float[Array, "batch tokens text_channels"] | None,
+    ) -> None:
         c = self.config
         if x.shape[-1] != c.in_channels:
             raise UserError(
@@ -212,11 +242,16 @@ class UNetDecoder(nn.Module):
     """Up blocks and output convolution: features -> [B, h, w, out_channels] float32."""
 
     config: UNetConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     remat: bool = False
 
     @nn.compact
-    def __call__(self, features: Features, temb: Array, text: Array | None = None) -> Array:
+    def __call__(
+        self,
+        features: Features,
+        temb: Float[Array, "batch time_embed_dim"],
+        text: Float[Array, "batch tokens text_channels"] | None = None,
+    ) -> Float[Array, "batch height width out_channels"]:
         c = self.config
         up = nn.remat(UpBlock) if self.remat else UpBlock
         x, skips = features.mid, features.skips

@@ -218,7 +218,8 @@ class Study:
 
 def summary(images: np.ndarray, truth: np.ndarray, lpips: Lpips | None = None) -> dict[str, Any]:
     """Metric -> each picture's value, their mean and its 95% bootstrap interval; SWD is one number
-    of the set."""
+    of the set.
+    """
     scores: dict[str, Any] = {}
     per_image = scores_per_image(list(images), list(truth))
     if lpips is not None:

@@ -43,8 +43,11 @@ class Devices:
         return jax.device_put(tree, replicated(self.mesh))
 
     def spread(self, rows: Sequence[np.ndarray]) -> Array:
-        """[batch_size, ...] of up to ``batch_size`` rows of one shape; the last one is repeated,
-        so that every batch has one shape and is compiled once."""
+        """A batch [batch_size, ...] of up to ``batch_size`` rows of one shape.
+
+        The last row is repeated until the batch is full, so that every batch of these rows has
+        one shape and is compiled once.
+        """
         padded = [*rows, *[rows[-1]] * (self.batch_size - len(rows))]
         return jax.device_put(np.stack(padded), batch_sharding(self.mesh))
 

@@ -11,7 +11,7 @@ from codi_jax.diffusion.sampler import initial_noise, sample
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.model import Model
 from codi_jax.models.autoencoders import make_autoencoder
-from codi_jax.models.conditioning import size_ids, to_uint8
+from codi_jax.models.conditioning import signed_to_uint8, size_ids
 from codi_jax.tasks.base import Task
 from codi_jax.tasks.registry import task_of
 from codi_jax.typing import Array, Cond, Params, UserError
@@ -38,7 +38,9 @@ class PictureSampler:
         )
         self._sample = jax.jit(self.sample_latents, static_argnames=("steps", "sampler"))
         self._decode = jax.jit(
-            lambda params, z: to_uint8(self.vae.apply({"params": params}, z, method="decode"))
+            lambda params, z: signed_to_uint8(
+                self.vae.apply({"params": params}, z, method="decode")
+            )
         )
 
     def conditional(

@@ -10,7 +10,7 @@ import numpy as np
 
 from codi_jax.data.masks import MASKS, draw_mask
 from codi_jax.models.autoencoders import Autoencoder
-from codi_jax.models.conditioning import to_signed, to_uint8
+from codi_jax.models.conditioning import signed_to_uint8, to_signed
 from codi_jax.tasks.base import Batch, Example, Task
 from codi_jax.typing import Array, Params, UserError
 
@@ -92,7 +92,9 @@ class Inpainting(Task):
     def baselines(self, batch: Batch) -> dict[str, np.ndarray]:
         """The hole filled with the mean colour of what is known, and as the condition has it."""
         known = (batch["mask"] <= 127).astype(np.float32)[..., None]
-        smooth = np.asarray(to_uint8(smooth_fill(to_signed(jnp.asarray(batch["image"])), known)))
+        smooth = np.asarray(
+            signed_to_uint8(smooth_fill(to_signed(jnp.asarray(batch["image"])), known))
+        )
         return {
             "mean fill": np.stack([*map(mean_fill, batch["image"], batch["mask"])]),
             "smooth fill": np.where(known > 0, batch["image"], smooth),

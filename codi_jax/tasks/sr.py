@@ -18,7 +18,8 @@ from codi_jax.typing import Array, Params, Settings, UserError
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SuperResolution(Task):
     """Reads "lr" uint8 [B, H / scale, W / scale, 3], made by ``degradation`` from "image"; a
-    ``clean_share`` of those that are trained on is reduced bicubically alone."""
+    ``clean_share`` of those that are trained on is reduced bicubically alone.
+    """
 
     scale: int = 4
     degradation: str = "realesrgan"

@@ -147,7 +147,7 @@ def test_second_resize_is_relative_to_the_output(photo, monkeypatch):
 
 
 def test_jpeg_keeps_the_channel_order_and_follows_the_quality(photo):
-    image = images.to_uint8(photo)
+    image = images.unit_to_uint8(photo)
     errors = {
         q: np.abs(degradation.jpeg(image, q).astype(int) - image).mean() for q in (30, 60, 95)
     }
@@ -161,7 +161,7 @@ def test_jpeg_keeps_the_channel_order_and_follows_the_quality(photo):
 
 
 def test_bicubic_is_pillows(photo):
-    image = images.to_uint8(photo)
+    image = images.unit_to_uint8(photo)
     expected = np.asarray(Image.fromarray(image).resize((16, 24), Image.Resampling.BICUBIC))
     np.testing.assert_array_equal(degradation.bicubic_degrade(image), expected)
     from_float = degrade(images.to_float(image), np.random.default_rng(0), Bicubic())

@@ -180,6 +180,8 @@ def test_antialiasing_is_what_it_says():
 
 def test_uint8_and_float_convert_back_and_forth():
     levels = np.arange(256, dtype=np.uint8).reshape(1, 256, 1)
-    np.testing.assert_array_equal(images.to_uint8(images.to_float(levels)).ravel(), levels.ravel())
+    np.testing.assert_array_equal(
+        images.unit_to_uint8(images.to_float(levels)).ravel(), levels.ravel()
+    )
     outside = np.array([[-0.5, 1.7, 0.5]], np.float32)
-    assert images.to_uint8(outside).ravel().tolist() == [0, 255, 128]
+    assert images.unit_to_uint8(outside).ravel().tolist() == [0, 255, 128]

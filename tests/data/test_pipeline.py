@@ -7,7 +7,7 @@ import pytest
 
 from codi_jax.data import pipeline, transforms
 from codi_jax.data.degradation import Bicubic, SecondOrder
-from codi_jax.data.images import save_image, to_float, to_uint8, usm_sharpen
+from codi_jax.data.images import save_image, to_float, unit_to_uint8, usm_sharpen
 from codi_jax.data.sources import FolderSource
 from codi_jax.typing import UserError
 
@@ -183,7 +183,7 @@ def test_degrade_keeps_or_sharpens_the_target(source):
     assert out["image"] is image and out["lr"].shape == (10, 10, 3)
     sharpen = transforms.Degrade(Bicubic(), 4, sharpen=True)
     sharp = sharpen.random_map(element(image), np.random.default_rng(0))
-    np.testing.assert_array_equal(sharp["image"], to_uint8(usm_sharpen(to_float(image))))
+    np.testing.assert_array_equal(sharp["image"], unit_to_uint8(usm_sharpen(to_float(image))))
     assert (sharp["lr"] != out["lr"]).any()
     with pytest.raises(UserError, match="^n: image size 39x40"):
         plain.random_map(element(image[:39]), np.random.default_rng(0))

@@ -55,7 +55,7 @@ def error(solver, solver_order, solver_type, num_steps):
     half_log_snr = np.linspace(-7.0, 3.0, num_steps + 1)
     alpha, sigma = 1 / np.sqrt(1 + np.exp(np.stack([-2, 2])[:, None] * half_log_snr))
     corrections = multistep_corrections(
-        solver, alpha, sigma, orders(num_steps, solver_order), solver_type
+        solver, alpha, sigma, orders(int(num_steps), solver_order), solver_type
     )
     std = np.sqrt(alpha**2 * 0.5**2 + sigma**2)  # of z at every level
     z, history = alpha[0] * 0.7 + std[0], []  # one standard deviation above the mean

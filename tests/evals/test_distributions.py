@@ -68,6 +68,7 @@ def test_sliced_distance_against_scipy(monkeypatch):
     ("n", "m", "size", "says"),
     [(2, 1, 32, "2 images against 1"), (0, 0, 32, "0 images"), (1, 1, 15, "15x15 is too small")],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_unfit_sets_are_named(n, m, size, says):
     image = np.zeros((size, size, 3), np.uint8)
     with pytest.raises(UserError, match=says):

@@ -165,6 +165,7 @@ def test_score_is_the_mean_over_pairs(photo):
         (flat(0, 8), flat(0, 8), "8x8 is too small"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_unfit_images_are_named(metric, a, b, says):
     with pytest.raises(UserError, match=says):
         metric(a, b)

@@ -87,6 +87,7 @@ def test_every_column_has_its_label_and_the_title_its_line(tmp_path):
         ({"a": noise(1, 8, 8)[..., 0]}, r"'a' holds a uint8 array of shape \(8, 8\)"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_unfit_columns_are_named(tmp_path, columns, says):
     with pytest.raises(UserError, match=says):
         grid(columns, tmp_path / "grid.png")

@@ -20,6 +20,7 @@ def test_interval_of_equal_values_is_a_point():
 
 
 @pytest.mark.parametrize(("values", "level"), [([], 0.9), ([1.0], 1.0), ([[1.0]], 0.9)])
+@pytest.mark.usefixtures("unchecked")
 def test_unfit_values_are_named(values, level):
     with pytest.raises(UserError, match="one number per image"):
         bootstrap_interval(values, level=level)

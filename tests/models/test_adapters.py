@@ -53,11 +53,11 @@ def network(adapter, config=TEXT, **kwargs):
 
 
 def normal(*shape, seed):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 Z = normal(2, 4, 6, 4, seed=1)
-T = np.array([999, 3], np.int32)
+T = jnp.array([999, 3], jnp.int32)
 IDS = np.ones((2, 6), np.int32)
 COND = {
     "latents": normal(2, 4, 6, 4, seed=2),
@@ -124,12 +124,12 @@ def test_equation_10_by_hand(params, mu):
         return UNetDecoder(TEXT).apply({"params": p}, *args)
 
     adapter = {k: v for k, v in tree["adapter"].items() if k != "mu"}
-    h_eta, _ = encode(adapter, COND["latents"], np.zeros_like(T), COND["text"])
+    h_eta, _ = encode(adapter, COND["latents"], jnp.zeros_like(T), COND["text"])
     assert len(h_eta.skips) == 4  # conv_in, one layer, the downsampler, one layer
-    for t in (T, np.array([0, 500], np.int32)):  # the same h_eta at every t
+    for t in (T, jnp.array([0, 500], jnp.int32)):  # the same h_eta at every t
         h_theta, temb = encode(tree["unet"], Z, t, COND["text"])
         mixed = jax.tree.map(
-            lambda a, b: (1 - mu) * np.asarray(a) + mu * np.asarray(b), h_theta, h_eta
+            lambda a, b: jnp.asarray((1 - mu) * np.asarray(a) + mu * np.asarray(b)), h_theta, h_eta
         )
         expected = decode(tree["unet"], mixed, temb, COND["text"])
         ours = predict(network("mix"), tree, Z, t, COND)
@@ -235,7 +235,7 @@ def test_sdxls_prompt_is_read_by_both_encoders(random_params):
     model = network("mix", POOLED)
     assert "add_embedding" in model.encoder_names
     tree = random_params(model.init)
-    cond = {**COND, "text_embeds": normal(2, 5, seed=7), "time_ids": IDS}
+    cond = {**COND, "text_embeds": normal(2, 5, seed=7), "time_ids": jnp.asarray(IDS)}
     ours = predict(model, tree, Z, T, cond)
     for part in ("unet", "adapter"):
         silent = jax.tree.map(np.zeros_like, tree[part]["add_embedding"])
@@ -266,7 +266,7 @@ def call(adapter="none", config=TEXT, z=Z, own=None, **cond):
         ({"text": COND["text"][..., :5]}, "text embeddings of 5 features.*reads 6"),
         ({"config": POOLED, "text": COND["text"]}, r"needs cond\['text_embeds'\] .*time_ids"),
         (
-            {"config": POOLED, **COND, "text_embeds": Z[:, 0, 0], "time_ids": IDS},
+            {"config": POOLED, **COND, "text_embeds": Z[:, 0, 0], "time_ids": jnp.asarray(IDS)},
             r"\[2, 4\] and time_ids \[2, 6\] make 16 .*reads 17",
         ),
         (

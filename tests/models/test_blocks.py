@@ -13,7 +13,7 @@ from codi_jax.models.resnet import Downsample, ResnetBlock, Upsample
 
 
 def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 @pytest.mark.parametrize("freq_shift", [0, 1])

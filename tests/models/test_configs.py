@@ -182,7 +182,7 @@ def test_sdxls_autoencoder_is_understood(upcast):
 
 
 def test_one_text_width_for_all_levels():
-    assert UNetConfig(cross_attention_dim=(768,) * 4) == UNetConfig()
+    assert UNetConfig.from_config({"cross_attention_dim": [768] * 4}) == UNetConfig()
     # PyTorch's U-Net takes no null here, but it takes one for each level.
     assert UNetConfig(cross_attention_dim=None).to_config()["cross_attention_dim"] == [None] * 4
 

@@ -255,6 +255,7 @@ def test_configs_survive_their_json(published):
         ({"layer_norm_eps": None}, "layer_norm_eps=None is no positive number"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_not_implemented_is_refused(changes, says):
     with pytest.raises(UserError, match=says):
         TextEncoderConfig.from_config(SD15 | changes)

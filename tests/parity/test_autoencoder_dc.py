@@ -13,16 +13,15 @@ from PIL import Image
 torch = pytest.importorskip("torch", reason="parity extra")
 diffusers = pytest.importorskip("diffusers", reason="parity extra")
 
-from codi_jax.builder import build_loss, build_pipeline, sampled_by  # noqa: E402
-
 from codi_jax.checkpoint.diffusers_format import load_config  # noqa: E402
-from codi_jax.checkpoint.directory import read_pipeline, save_pipeline  # noqa: E402
+from codi_jax.checkpoint.directory import read_directory, save_directory  # noqa: E402
 from codi_jax.models.autoencoder_dc_config import AutoencoderDCConfig  # noqa: E402
 from codi_jax.models.autoencoders import (  # noqa: E402
     autoencoder_config,
     init_autoencoder,
     make_autoencoder,
 )
+from codi_jax.run.plan import plan  # noqa: E402
 from codi_jax.sample import Sampler  # noqa: E402
 from configs import sr  # noqa: E402
 
@@ -129,13 +128,12 @@ def test_an_exported_model_runs_in_pytorch(tmp_path):
     unet = config.model.unet  # without text, PyTorch has no attention
     unet.down_block_types, unet.up_block_types = ("DownBlock2D",) * 2, ("UpBlock2D",) * 2
     config.model.unet = ConfigDict({**unet, "mid_block_type": "UNetMidBlock2D"})
-    model = build_pipeline(config, np.float32)
-    model = sampled_by(model, build_loss(config, model))
+    model = plan(config).model
     params = jax.jit(model.init)(jax.random.key(0))
     params["adapter"]["mu"] = params["adapter"]["mu"] + 0.5
     model = dataclasses.replace(model, params=params)
-    save_pipeline(tmp_path, model)
-    assert read_pipeline(tmp_path).vae == model.vae
+    save_directory(tmp_path, model)
+    assert read_directory(tmp_path).vae == model.vae
     lr = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     z = np.random.default_rng(1).normal(size=(1, 32, 32, 4)).astype(np.float32)
     pipe = diffusers.DiffusionPipeline.from_pretrained(tmp_path, trust_remote_code=True)

@@ -18,12 +18,12 @@ def test_map_keeps_the_order_and_uses_all_devices():
     assert devices.batch_size == jax.device_count() == 8
     rng = np.random.default_rng(0)
     rows = [rng.normal(size=(2 + i % 2,)).astype(np.float32) for i in range(19)]
-    scale = np.arange(19, dtype=np.float32)
+    scale = [np.array([i], np.float32) for i in range(19)]
     seen = []
 
     @jax.jit
     def f(x, k):
-        return x.sum(1) * k
+        return x.sum(1) * k[:, 0]
 
     def watched(x, k):
         seen.append((x.shape, len(x.sharding.device_set)))

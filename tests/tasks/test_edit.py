@@ -1,6 +1,7 @@
 """Editing: instructions as numbers, triples, and what guidance takes away."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -95,7 +96,9 @@ def test_condition_holds_source_and_instruction(model):
     full = task.from_user(photo(), prompt="make it night")
     examples = [full, task.without_prompt(full), task.without_picture(full)]
     batch = {name: np.stack([e[name] for e in examples]) for name in task.reads}
-    cond = jax.device_get(task.condition(vae, model.params["vae"], batch))
+    cond = jax.device_get(
+        task.condition(vae, model.params["vae"], jax.tree.map(jnp.asarray, batch))
+    )
     channels = model.vae.latent_channels
     assert cond["image"].shape == (3, 16, 16, task.image_channels())
     assert cond["latents"].shape == (3, 8, 8, task.latent_channels(channels))

@@ -44,7 +44,9 @@ def test_the_condition_knows_nothing_of_the_hole(model):
     mask, image = hole(16, 16), photo(16, 16)
     other = np.where(mask[..., None] > 127, photo(16, 16, 1), image)
     batch = {"image": np.stack([image, other]), "mask": np.stack([mask, mask])}
-    cond = jax.device_get(task.condition(vae, model.params["vae"], batch))
+    cond = jax.device_get(
+        task.condition(vae, model.params["vae"], jax.tree.map(jnp.asarray, batch))
+    )
     assert cond["image"].shape == (2, 16, 16, task.image_channels())
     assert cond["latents"].shape == (2, 8, 8, task.latent_channels(model.vae.latent_channels))
     np.testing.assert_allclose(cond["image"][0], cond["image"][1], atol=1e-6)

@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from codi_jax.feed import build_task
 
 from codi_jax.data.images import resize
+from codi_jax.run.config import build_task
 from codi_jax.tasks.sr import SuperResolution
 from codi_jax.typing import UserError
 from configs import sr

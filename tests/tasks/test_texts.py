@@ -83,4 +83,6 @@ def test_own_prompts_are_encoded_batch_by_batch_and_read_by_the_network(texts, t
     objective = diffusion_objective(model.network, vae, spy, task.condition)
     params = {"vae": tiny_model(edit.get_config("tiny")).params["vae"]}
     context = StepContext(jax.random.key(0), jnp.zeros((), jnp.int32))
-    np.testing.assert_array_equal(objective(params, params, arrays, context)["loss"], [7, 0])
+    np.testing.assert_array_equal(
+        objective(params, params, jax.tree.map(jnp.asarray, arrays), context)["loss"], [7, 0]
+    )

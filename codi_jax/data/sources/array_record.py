@@ -20,10 +20,10 @@ class ArrayRecordSource:
     """ArrayRecord shards of `prepare` (see `record`), or of encoded image files (PNG, JPEG, ...).
 
     Args:
-      paths: a glob pattern, or the paths themselves; read in sorted order.
+        paths: a glob pattern, or the paths themselves; read in sorted order.
 
     Raises:
-      UserError: no such file, or shards that hold no record.
+        UserError: no such file, or shards that hold no record.
     """
 
     def __init__(self, paths: str | Sequence[str | os.PathLike[str]]) -> None:
@@ -54,7 +54,7 @@ def write_array_record(path: str | os.PathLike[str], records: Iterable[bytes]) -
     """Writes records as one shard for `ArrayRecordSource`, atomically.
 
     Returns:
-      The number of records.
+        The number of records.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,8 @@ strings stays a string, "" where it is missing. Every element of a source has th
 """
 
 import os
-from typing import Any
+
+import numpy as np
 
 from codi_jax.data import images
 from codi_jax.typing import UserError
@@ -22,13 +23,13 @@ def check_image_column(column: str, where: str) -> None:
         raise UserError(f"{where}: an image column cannot be called {column!r}; rename it.")
 
 
-def load_column(column: str, source: str | os.PathLike[str] | bytes, name: str) -> Any:
+def load_column(column: str, source: str | os.PathLike[str] | bytes, name: str) -> np.ndarray:
     """Decodes one image column; shapes and dtypes above.
 
     Args:
-      column: its name.
-      source: a path, or the bytes of an encoded image file.
-      name: what error messages call the file.
+        column: its name.
+        source: a path, or the bytes of an encoded image file.
+        name: what error messages call the file.
     """
     if column == "depth":
         return images.load_depth(source, name)

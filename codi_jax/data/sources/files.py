@@ -11,7 +11,7 @@ def find_files(paths: str | Sequence[str | os.PathLike[str]], kind: str) -> list
     """Sorted paths: of a glob pattern, or those given.
 
     Raises:
-      UserError: nothing matches, or one does not exist; `kind` says of what.
+        UserError: nothing matches, or one does not exist; `kind` says of what.
     """
     found = glob.glob(paths) if isinstance(paths, str) else [os.fspath(p) for p in paths]
     absent = [p for p in found if not os.path.isfile(p)]

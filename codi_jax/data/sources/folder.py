@@ -27,8 +27,8 @@ class FolderSource:
     strings are left out.
 
     Raises:
-      UserError: no such folder, no image in it, or a metadata file that is malformed, names a
-        file that is not in the folder, or leaves an image without an image column.
+        UserError: no such folder, no image in it, or a metadata file that is malformed, names a
+            file that is not in the folder, or leaves an image without an image column.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

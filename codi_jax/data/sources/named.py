@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,20 +18,23 @@ from codi_jax.data.sources.tfds import TfdsSource
 from codi_jax.data.sources.webdataset import WebDatasetSource
 from codi_jax.typing import UserError
 
+#: Where an image is: a path or an index.
+Place = TypeVar("Place")
+
 
 def make_source(spec: str, split: str, data_dir: str | None = None) -> Source:
     """Makes the source that a user names.
 
     Args:
-      spec: "skimage", "synthetic:depth", a folder, "tfds:NAME", or a glob of ArrayRecord shards
-        ("data/*.array_record"), WebDataset shards ("*.tar") or parquet files ("*.parquet").
-      split: "train" or "eval"; for tfds any split it has. A folder that has "train" or "eval"
-        below it is split by them ("validation" or "test" stand for a missing "eval"); any other
-        folder serves both in whole.
-      data_dir: where tfds keeps its data.
+        spec: "skimage", "synthetic:depth", a folder, "tfds:NAME", or a glob of ArrayRecord shards
+            ("data/*.array_record"), WebDataset shards ("*.tar") or parquet files ("*.parquet").
+        split: "train" or "eval"; for tfds any split it has. A folder that has "train" or "eval"
+            below it is split by them ("validation" or "test" stand for a missing "eval"); any other
+            folder serves both in whole.
+        data_dir: where tfds keeps its data.
 
     Raises:
-      UserError: what is named does not exist or holds no image.
+        UserError: what is named does not exist or holds no image.
     """
     if not spec:
         raise UserError(
@@ -63,17 +66,17 @@ def check_source(
     """Finds broken images before any long work: reads up to `limit` headers, decodes a few.
 
     Args:
-      source: any source; headers can be read alone in a `FolderSource` only.
-      max_corrupt: how many broken images are allowed.
-      limit: number of headers.
-      decode: number of images, spread over the source, to decode in full.
+        source: any source; headers can be read alone in a `FolderSource` only.
+        max_corrupt: how many broken images are allowed.
+        limit: number of headers.
+        decode: number of images, spread over the source, to decode in full.
 
     Raises:
-      UserError: more broken images than that, named.
+        UserError: more broken images than that, named.
     """
     broken = []
 
-    def check(read: Callable[[Any], Any], what: Any) -> None:
+    def check(read: Callable[[Place], object], what: Place) -> None:
         try:
             read(what)
         except images.CorruptError as error:

@@ -27,11 +27,11 @@ class ParquetSource:
     groups are large. `python -m codi_jax.prepare` makes ArrayRecord shards of it, which are not.
 
     Args:
-      paths: a glob pattern, or the paths themselves; read in sorted order.
+        paths: a glob pattern, or the paths themselves; read in sorted order.
 
     Raises:
-      UserError: pyarrow is missing, no such file, no parquet file, files of different columns,
-        no image column, or no row.
+        UserError: pyarrow is missing, no such file, no parquet file, files of different columns,
+            no image column, or no row.
     """
 
     def __init__(self, paths: str | Sequence[str | os.PathLike[str]]) -> None:
@@ -57,10 +57,10 @@ class ParquetSource:
         self._kept: tuple[int, Any] | None = None
         self._lock = threading.Lock()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_kept", "_lock")}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._start_empty()
 
@@ -143,7 +143,7 @@ def _columns(schema: Any, path: str) -> tuple[list[str], list[str]]:
     return pictures, [s for s in strings if s == "text" or s not in RESERVED]
 
 
-def _data(value: Any, name: str) -> bytes:
+def _data(value: bytes | dict[str, bytes | None] | None, name: str) -> bytes:
     data = value["bytes"] if isinstance(value, dict) else value
     if data is None:
         raise CorruptError(name, "holds no bytes; save the data set with its images embedded.")

@@ -14,12 +14,19 @@ from codi_jax.data.images import CorruptError, load_image
 from codi_jax.data.sources.base import Element
 from codi_jax.data.sources.columns import load_column
 
+#: A value as msgpack gives it back.
+Packed = str | bytes | dict[str, Any]
+
 MAGIC = b"CODI\x01"  # no image file begins like this
 
 
-def pack_record(sample: dict[str, Any]) -> bytes:
-    """Makes the record of {"image": bytes, "text": str, "name": str, ...}; equal samples give
-    equal bytes. Values are str, bytes of image files, or numpy arrays (latents, embeddings)."""
+def pack_record(sample: Element) -> bytes:
+    """The record of a sample; equal samples give equal bytes.
+
+    Args:
+        sample: "image" (bytes), "text" and "name" (str), and further columns: str, bytes of image
+            files, or numpy arrays (latents, embeddings).
+    """
     packed = {
         key: _pack_array(value) if isinstance(value, np.ndarray) else value
         for key, value in sorted(sample.items())
@@ -31,11 +38,11 @@ def unpack_record(record: bytes, name: str) -> Element:
     """Decodes a record, or an encoded image file alone, to an element.
 
     Args:
-      record: of `pack_record`, or a PNG, JPEG, ... file.
-      name: what to call an image that has no name of its own.
+        record: of `pack_record`, or a PNG, JPEG, ... file.
+        name: what to call an image that has no name of its own.
 
     Raises:
-      CorruptError: neither of the two, or a broken image.
+        CorruptError: neither of the two, or a broken image.
     """
     if not record.startswith(MAGIC):
         return {"image": load_image(record, f"record {name}"), "text": "", "name": name}
@@ -50,11 +57,11 @@ def unpack_record(record: bytes, name: str) -> Element:
     return element
 
 
-def _pack_array(value: np.ndarray) -> dict[str, Any]:
+def _pack_array(value: np.ndarray) -> dict[str, object]:
     return {"dtype": str(value.dtype), "shape": list(value.shape), "data": value.tobytes()}
 
 
-def _unpack(key: str, value: Any, name: str) -> Any:
+def _unpack(key: str, value: Packed, name: str) -> str | np.ndarray:
     if isinstance(value, dict):
         # A copy: what frombuffer gives cannot be written to.
         return np.frombuffer(value["data"], value["dtype"]).reshape(value["shape"]).copy()

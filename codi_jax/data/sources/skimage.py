@@ -31,7 +31,7 @@ class SkimageSource:
     """Photos that come with scikit-image: an embedded data set that needs no download.
 
     Args:
-      split: "train" or "eval"; no photo is in both.
+        split: "train" or "eval"; no photo is in both.
     """
 
     def __init__(self, split: str) -> None:

@@ -20,11 +20,11 @@ class SkippingSource:
     counted once, over all worker processes of this host: they share a small file.
 
     Args:
-      source: raises `CorruptError` for a corrupt image.
-      max_corrupt: how many different ones are skipped; 0 stops at the first.
+        source: raises `CorruptError` for a corrupt image.
+        max_corrupt: how many different ones are skipped; 0 stops at the first.
 
     Raises:
-      UserError: (by indexing) more than `max_corrupt` corrupt images, all named.
+        UserError: (by indexing) more than `max_corrupt` corrupt images, all named.
     """
 
     def __init__(self, source: Source, max_corrupt: int) -> None:

@@ -15,11 +15,11 @@ class TfdsSource:
     """A TensorFlow Datasets image data set, through its random-access `data_source`.
 
     Args:
-      name: data set, with its configuration if any ("div2k/bicubic_x4").
-      split: tfds's split ("train", "validation", "train[:80%]"); "eval" means "validation"
-        where there is one, else "test". A data set that has "train" alone ("tf_flowers") is
-        divided: "eval" is its last tenth, "train" the rest.
-      data_dir: where tfds keeps it; its default otherwise. Missing data is downloaded.
+        name: data set, with its configuration if any ("div2k/bicubic_x4").
+        split: tfds's split ("train", "validation", "train[:80%]"); "eval" means "validation"
+            where there is one, else "test". A data set that has "train" alone ("tf_flowers") is
+            divided: "eval" is its last tenth, "train" the rest.
+        data_dir: where tfds keeps it; its default otherwise. Missing data is downloaded.
 
     The caption is the feature "text" or "caption", the image "image" or, for DIV2K, "hr".
     """

@@ -31,11 +31,11 @@ class WebDatasetSource:
     member and the keys, and half a minute for a million.
 
     Args:
-      paths: a glob pattern, or the paths themselves; read in sorted order.
+        paths: a glob pattern, or the paths themselves; read in sorted order.
 
     Raises:
-      UserError: no such file, no (uncompressed) tar file, no sample, a sample that has no image,
-        or lacks an image column that others have.
+        UserError: no such file, no (uncompressed) tar file, no sample, a sample that has no image,
+            or lacks an image column that others have.
     """
 
     def __init__(self, paths: str | Sequence[str | os.PathLike[str]]) -> None:

@@ -1,0 +1,47 @@
+"""Configs of networks from diffusers' config dicts, and back."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
+
+from codi_jax.typing import UserError
+
+
+class FromConfig:
+    """Construction from a diffusers config dict, and back."""
+
+    #: diffusers keys that these networks implement at one value only.
+    FIXED: dict[str, Any] = {}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, object]) -> Self:
+        """The config that the content of a ``config.json`` stands for.
+
+        Raises:
+            UserError: a key is unknown, or has a value that is not implemented.
+        """
+        names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        kept: dict[str, Any] = {}
+        for key, value in config.items():
+            if key in names:
+                kept[key] = tuple(value) if isinstance(value, list) else value
+            elif key.startswith("_") or key == "sample_size":
+                continue  # These say nothing about the computation.
+            elif key in cls.FIXED and value == cls.FIXED[key]:
+                continue
+            elif key in cls.FIXED:
+                raise UserError(
+                    f"{cls.__name__}: {key}={value!r} is not supported (only {cls.FIXED[key]!r}); "
+                    "use a checkpoint of the Stable Diffusion 1.x, 2.x or XL family."
+                )
+            else:
+                raise UserError(
+                    f"{cls.__name__}: unknown key {key!r} (value {value!r}) in the model's config; "
+                    "is this a checkpoint of another architecture?"
+                )
+        return cls(**kept)
+
+    def to_config(self) -> dict[str, object]:
+        """The config dict, JSON-ready, keys as in diffusers."""
+        values = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
