@@ -76,7 +76,7 @@ def flat_error(codec: Codec) -> dict[str, float]:
     }
 
 
-def scores(codec: Codec, photos: Sequence[np.ndarray], kodak: Sequence[np.ndarray], lpips: Any):
+def scores(codec: Codec, photos: Sequence[np.ndarray], kodak: Sequence[np.ndarray], lpips: Any) -> dict[str, float]:
     """Everything but the time."""
     result: dict[str, float] = {}
     if photos:

@@ -31,8 +31,7 @@ OWNERS = {
     "flax": "models/",
     "orbax": "checkpoint/store.py",
     "grain": "data/",
-    "clu": "train/metrics.py",
-    "tensorflow": "train/metrics.py",
+    "tensorboard": "train/metrics.py",
     "tensorflow_datasets": "data/",
     "array_record": "data/",
     "msgpack": "data/sources/record.py",
@@ -44,8 +43,8 @@ OWNERS = {
     "huggingface_hub": "checkpoint/hub.py",
 }
 #: Too heavy, or too often absent, to be imported before they are used.
-LAZY = {"clu", "tensorflow", "tensorflow_datasets", "pyarrow", "transformers", "huggingface_hub"}
-NEVER = {"torch", "torchvision", "diffusers"}
+LAZY = {"tensorboard", "tensorflow_datasets", "pyarrow", "transformers", "huggingface_hub"}
+NEVER = {"torch", "torchvision", "diffusers", "tensorflow", "clu"}
 #: Sources that travel with exported weights and run in PyTorch; nothing here imports them.
 EXPORTED = "assets/"
 
@@ -190,9 +189,11 @@ def test_only_parallel_makes_meshes():
         ("run/data.py", "from ml_collections import ConfigDict", 1),
         ("evals/features.py", "import flax.linen as nn", 1),
         ("checkpoint/diffusers_format.py", "import orbax.checkpoint", 1),
-        ("train/loop.py", "def f():\n    from clu import metric_writers", 1),
-        ("train/metrics.py", "def f():\n    from clu import metric_writers", 0),
-        ("train/metrics.py", "try:\n    import tensorflow\nexcept ImportError:\n    pass", 1),
+        ("train/loop.py", "def f():\n    from tensorboard import summary", 1),
+        ("train/metrics.py", "def f():\n    from tensorboard import summary", 0),
+        ("train/metrics.py", "try:\n    import tensorboard\nexcept ImportError:\n    pass", 1),
+        ("train/metrics.py", "def f():\n    from clu import metric_writers", 1),
+        ("data/pipeline.py", "def f():\n    import tensorflow", 1),
         ("data/pipeline.py", "import grain\nimport jax.numpy as jnp", 1),
         ("convert.py", "def f():\n    import torch", 1),
     ],

@@ -145,7 +145,7 @@ class AutoencoderDCConfig(FromConfig):
 
     def to_config(self) -> dict[str, Any]:
         """The config dict, JSON-ready, keys as in diffusers."""
-        return {
-            key: [list(v) for v in value] if key.endswith("qkv_multiscales") else value
-            for key, value in super().to_config().items()
-        }
+        config: dict[str, Any] = dict(super().to_config())
+        for name in ("encoder_qkv_multiscales", "decoder_qkv_multiscales"):
+            config[name] = [list(level) for level in config[name]]
+        return config

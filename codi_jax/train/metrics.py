@@ -1,13 +1,16 @@
 """Where a run's numbers go: ``metrics.jsonl``, TensorBoard events, one line on the terminal.
 
-clu's TensorBoard writer needs TensorFlow. It is imported here alone and only when a writer is
-made, so that everything else runs where TensorFlow is absent; ``metrics.jsonl`` always is.
+The writers have the interface of clu's ``MetricWriter``, method for method. They do not inherit
+it, because ``clu.metric_writers`` imports TensorFlow, which a run never needs. tensorboard is
+imported when its writer is made; where it is absent, ``metrics.jsonl`` is written all the same.
 """
 
+import io
 import json
 import logging
 import math
 import os
+import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -16,6 +19,7 @@ from typing import Any, TextIO
 
 import jax
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from codi_jax.typing import UserError
@@ -26,11 +30,35 @@ TENSORBOARD = "tensorboard"
 _logger = logging.getLogger(__name__)
 
 
-class JsonlWriter:
-    """One JSON object a line: ``{"step": 100, "loss": 0.25, ...}``; clu's MetricWriter interface.
+class SilentWriter:
+    """clu's ``MetricWriter`` interface; what a subclass does not write passes unseen."""
 
-    Only scalars are written: images, audio and the rest pass unseen. Numbers that JSON lacks
-    are the strings ``"nan"``, ``"inf"`` and ``"-inf"``, which ``float()`` reads back.
+    def write_summaries(self, step: int, values: Any, metadata: Any = None) -> None: ...
+
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None: ...
+
+    def write_images(self, step: int, images: Mapping[str, Any]) -> None: ...
+
+    def write_videos(self, step: int, videos: Any) -> None: ...
+
+    def write_audios(self, step: int, audios: Any, *, sample_rate: int) -> None: ...
+
+    def write_texts(self, step: int, texts: Any) -> None: ...
+
+    def write_histograms(self, step: int, arrays: Any, num_buckets: Any = None) -> None: ...
+
+    def write_hparams(self, hparams: Any) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonlWriter(SilentWriter):
+    """One JSON object a line: ``{"step": 100, "loss": 0.25, ...}``; scalars only.
+
+    Numbers that JSON lacks are the strings ``"nan"``, ``"inf"`` and ``"-inf"``, which
+    ``float()`` reads back.
 
     Args:
       path: appended to; lines beyond ``start_step`` and a line cut off by a crash go first.
@@ -48,25 +76,69 @@ class JsonlWriter:
         self._file.write(json.dumps({"step": int(step), **record}) + "\n")
         self._file.flush()
 
-    def write_summaries(self, step: int, values: Any, metadata: Any = None) -> None: ...
-
-    def write_images(self, step: int, images: Any) -> None: ...
-
-    def write_videos(self, step: int, videos: Any) -> None: ...
-
-    def write_audios(self, step: int, audios: Any, *, sample_rate: int) -> None: ...
-
-    def write_texts(self, step: int, texts: Any) -> None: ...
-
-    def write_histograms(self, step: int, arrays: Any, num_buckets: Any = None) -> None: ...
-
-    def write_hparams(self, hparams: Any) -> None: ...
-
     def flush(self) -> None:
         self._file.flush()
 
     def close(self) -> None:
         self._file.close()
+
+
+class EventsWriter(SilentWriter):
+    """TensorBoard's event file, of scalars and pictures, by tensorboard's own protocol buffers.
+
+    Args:
+      directory: made if need be; the file has the name that TensorBoard looks for.
+
+    Raises:
+      ImportError: tensorboard is not installed.
+    """
+
+    def __init__(self, directory: Path):
+        from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._event, self._summary = event_pb2.Event, summary_pb2
+        self._tensor, self._types = tensor_pb2.TensorProto, types_pb2
+        directory.mkdir(parents=True, exist_ok=True)
+        host, now = socket.gethostname(), time.time_ns()
+        name = f"events.out.tfevents.{now // 10**9:010d}.{host}.{os.getpid()}.{now % 10**9}"
+        # tensorboard's EventFileWriter would import TensorFlow wherever it is installed.
+        self._records = RecordWriter(open(directory / name, "wb"))  # noqa: SIM115 (see close)
+        self._write(file_version="brain.Event:2")
+
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Each value a number or an array of one element."""
+        for name, value in scalars.items():
+            tensor = self._tensor(
+                dtype=self._types.DT_FLOAT, float_val=[float(np.asarray(value).item())]
+            )
+            tensor.tensor_shape.SetInParent()  # a shape without dimensions
+            self._add(step, name, "scalars", tensor)
+
+    def write_images(self, step: int, images: Mapping[str, Any]) -> None:
+        """Pictures uint8 [N, H, W, 3], all N of them."""
+        for name, pictures in images.items():
+            height, width = pictures.shape[1:3]
+            strings = [str(width).encode(), str(height).encode(), *map(_png, pictures)]
+            tensor = self._tensor(dtype=self._types.DT_STRING, string_val=strings)
+            tensor.tensor_shape.dim.add(size=len(strings))
+            self._add(step, name, "images", tensor)
+
+    def flush(self) -> None:
+        self._records.flush()
+
+    def close(self) -> None:
+        self._records.close()
+
+    def _add(self, step: int, name: str, plugin: str, tensor: Any) -> None:
+        """``plugin`` is the name of TensorBoard's dashboard."""
+        metadata = self._summary.SummaryMetadata(plugin_data={"plugin_name": plugin})
+        value = self._summary.Summary.Value(tag=name, metadata=metadata, tensor=tensor)
+        self._write(step=int(step), summary=self._summary.Summary(value=[value]))
+
+    def _write(self, **fields: Any) -> None:
+        self._records.write(self._event(wall_time=time.time(), **fields).SerializeToString())
+        self._records.flush()  # seen while the run goes on, and whole when it is killed
 
 
 class MetricsWriter:
@@ -82,19 +154,28 @@ class MetricsWriter:
     def __init__(
         self, workdir: str | os.PathLike[str], tensorboard: bool = True, *, start_step: int = 0
     ):
-        self._writer: Any = None
+        self._writers: list[SilentWriter] = []
         if jax.process_index() != 0:
             return
-        jsonl = JsonlWriter(Path(workdir) / JSONL, start_step)
-        events = _multi_writer(Path(workdir) / TENSORBOARD, jsonl) if tensorboard else None
-        self._writer = jsonl if events is None else events
+        self._writers.append(JsonlWriter(Path(workdir) / JSONL, start_step))
+        if tensorboard:
+            try:
+                self._writers.append(EventsWriter(Path(workdir) / TENSORBOARD))
+            except ImportError as error:
+                _logger.warning(
+                    "No TensorBoard events: %s. %s is still written; pictures made while "
+                    "training are lost. To have both: pip install tensorboard",
+                    error,
+                    JSONL,
+                )
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Each value a number or an array of one element; waits for arrays on the device."""
-        if self._writer is not None:
-            self._writer.write_scalars(
-                step, {name: float(np.asarray(value).item()) for name, value in scalars.items()}
-            )
+        if not self._writers:
+            return
+        numbers = {name: float(np.asarray(value).item()) for name, value in scalars.items()}
+        for writer in self._writers:
+            writer.write_scalars(step, numbers)
 
     def write_images(self, step: int, images: Mapping[str, Any]) -> None:
         """Pictures [N, H, W, 3], uint8 or float in [0, 1]; TensorBoard only."""
@@ -105,17 +186,17 @@ class MetricsWriter:
             if array.dtype != np.uint8:
                 pixels = np.clip(array.astype(np.float32), 0.0, 1.0)
                 arrays[name] = np.round(pixels * 255.0).astype(np.uint8)
-        if self._writer is not None:
-            self._writer.write_images(step, arrays)
+        for writer in self._writers:
+            writer.write_images(step, arrays)
 
     def flush(self) -> None:
-        if self._writer is not None:
-            self._writer.flush()
+        for writer in self._writers:
+            writer.flush()
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        for writer in self._writers:
+            writer.close()
+        self._writers = []
 
 
 class Progress:
@@ -169,24 +250,11 @@ class Progress:
         return tqdm.format_interval(seconds)
 
 
-def _multi_writer(directory: Path, jsonl: JsonlWriter) -> Any:
-    """clu's writer of both, or None (with one warning) where TensorFlow is absent."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # its notice ignores the log level
-    try:
-        import tensorflow as tf
-        from clu.metric_writers import MultiWriter, SummaryWriter
-    except ImportError as error:
-        _logger.warning(
-            "No TensorBoard events: %s. %s is still written; pictures made while training are "
-            "lost. To have both: pip install clu tensorflow-cpu tensorboard",
-            error,
-            JSONL,
-        )
-        return None
-    # TensorFlow only writes files here; it would otherwise take the accelerator's memory.
-    tf.config.set_visible_devices([], "GPU")
-    return MultiWriter([SummaryWriter(str(directory)), jsonl])
+def _png(picture: np.ndarray) -> bytes:
+    """uint8 [H, W, 3] as the bytes of a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return file.getvalue()
 
 
 def _truncate(path: Path, start_step: int) -> None:

@@ -10,7 +10,9 @@ import pytest
 from codi_jax.run.train import train
 from configs import autoencoder
 
-tfds = pytest.importorskip("tensorflow_datasets")
+REASON = "TensorFlow data sets are prepared with TensorFlow: pip install -e '.[tfds]'"
+pytest.importorskip("tensorflow", reason=REASON)
+tfds = pytest.importorskip("tensorflow_datasets", reason=REASON)
 
 
 def test_a_prepared_data_set_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,13 @@
+import importlib.util
+import inspect
 import io
 import json
 import logging
+import os
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import cv2
 import jax.numpy as jnp
@@ -9,7 +15,7 @@ import numpy as np
 import pytest
 
 from codi_jax.train import metrics
-from codi_jax.train.metrics import JsonlWriter, MetricsWriter, Progress
+from codi_jax.train.metrics import MetricsWriter, Progress, SilentWriter
 from codi_jax.typing import UserError
 
 
@@ -71,30 +77,75 @@ def test_a_damaged_file_is_not_thrown_away(tmp_path):
     assert "notes" in (tmp_path / "metrics.jsonl").read_text()
 
 
-def test_tensorboard_events_hold_scalars_and_images(tmp_path):
-    pytest.importorskip("tensorflow")
-    from clu.metric_writers import MetricWriter
+def test_the_writers_have_the_interface_of_clu():
+    """Read from its file: importing the package imports TensorFlow."""
+    spec = importlib.util.find_spec("clu")
+    if spec is None:
+        pytest.skip("clu is not installed")
+    file = Path(spec.origin).parent / "metric_writers" / "interface.py"
+    interface = importlib.util.module_from_spec(
+        importlib.util.spec_from_file_location("clu_interface", file)
+    )
+    interface.__spec__.loader.exec_module(interface)
+    for name in interface.MetricWriter.__abstractmethods__:
+        theirs = inspect.signature(getattr(interface.MetricWriter, name)).parameters
+        ours = inspect.signature(getattr(SilentWriter, name)).parameters
+        kinds = [[(p.name, p.kind) for p in parameters.values()] for parameters in (theirs, ours)]
+        assert kinds[0] == kinds[1], name
+
+
+def test_tensorboard_reads_scalars_and_pictures_and_no_one_imports_tensorflow(tmp_path):
+    """TensorFlow is blocked in a process of its own, and its import would be an error there."""
+    program = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("tensorflow", "clu"):
+            raise AssertionError(name + " is imported")
+
+sys.meta_path.insert(0, Refuse())
+import numpy as np
+from codi_jax.train.metrics import MetricsWriter
+
+writer = MetricsWriter(sys.argv[1])
+for step in (3, 4):
+    writer.write_scalars(step, {"loss": np.float32(0.5 * step), "rate": 1e-4})
+ramp = np.linspace(-0.5, 1.5, 2 * 4 * 6 * 3, dtype=np.float32).reshape(2, 4, 6, 3)
+writer.write_images(3, {"samples": ramp})
+"""
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "XLA_FLAGS": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert lines(tmp_path) == [
+        {"step": 3, "loss": 1.5, "rate": 1e-4},
+        {"step": 4, "loss": 2.0, "rate": 1e-4},
+    ]
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
-    needed = MetricWriter.__abstractmethods__
-    assert needed <= {name for name in vars(JsonlWriter) if not name.startswith("_")}
-
-    writer = MetricsWriter(tmp_path)
-    writer.write_scalars(3, {"loss": jnp.float32(0.5)})
-    ramp = np.linspace(-0.5, 1.5, 2 * 4 * 4 * 3, dtype=np.float32).reshape(2, 4, 4, 3)
-    writer.write_images(3, {"samples": jnp.asarray(ramp)})
-    writer.flush()
-    writer.close()
-    assert lines(tmp_path) == [{"step": 3, "loss": 0.5}]
-
     events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"tensors": 0})
-    events.Reload()
-    (loss,) = events.Tensors("loss")
-    assert (loss.step, make_ndarray(loss.tensor_proto)) == (3, 0.5)
-    (images,) = events.Tensors("samples")
-    width, height, *pngs = images.tensor_proto.string_val
-    assert (width, height, len(pngs)) == (b"4", b"4", 2)
+    events.Reload()  # written though the program neither flushed nor closed
+    assert events.file_version == 2.0
+    found = {name: events.Tensors(name) for name in ("loss", "rate")}
+    assert [(e.step, make_ndarray(e.tensor_proto)) for e in found["loss"]] == [(3, 1.5), (4, 2.0)]
+    assert make_ndarray(found["rate"][0].tensor_proto) == np.float32(1e-4)
+    assert abs(found["loss"][0].wall_time - time.time()) < 600
+    kinds = {
+        name: events.SummaryMetadata(name).plugin_data.plugin_name
+        for name in events.Tags()["tensors"]
+    }
+    assert kinds == {"loss": "scalars", "rate": "scalars", "samples": "images"}
+    (pictures,) = events.Tensors("samples")
+    width, height, *pngs = make_ndarray(pictures.tensor_proto)
+    assert (width, height, len(pngs)) == (b"6", b"4", 2)
+    ramp = np.linspace(-0.5, 1.5, 2 * 4 * 6 * 3, dtype=np.float32).reshape(2, 4, 6, 3)
     decoded = cv2.imdecode(np.frombuffer(pngs[1], np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     np.testing.assert_array_equal(decoded, np.round(np.clip(ramp[1], 0, 1) * 255))
 
@@ -108,8 +159,8 @@ def test_images_of_another_shape_are_refused(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == ""
 
 
-def test_without_tensorflow_one_warning_and_the_jsonl(tmp_path, monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "tensorflow", None)  # import raises ImportError
+def test_without_tensorboard_one_warning_and_the_jsonl(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)  # import raises ImportError
     with caplog.at_level(logging.WARNING):
         writer = MetricsWriter(tmp_path)
         writer.write_scalars(1, {"loss": 1.0})
