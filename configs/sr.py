@@ -39,7 +39,8 @@ from configs.shared import conditional
 
 def get_config(variants: str = "default") -> ConfigDict:
     """The config of ``variants``, see :func:`configs.shared.conditional`; "demo" is one more."""
-    return conditional("sr", variants, steps=240, scale=4, own={"demo": _make_demo})
+    own = {"demo": _make_demo}
+    return conditional("sr", variants, steps=240, scale=4, clean_share=0.3, own=own)
 
 
 def _make_demo(config: ConfigDict) -> None:
