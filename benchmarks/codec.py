@@ -23,13 +23,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from codi_jax.sampling.image_files import all_files
 
 from codi_jax.checkpoint.diffusers_format import CONFIG, load_config, load_params
 from codi_jax.evals.image_metrics import scores_per_image
 from codi_jax.evals.perceptual import Lpips
 from codi_jax.models.autoencoders import autoencoder_config, init_autoencoder, make_autoencoder
 from codi_jax.models.conditioning import signed_to_uint8, to_signed
+from codi_jax.sampling.image_files import all_files
 from codi_jax.sampling.load import load_model
 from codi_jax.typing import UserError
 
@@ -76,7 +76,9 @@ def flat_error(codec: Codec) -> dict[str, float]:
     }
 
 
-def scores(codec: Codec, photos: Sequence[np.ndarray], kodak: Sequence[np.ndarray], lpips: Any) -> dict[str, float]:
+def scores(
+    codec: Codec, photos: Sequence[np.ndarray], kodak: Sequence[np.ndarray], lpips: Any
+) -> dict[str, float]:
     """Everything but the time."""
     result: dict[str, float] = {}
     if photos:

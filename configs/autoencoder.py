@@ -1,7 +1,6 @@
 """The embedded prior's autoencoder: 4 times smaller latents of 12 channels.
 
-Command:   XLA_FLAGS=--xla_force_host_platform_device_count=2 \\
-               python -m codi_jax.main --config=configs/autoencoder.py --workdir=runs/autoencoder \\
+Command:   python -m codi_jax.main --config=configs/autoencoder.py --workdir=runs/autoencoder \
                --config.data.source=PHOTOS
 Hardware:  two CPU cores (float32), or any accelerator.
 Time:      about 20 minutes on two cores.
@@ -20,7 +19,7 @@ def get_config(variant: str = "default") -> ConfigDict:
     """``default``, or ``tiny``: the same road with a small network, for tests."""
     config = base()
     config.task = "autoencoder"
-    config.steps, config.batch_size = 5000, 8
+    config.steps, config.batch_size = 6000, 8
     config.model.trainable = "vae/.*"
     config.model.vae_init = "linear"
     config.model.vae = ConfigDict(
@@ -40,8 +39,8 @@ def get_config(variant: str = "default") -> ConfigDict:
     )
     config.loss = ConfigDict({"pixel": "l1", "edge_weight": 0.0})
     config.data.chart_share = 0.1
-    config.optim.learning_rate = 1e-3
-    config.optim.warmup_steps = 500
+    config.optim.learning_rate = 5e-4
+    config.optim.warmup_steps = 300
     config.optim.decay = "cosine"
     config.optim.weight_decay = 0.0
     config.ema = ConfigDict({"eval": 0.998})

@@ -23,6 +23,7 @@ def conditional(
     steps: int = 300,
     batch_size: int = 16,
     scale: int = 1,
+    clean_share: float = 0.0,
     own: Mapping[str, Callable[[ConfigDict], None]] | None = None,
 ) -> ConfigDict:
     """CoDi of ``task`` with the embedded prior in minutes on a CPU, or changes of that: one of
@@ -32,7 +33,7 @@ def conditional(
         task: ``config.task``.
         variants: what to make of it.
         steps, batch_size: of the default.
-        scale: ``config.data.scale``.
+        scale, clean_share: those of ``config.data``.
         own: variants of this task alone, changes of a config.
 
     Raises:
@@ -40,7 +41,7 @@ def conditional(
     """
     config = base()
     config.task = task
-    config.data.scale = scale
+    config.data.scale, config.data.clean_share = scale, clean_share
     config.steps, config.batch_size = steps, batch_size
     config.model.pretrained, config.model.adapter = "prior", "mix"
     config.optim.learning_rate = 1e-3

@@ -6,9 +6,12 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from codi_jax import trees
+from codi_jax.models.autoencoders import autoencoder_config, init_autoencoder
+from codi_jax.models.configs import AutoencoderConfig
 from codi_jax.parallel.mesh import batch_sharding, make_mesh
 from codi_jax.parallel.sharding import param_shardings, state_shardings
 from codi_jax.typing import UserError
+from configs import autoencoder
 
 
 def shape(*sizes):
@@ -46,6 +49,24 @@ def specs(shardings):
 
 def test_rules_on_data_2_fsdp_4():
     assert specs(param_shardings(make_mesh(2, 4), PARAMS)) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        AutoencoderConfig(block_out_channels=(4, 8), norm_num_groups=2),
+        autoencoder_config(autoencoder.get_config("tiny").model.vae.to_dict()),
+    ],
+    ids=lambda config: config.CLASS,
+)
+def test_every_parameter_of_an_autoencoder_has_its_place(config):
+    shapes = jax.eval_shape(lambda key: init_autoencoder(config, key), jax.random.key(0))
+    found = trees.flatten(param_shardings(make_mesh(2, 4), shapes))
+    wide = {path for path, leaf in trees.flatten(shapes).items() if leaf.shape[-1] % 4 == 0}
+    kernels = {path for path in found if path.endswith("kernel")}
+    assert kernels & wide
+    for path in kernels & wide:
+        assert found[path].spec[-1] == "fsdp"
 
 
 def test_one_shard_means_replicated():

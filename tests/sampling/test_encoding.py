@@ -17,6 +17,7 @@ from codi_jax.data.prepare_units import PrepareConfig
 from codi_jax.distill.base import LatentLoss
 from codi_jax.distill.loss import StepContext
 from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import make_autoencoder
 from codi_jax.models.conditioning import to_signed
 from codi_jax.run.config import build_task
 from codi_jax.run.data import open_data
@@ -26,7 +27,7 @@ from codi_jax.sampling.encoding import Encoder
 from codi_jax.tasks.registry import task_of
 from codi_jax.train.objectives import diffusion_objective
 from codi_jax.typing import UserError
-from configs import sr
+from configs import autoencoder, sr
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,20 @@ def test_latents_are_the_autoencoders(checkpoint: str, shards: str) -> None:
     assert element["latents"].dtype == np.float16
     assert "latents" not in contact_columns(Path(shards).parent, rows=2)
     np.testing.assert_allclose(element["latents"], made[0], atol=5e-3)
+
+
+def test_a_code_without_a_posterior(tmp_path: Path) -> None:
+    pipeline = build_pipeline(autoencoder.get_config("tiny"), jnp.float32)
+    save_pipeline(tmp_path, with_params(pipeline, jax.random.key(0)))
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    (made,) = Encoder(latents=str(tmp_path))([{"image": image, "text": ""}])
+    loaded = load_pipeline(tmp_path)
+    assert loaded.vae.CLASS == "AutoencoderDC"
+    variables = {"params": loaded.params["vae"]}
+    vae, x = make_autoencoder(loaded.vae), to_signed(jnp.asarray(image[None]))
+    wanted = vae.apply(variables, x, method="encode")[0]
+    assert made["latents"].shape == (8, 8, 4)
+    np.testing.assert_allclose(made["latents"], wanted, rtol=2e-3, atol=1e-3)
 
 
 def config_of(checkpoint: str, shards: str) -> ConfigDict:
