@@ -5,11 +5,12 @@ KID take features [N, D] of any network, here Inception's, see :mod:`codi_jax.ev
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 from scipy import ndimage
 
+from codi_jax.evals.image_metrics import Images
 from codi_jax.typing import UserError
 
 #: With fewer images than this, FID says little: it is biased upwards, the more the fewer they are.
@@ -23,7 +24,7 @@ _CHUNK = 64
 _BINOMIAL = np.array([1, 4, 6, 4, 1], np.float32) / 16
 
 
-def swd(images: Sequence[np.ndarray], references: Sequence[np.ndarray], seed: int = 0) -> float:
+def swd(images: Images, references: Images, seed: int = 0) -> float:
     """Sliced Wasserstein distance on Laplacian pyramids, times 1000 (Karras et al. 2018, 5).
 
     Of every image and pyramid level, 128 patches of 7x7 RGB pixels at random places; each set's
@@ -35,8 +36,9 @@ def swd(images: Sequence[np.ndarray], references: Sequence[np.ndarray], seed: in
     the same places where their sizes agree, so that a set has distance 0 to itself.
 
     Args:
-        images, references: equally many uint8 RGB images [H, W, 3]; sizes may differ within a
-            set, the smallest image then sets the number of levels.
+        images: RGB images, whose sizes may differ; the smallest of both sets determines the
+            number of levels.
+        references: as many images.
         seed: of the places and the directions.
 
     Raises:
@@ -57,7 +59,10 @@ def swd(images: Sequence[np.ndarray], references: Sequence[np.ndarray], seed: in
 
 
 def frechet_distance(
-    mean_a: np.ndarray, covariance_a: np.ndarray, mean_b: np.ndarray, covariance_b: np.ndarray
+    mean_a: Float[np.ndarray, " features"],
+    covariance_a: Float[np.ndarray, "features features"],
+    mean_b: Float[np.ndarray, " features"],
+    covariance_b: Float[np.ndarray, "features features"],
 ) -> float:
     """Squared Frechet distance of two Gaussians (Heusel et al. 2017, equation 6), float64.
 
@@ -67,8 +72,10 @@ def frechet_distance(
     imaginary parts have to be dropped.
 
     Args:
-        mean_a, mean_b: [D].
-        covariance_a, covariance_b: [D, D].
+        mean_a: mean of the first.
+        covariance_a: its covariance.
+        mean_b: mean of the second.
+        covariance_b: its covariance.
     """
     values, vectors = np.linalg.eigh(covariance_a)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
@@ -78,8 +85,11 @@ def frechet_distance(
     return float(max(distance, 0.0))
 
 
-def fid(features: np.ndarray, references: np.ndarray) -> float:
-    """Frechet inception distance of features [N, D] and [M, D]; unbiased covariances.
+def fid(
+    features: Float[np.ndarray, "images features"],
+    references: Float[np.ndarray, "reference_images features"],
+) -> float:
+    """Frechet inception distance of two sets of features, with unbiased covariances.
 
     Raises:
         UserError: fewer than two images in a set.
@@ -90,7 +100,11 @@ def fid(features: np.ndarray, references: np.ndarray) -> float:
     return frechet_distance(*moments[0], *moments[1])
 
 
-def kid(features: np.ndarray, references: np.ndarray, block: int = 1000) -> float:
+def kid(
+    features: Float[np.ndarray, "images features"],
+    references: Float[np.ndarray, "reference_images features"],
+    block: int = 1000,
+) -> float:
     """Kernel inception distance (Binkowski et al. 2018, section 4), not multiplied by anything.
 
     The unbiased squared MMD with the kernel (x.y / D + 1)^3, hence below zero at times. Each
@@ -99,7 +113,8 @@ def kid(features: np.ndarray, references: np.ndarray, block: int = 1000) -> floa
     ``block`` images that is the estimate from all of them.
 
     Args:
-        features, references: [N, D] and [M, D].
+        features: of the images.
+        references: of the images that they are compared with.
         block: bounds memory (block^2 numbers) and time.
 
     Raises:
@@ -130,8 +145,10 @@ def _check_features(features: np.ndarray, references: np.ndarray) -> None:
         )
 
 
-def laplacian_pyramid(image: np.ndarray, levels: int) -> list[np.ndarray]:
-    """float32 [H, W, C] -> ``levels`` bands, finest first; the last is the Gaussian residual."""
+def laplacian_pyramid(
+    image: Float[np.ndarray, "height width channels"], levels: int
+) -> list[Float[np.ndarray, "_ _ channels"]]:
+    """``levels`` bands of an image, finest first; the last is the Gaussian residual."""
     bands, current = [], image
     for _ in range(levels - 1):
         smaller = _smooth(current)[::2, ::2]
@@ -147,7 +164,7 @@ def _smooth(x: np.ndarray) -> np.ndarray:
     return ndimage.convolve1d(rows, _BINOMIAL, axis=1, mode="mirror")
 
 
-def _patches(images: Sequence[np.ndarray], levels: int, seed: int) -> list[np.ndarray]:
+def _patches(images: Images, levels: int, seed: int) -> list[np.ndarray]:
     """Per level the normalised patches of a set, float32 [N * PATCHES, 7 * 7 * 3]."""
     rng = np.random.default_rng((seed, 0))
     places = rng.random((len(images), levels, PATCHES, 2))

@@ -1,7 +1,7 @@
 """Full-reference metrics of restored images, on the host.
 
-All take two uint8 RGB images [H, W, 3] in [0, 255] of one shape, resize nothing and return a
-float. They compare the *whole* frame unless the caller cuts a border off (``border`` of
+All take two RGB images of one shape, in [0, 255], resize nothing and return a float. They
+compare the *whole* frame unless the caller cuts a border off (``border`` of
 :func:`scores_per_image`). PSNR and SSIM work on RGB, ``psnr_y`` and ``ssim_y`` on luma: numbers
 of papers that use luma, or cut a border, are higher. All are symmetric. GMSD and HaarPSI are
 perceptual metrics without network weights.
@@ -10,10 +10,14 @@ perceptual metrics without network weights.
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from jaxtyping import Float, UInt8
 from scipy import ndimage
 from skimage.metrics import structural_similarity
 
 from codi_jax.typing import UserError, check_choice
+
+#: Images that are compared, of any sizes: in memory, or files that are read when asked for.
+Images = Sequence[UInt8[np.ndarray, "_ _ 3"]] | UInt8[np.ndarray, "_ _ _ 3"]
 
 # SSIM's window is 11x11 (sigma 1.5 cut at 3.5 sigma), the largest of the single-scale metrics.
 _SMALLEST = 11
@@ -27,19 +31,19 @@ _YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523,
 _LUMA = np.array([65.481, 128.553, 24.966]) / 255
 
 
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
+def psnr(a: UInt8[np.ndarray, "height width 3"], b: UInt8[np.ndarray, "height width 3"]) -> float:
     """Peak signal-to-noise ratio over RGB in dB: 10 log10(255^2 / MSE); inf if identical."""
     _check(a, b)
     return _psnr(a.astype(np.float64), b.astype(np.float64))
 
 
-def psnr_y(a: np.ndarray, b: np.ndarray) -> float:
+def psnr_y(a: UInt8[np.ndarray, "height width 3"], b: UInt8[np.ndarray, "height width 3"]) -> float:
     """PSNR on luma (BT.601, 16 to 235, not rounded), with peak 255 all the same."""
     _check(a, b)
     return _psnr(_luma(a), _luma(b))
 
 
-def ssim(a: np.ndarray, b: np.ndarray) -> float:
+def ssim(a: UInt8[np.ndarray, "height width 3"], b: UInt8[np.ndarray, "height width 3"]) -> float:
     """Structural similarity (Wang et al. 2004), averaged over R, G and B; 1 if identical.
 
     With that paper's constants: Gaussian window of sigma 1.5 cut to 11x11 and kept inside the
@@ -49,13 +53,15 @@ def ssim(a: np.ndarray, b: np.ndarray) -> float:
     return _ssim(a, b)
 
 
-def ssim_y(a: np.ndarray, b: np.ndarray) -> float:
+def ssim_y(a: UInt8[np.ndarray, "height width 3"], b: UInt8[np.ndarray, "height width 3"]) -> float:
     """SSIM on luma (BT.601, 16 to 235, not rounded), with L = 255 all the same."""
     _check(a, b)
     return _ssim(_luma(a)[..., None], _luma(b)[..., None])
 
 
-def ms_ssim(a: np.ndarray, b: np.ndarray) -> float:
+def ms_ssim(
+    a: UInt8[np.ndarray, "height width 3"], b: UInt8[np.ndarray, "height width 3"]
+) -> float:
     """Multi-scale SSIM (Wang et al. 2003), averaged over R, G and B; 1 if identical.
 
     Five scales with that paper's weights, SSIM's window and constants on each; contrast and
@@ -82,7 +88,7 @@ def ms_ssim(a: np.ndarray, b: np.ndarray) -> float:
     return float(product.mean())
 
 
-def gmsd(a: np.ndarray, b: np.ndarray) -> float:
+def gmsd(a: UInt8[np.ndarray, "height width 3"], b: UInt8[np.ndarray, "height width 3"]) -> float:
     """Gradient magnitude similarity deviation (Xue et al. 2014) on luma; 0 is best.
 
     Equations 1 to 6 there: luma averaged over 2x2 blocks, Prewitt gradient magnitudes m (each
@@ -100,7 +106,9 @@ def gmsd(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.std(_similarity(gradient(a), gradient(b), 170.0)))
 
 
-def haarpsi(a: np.ndarray, b: np.ndarray) -> float:
+def haarpsi(
+    a: UInt8[np.ndarray, "height width 3"], b: UInt8[np.ndarray, "height width 3"]
+) -> float:
     """Haar wavelet-based perceptual similarity (Reisenhofer et al. 2018), in (0, 1]; 1 is best.
 
     The colour version, section 2.2 there, with C = 30 and alpha = 4.2, on YIQ halved in size:
@@ -144,15 +152,16 @@ _DEFAULT = ("psnr", "ssim", "gmsd", "haarpsi")
 
 
 def scores_per_image(
-    images: Sequence[np.ndarray],
-    references: Sequence[np.ndarray],
+    images: Images,
+    references: Images,
     metrics: Sequence[str] = _DEFAULT,
     border: int = 0,
-) -> dict[str, np.ndarray]:
-    """Each metric of each pair, float64 [N] by name.
+) -> dict[str, Float[np.ndarray, " images"]]:
+    """Each metric of each pair, by name; float64.
 
     Args:
-        images, references: equally many uint8 RGB images [H, W, 3].
+        images: RGB images.
+        references: as many, of the same sizes.
         metrics: names out of :data:`METRICS`.
         border: pixels to cut off on each of the four sides before comparing.
 
@@ -177,7 +186,7 @@ def scores_per_image(
     return dict(zip(metrics, np.array(rows, np.float64).T, strict=True))
 
 
-def score(images: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> dict[str, float]:
+def score(images: Images, references: Images) -> dict[str, float]:
     """Means of PSNR, SSIM, GMSD and HaarPSI over image pairs.
 
     Raises:

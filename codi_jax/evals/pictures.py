@@ -1,14 +1,16 @@
 """Labelled grids of sample pictures, for the reports and for the eye."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from codi_jax.data.images import save_image
+from codi_jax.evals.image_metrics import Images
 from codi_jax.typing import UserError
 
 #: Smaller pictures are enlarged by a whole factor until their longer side has this many pixels.
@@ -19,7 +21,7 @@ _DPI = 100
 
 
 def grid(
-    columns: Mapping[str, Sequence[np.ndarray]],
+    columns: Mapping[str, Images],
     path: str | os.PathLike[str],
     max_rows: int = 8,
     title: str | None = None,
@@ -31,7 +33,7 @@ def grid(
     smoothing flatters it. The file is replaced whole or not at all.
 
     Args:
-        columns: label -> uint8 images [H, W, 3], equally many in each column.
+        columns: the label of each column and its images, equally many in each.
         path: the ``.png`` to write; its folder is made if needed.
         max_rows: further examples are left out.
         title: one line above the labels.
@@ -64,13 +66,13 @@ def grid(
 
 
 def _write(
-    canvas: np.ndarray,
+    canvas: UInt8[np.ndarray, "height width 3"],
     labels: list[tuple[str, float]],
     room: float,
     y: float,
     title: str | None,
-) -> np.ndarray:
-    """The canvas with text, centred at pixels (x, y) from the upper left; uint8 [H, W, 3]."""
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The canvas with text, centred at pixels (x, y) from the upper left."""
     height, width = canvas.shape[:2]
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
     agg = FigureCanvasAgg(figure)
@@ -90,7 +92,7 @@ def _write(
     return np.array(agg.buffer_rgba())[..., :3]
 
 
-def _fit(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def _fit(image: UInt8[np.ndarray, "_ _ 3"], height: int, width: int) -> UInt8[np.ndarray, "_ _ 3"]:
     """Nearest-neighbour resize to the largest size within ``height`` x ``width``."""
     h, w = image.shape[:2]
     ratio = min(height / h, width / w)
@@ -98,7 +100,7 @@ def _fit(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return image[np.arange(new_h) * h // new_h][:, np.arange(new_w) * w // new_w]
 
 
-def _check(columns: Mapping[str, Sequence[np.ndarray]]) -> None:
+def _check(columns: Mapping[str, Images]) -> None:
     lengths = {label: len(images) for label, images in columns.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         raise UserError(

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from codi_jax.evals import distributions, image_metrics
+from codi_jax.evals.image_metrics import Images
 from codi_jax.evals.perceptual import ClipScore, InceptionFeatures, Lpips
 from codi_jax.evals.statistics import bootstrap_interval
 from codi_jax.typing import UserError, check_choice
@@ -162,7 +164,7 @@ class Scorer:
     """Scores of sets of images against one set of references.
 
     Args:
-        references: uint8 RGB images [H, W, 3]; read anew for every metric, so that they can be
+        references: RGB images; read anew for every metric, so that they can be
             files.
         networks: says which metrics. If it names none, those that need no weights and that
             images of this size allow.
@@ -178,7 +180,7 @@ class Scorer:
 
     def __init__(
         self,
-        references: Sequence[np.ndarray],
+        references: Images,
         networks: Networks,
         border: int = 0,
         texts: Sequence[str] | None = None,
@@ -210,7 +212,7 @@ class Scorer:
         if n < distributions.FEW and text not in self.warnings:
             self.warnings.append(text)
 
-    def __call__(self, images: Sequence[np.ndarray]) -> dict[str, "Score"]:
+    def __call__(self, images: Images) -> dict[str, "Score"]:
         """The score of each metric, in the order of :data:`METRICS`.
 
         Raises:
@@ -231,7 +233,7 @@ class Scorer:
             values |= self._feature_distances(images)
         return {name: Score.of(values[name]) for name in self.metrics}
 
-    def _feature_distances(self, images: Sequence[np.ndarray]) -> dict[str, float]:
+    def _feature_distances(self, images: Images) -> dict[str, float]:
         network = self._networks["fid"]
         if self._reference_features is None:
             self._reference_features = network(self.references)
@@ -254,7 +256,7 @@ class Score:
     interval: tuple[float, float] | None = None
 
     @classmethod
-    def of(cls, values: float | np.ndarray) -> "Score":
+    def of(cls, values: float | Float[np.ndarray, " images"]) -> "Score":
         """From one number per image, or from the set's."""
         if not isinstance(values, np.ndarray):
             return cls(value=float(values))

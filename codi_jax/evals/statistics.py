@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from codi_jax.typing import UserError
 
@@ -10,7 +11,7 @@ RESAMPLES = 2000
 
 
 def bootstrap_interval(
-    values: Sequence[float] | np.ndarray, seed: int = 0, level: float = 0.95
+    values: Sequence[float] | Float[np.ndarray, " images"], seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:
     """Percentile bootstrap interval (Efron & Tibshirani 1993, ch. 13) of a mean.
 

@@ -9,6 +9,7 @@ import pytest
 
 from codi_jax.evals.cost import sampling_cost, step_cost
 from codi_jax.parallel.mesh import make_mesh
+from codi_jax.train.state import TrainState
 from configs import sr
 
 
@@ -23,21 +24,15 @@ def test_condition_computed_once_costs_at_most_half_a_pass(adapter, tiny_model):
 
 
 def test_a_step_costs_flops_memory_and_time():
-    @dataclasses.dataclass
-    class Counter:
-        total: jax.Array
-
-    jax.tree_util.register_dataclass(Counter, ["total"], [])
-
     def step(state, frozen, batch, key):
         del key
-        return Counter(state.total + jnp.sum(batch["x"] @ frozen)), {}
+        return dataclasses.replace(state, step=state.step + jnp.sum(batch["x"] @ frozen["w"])), {}
 
     batch = {"x": np.ones((8, 64), np.float32)}
     cost = step_cost(
         jax.jit(step),
-        Counter(jnp.zeros(())),
-        jnp.ones((64, 64)),
+        TrainState(step=jnp.zeros(()), trainable={}, ema={}, opt=()),
+        {"w": jnp.ones((64, 64))},
         batch,
         jax.random.key(0),
         make_mesh(data=1, fsdp=1),
