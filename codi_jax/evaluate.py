@@ -17,7 +17,8 @@ import jax
 
 from codi_jax.cli import app, flags
 from codi_jax.evals.checkpoints import Evaluation, evaluate
-from codi_jax.run.workdir import run_setting
+from codi_jax.evals.report import report_text
+from codi_jax.run.workdir import run_method, run_setting
 from codi_jax.sampling.held_out import Setting
 
 
@@ -32,14 +33,14 @@ def run(_: list[str]) -> None:
     evaluation, given = flags.read(Evaluation), flags.given(Setting)
     evaluation.check()
     app.join_processes()
-    setting = Setting()
+    setting, method = Setting(), ""
     if evaluation.checkpoint is not None:
-        setting = run_setting(evaluation.checkpoint)
+        setting, method = run_setting(evaluation.checkpoint), run_method(evaluation.checkpoint)
     if "source" in given:  # another source than the run's own is taken in whole
         setting = dataclasses.replace(setting, count=None)
-    report = evaluate(evaluation, dataclasses.replace(setting, **given))
+    results = evaluate(evaluation, dataclasses.replace(setting, **given), method or "model")
     if jax.process_index() == 0:
-        print(report.text())
+        print(report_text(results))
         print(f"written to {evaluation.output}")
 
 

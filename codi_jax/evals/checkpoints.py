@@ -1,18 +1,19 @@
 """Scores of a model, or of any folder of images, against ground truth."""
 
 import dataclasses
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
 
 from codi_jax.diffusion.solvers import SOLVERS
-from codi_jax.evals.report import Report
-from codi_jax.evals.scoring import METRICS, WEIGHT_FREE, Networks, Score, Scorer
+from codi_jax.evals.image_metrics import Images
+from codi_jax.evals.metrics import METRICS, WEIGHT_FREE
+from codi_jax.evals.report import write_grid, write_results
+from codi_jax.evals.results import Results, Scores
+from codi_jax.evals.scoring import DEFAULT_WEIGHTS, Networks, OwnMeasures, Scorer
 from codi_jax.sampling import image_files, sample_files
 from codi_jax.sampling.held_out import Samples, Setting, sample_checkpoint
 from codi_jax.sampling.image_files import ImageFiles
@@ -49,13 +50,17 @@ class Evaluation:
     metrics: tuple[str, ...] | None = None
     border: int = 0
     versus: tuple[str, ...] | None = None
-    weights: Path = Path(os.environ.get("CODI_JAX_WEIGHTS", "~/.cache/codi_jax"))
+    weights: Path = DEFAULT_WEIGHTS
     clip: str = "openai/clip-vit-large-patch14"
     skip_missing: bool = False
     output: Path = Path("out/evaluation")
 
     def check(self) -> None:
-        """Raises a UserError for settings that do not fit together."""
+        """Hold the settings against one another.
+
+        Raises:
+            UserError: some do not fit together.
+        """
         if (self.checkpoint is None) == (self.images is None) or (self.images is None) != (
             self.reference is None
         ):
@@ -71,13 +76,22 @@ class Evaluation:
             )
 
 
-def evaluate(evaluation: Evaluation, setting: Setting) -> Report:
-    """Score what ``evaluation`` names; of a checkpoint, on what ``setting`` says."""
+def evaluate(evaluation: Evaluation, setting: Setting, method: str = "model") -> Results:
+    """Score what ``evaluation`` names, and write the report.
+
+    Args:
+        evaluation: what is scored, and by what.
+        setting: what a checkpoint is evaluated on.
+        method: what its model is called.
+
+    Returns:
+        The results; those of a checkpoint have scores in the first process alone.
+
+    Raises:
+        UserError: a checkpoint, data, folders or metrics that do not exist or do not fit.
+    """
     networks = Networks(
-        evaluation.metrics,
-        evaluation.weights.expanduser(),
-        evaluation.clip,
-        evaluation.skip_missing,
+        evaluation.metrics, evaluation.weights, evaluation.clip, evaluation.skip_missing
     )
     output, border = evaluation.output, evaluation.border
     if evaluation.checkpoint is None:
@@ -95,6 +109,7 @@ def evaluate(evaluation: Evaluation, setting: Setting) -> Report:
         evaluation.batch_size,
         evaluation.save_images,
         evaluation.versus,
+        method,
     )
 
 
@@ -108,71 +123,90 @@ def evaluate_checkpoint(
     batch_size: int = 1,
     save_images: bool = False,
     versus: tuple[str, ...] | None = None,
-) -> Report:
-    """Sample a model and score its images; only the first process has scores in its report."""
+    method: str = "model",
+) -> Results:
+    """Sample a model, score its images and write the report; see :class:`Evaluation`.
+
+    Returns:
+        The results; only the first process has scores.
+
+    Raises:
+        UserError: no such model or data, or images of another evaluation in ``output``.
+    """
     folder = output / "images"
     made = sample_checkpoint(checkpoint, setting, steps, batch_size, folder)
     count, task = made.setting.count or 0, made.task
-    shown = {"checkpoint": checkpoint, **dataclasses.asdict(made.setting)}
-    report = Report(setting=shown, versus=versus, measures=task.measures)
+    results = Results(images=count, metrics={}, scores={}, task=task.key)
     if jax.process_index() == 0:
         first = batch_of_one(made.examples[0])
-        names = [*task.baselines(first), *(str(n) for n in steps)]
-        references = sample_files.files(folder, sample_files.REFERENCE, count)
-        texts = None
-        if "clip" in (networks.metrics or ()):
-            texts = [made.examples[i]["text"] for i in range(count)]
-        scorer = Scorer(references, networks, border, texts, paired=task.scored)
-        columns = {name: sample_files.files(folder, name, count) for name in names}
-        inputs = {name: sample_files.files(folder, name, count) for name in task.inputs(first)}
-        report.add(scorer, columns)
-        report.add_measures(*own_scores(made, columns))
-        report.write(output)
-        report.write_grid(inputs, columns, references, output)
+        baselines, inputs = [*task.baselines(first)], [*task.inputs(first)]
+        names = [*baselines, *map(str, steps), *inputs, sample_files.REFERENCE]
+        images = {name: sample_files.files(folder, name, count) for name in names}
+        columns = {name: images[name] for name in (*baselines, *map(str, steps))}
+        scorer = _scorer(made, images[sample_files.REFERENCE], networks, border)
+        scored = scorer(columns)
+        scores: dict[str, Mapping[int | None, Scores]] = {
+            **{name: {None: scored[name]} for name in baselines},
+            method: {n: scored[str(n)] for n in steps},
+        }
+        shown = {"checkpoint": checkpoint, **dataclasses.asdict(made.setting), "border": border}
+        results = scorer.results(scores, task.key, shown)
+        write_results(results, output, versus)
+        shown_inputs = {name: images[name] for name in inputs}
+        write_grid(shown_inputs, columns, scorer.references, output)
         if not save_images:
             shutil.rmtree(folder)
     multihost_utils.sync_global_devices("scored")
-    return report
+    return results
 
 
-def own_scores(
-    made: Samples, columns: Mapping[str, ImageFiles]
-) -> tuple[dict[str, dict[str, Score]], list[str]]:
-    """The task's own measures of each image, by column; their means over the images.
+def _scorer(made: Samples, references: ImageFiles, networks: Networks, border: int) -> Scorer:
+    """The scorer of samples: by the metrics, and by their task's own measures."""
+    texts = None
+    if "clip" in (networks.metrics or ()):
+        texts = [made.examples[i]["text"] for i in range(len(references))]
+    own = OwnMeasures(
+        measure=lambda images: own_measures(made, images),
+        directions=made.task.measures,
+        per_image=True,
+    )
+    return Scorer(references, networks, border, texts, paired=made.task.scored, own=own)
 
-    What an image does not have (edits outside the closed set have no accuracy) is left out, with
-    a warning where others have it.
+
+def own_measures(made: Samples, images: Images) -> dict[str, list[float | None]]:
+    """The task's own measures of each image.
+
+    Args:
+        made: what the images were made of.
+        images: one for each example, or the first of them.
+
+    Returns:
+        For each measure a value for each image; None for an image that it does not apply to:
+        edits outside the closed set have no accuracy.
     """
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in columns}
-    for i in range(made.setting.count or 0) if made.task.measures else ():
-        batch = batch_of_one(made.examples[i])
-        for name, images in columns.items():
-            found[name].append(made.task.score(images[i][None], batch))
-    every = [one for scores in found.values() for one in scores]
-    having = {measure: sum(measure in one for one in every) for measure in made.task.measures}
-    warnings = [
-        f"{measure} is left out: only {n // len(columns)} of {made.setting.count} images have it"
-        for measure, n in having.items()
-        if 0 < n < len(every)
+    if not made.task.measures:
+        return {}
+    rows = [
+        made.task.score(image[None], batch_of_one(made.examples[i]))
+        for i, image in enumerate(images)
     ]
-    means = {
-        name: {
-            measure: Score.of(np.array([one[measure] for one in scores], np.float64))
-            for measure, n in having.items()
-            if n == len(every)
-        }
-        for name, scores in found.items()
-    }
-    return means, warnings
+    return {measure: [row.get(measure) for row in rows] for measure in made.task.measures}
 
 
 def evaluate_folder(
     images: Path, reference: Path, networks: Networks, output: Path, border: int = 0
-) -> Report:
-    """Score the images of a folder.
+) -> Results:
+    """Score the images of a folder, and write the report.
 
     They are matched with the reference's by path without suffix, unless every metric compares
     sets.
+
+    Args:
+        images: a folder of results.
+        reference: the folder of what is right.
+        networks: says which metrics.
+        output: folder of the report.
+        border: pixels cut off each side for the metrics of pixels.
 
     Raises:
         UserError: images without a counterpart, or of another size than it.
@@ -181,10 +215,14 @@ def evaluate_folder(
     texts, found, references = None, *_folders(images, reference, paired)
     if "clip" in (networks.metrics or ()):
         texts = image_files.captions(references)
-    report = Report(setting={"images": str(images), "reference": str(reference)})
-    report.add(Scorer(references, networks, border, texts), {"images": found})
-    report.write(output)
-    return report
+    scorer = Scorer(references, networks, border, texts)
+    scores: dict[str, Mapping[int | None, Scores]] = {
+        name: {None: row} for name, row in scorer({"images": found}).items()
+    }
+    shown = {"images": str(images), "reference": str(reference), "border": border}
+    results = scorer.results(scores, setting=shown)
+    write_results(results, output)
+    return results
 
 
 def _folders(images: Path, reference: Path, paired: bool) -> tuple[ImageFiles, ImageFiles]:

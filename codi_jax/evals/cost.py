@@ -3,25 +3,27 @@
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.stages import Wrapped
+from jaxtyping import Key, UInt8
 
 from codi_jax.model import Model
 from codi_jax.parallel.mesh import put_batch
 from codi_jax.sampling.pictures import PictureSampler
 from codi_jax.train.flops import step_flops
 from codi_jax.train.state import TrainState
-from codi_jax.typing import Params
+from codi_jax.typing import Array, Params
 
 
 def step_cost(
-    step: Any,
+    step: Wrapped,
     state: TrainState,
     frozen: Params,
-    batch: Mapping[str, Any],
-    key: jax.Array,
+    batch: Mapping[str, np.ndarray],
+    key: Key[Array, ""],
     mesh: jax.sharding.Mesh,
     repeats: int = 5,
 ) -> dict[str, float]:
@@ -29,8 +31,10 @@ def step_cost(
 
     Args:
         step: the jitted step.
-        state, frozen, key: its arguments.
-        batch: host arrays that go to the devices.
+        state: its first argument.
+        frozen: its second argument.
+        batch: host arrays that go to the devices, as its third argument.
+        key: its last argument.
         mesh: where they go.
         repeats: timed steps, after one that is not timed; the median counts.
 
@@ -59,12 +63,16 @@ def step_cost(
     return cost
 
 
-def sampling_cost(model: Model, lr: Any, steps: int) -> dict[str, float]:
+def sampling_cost(
+    model: Model,
+    lr: UInt8[Array, "1 height width 3"] | UInt8[np.ndarray, "1 height width 3"],
+    steps: int,
+) -> dict[str, float]:
     """What one picture costs to sample, condition features computed once.
 
     Args:
         model: with its parameters.
-        lr: one low-resolution picture, uint8 [1, h, w, 3].
+        lr: one low-resolution picture.
         steps: of DDIM.
 
     Returns:
@@ -93,5 +101,5 @@ def sampling_cost(model: Model, lr: Any, steps: int) -> dict[str, float]:
     }
 
 
-def _flops(function: Callable[..., Any], *args: Any) -> float:
+def _flops(function: Callable[..., object], *args: object) -> float:
     return step_flops(jax.jit(function).lower(*args).compile()) or 0.0

@@ -1,24 +1,60 @@
 """What a run shows of itself: scores on a fixed held-out batch, and a labelled picture grid."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Float, UInt8
 
 from codi_jax.diffusion.sampler import initial_noise
-from codi_jax.evals.image_metrics import score
+from codi_jax.evals import image_metrics
 from codi_jax.evals.pictures import grid
+from codi_jax.evals.results import Results, Scores
+from codi_jax.evals.scoring import Networks, OwnMeasures, Scorer
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.autoencoders import make_autoencoder
 from codi_jax.models.conditioning import signed_to_uint8, to_signed
+from codi_jax.sampling.held_out import check_measures
 from codi_jax.sampling.pictures import PictureSampler
 from codi_jax.tasks.base import Task
-from codi_jax.typing import Cond, Params
+from codi_jax.typing import Array, Cond, Params
 
-Scores = dict[str, float]
+#: Pictures of one column, made or given.
+Pictures = UInt8[np.ndarray, "images height width 3"]
+#: What an autoencoder makes.
+RECONSTRUCTION = "reconstruction"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """A model at one step of its training.
+
+    Attributes:
+        scores: by number of sampling steps; None for an autoencoder's reconstructions. A model
+            that nothing measures, a prior, has none.
+        grid: the pictures side by side, as written to disk; None on all processes but the first.
+    """
+
+    scores: Mapping[int | None, Scores]
+    grid: UInt8[np.ndarray, "height width 3"] | None = None
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        """The values as they are logged, e.g. ``{"eval_4/psnr": 23.5}``."""
+        return {
+            f"eval_{RECONSTRUCTION if n is None else n}/{name}": score.value
+            for n, scores in self.scores.items()
+            for name, score in scores.items()
+        }
+
+    @property
+    def pictures(self) -> dict[str, UInt8[np.ndarray, "1 height width 3"]]:
+        """The grid as TensorBoard takes it."""
+        return {} if self.grid is None else {"samples": self.grid[None]}
 
 
 class Evaluator:
@@ -32,6 +68,9 @@ class Evaluator:
         directory: where ``step_N.png`` go.
         text: condition entries of the prompt, for U-Nets that take text.
         dtype: of the computation.
+
+    Raises:
+        UserError: the task scores what it does not declare.
     """
 
     def __init__(
@@ -42,107 +81,99 @@ class Evaluator:
         steps: Sequence[int],
         directory: Path,
         text: Cond | None = None,
-        dtype: Any = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
     ):
         self.model, self.batch, self.steps = model, batch, tuple(steps)
         self.directory, self.text = directory, text
         self.task, vae = task, make_autoencoder(model.vae, dtype)
         self._sampler = PictureSampler(model, dtype, task) if isinstance(model, Model) else None
+        check_measures(task, {name: array[0] for name, array in batch.items()})
+        self._scorer = Scorer(
+            batch["image"],
+            Networks(image_metrics.DEFAULT) if task.scored else None,
+            own=OwnMeasures(
+                measure=lambda pictures: task.score(np.asarray(pictures), batch),
+                directions=task.measures,
+                per_image=False,
+            ),
+        )
 
-        def reconstruct(params: Params, images: jax.Array) -> jax.Array:
+        def reconstruct(
+            params: Params, images: UInt8[Array, "batch height width 3"]
+        ) -> UInt8[Array, "batch height width 3"]:
             z = vae.apply({"params": params}, to_signed(images), method="encode")
             return signed_to_uint8(vae.apply({"params": params}, z, method="decode"))
 
         self._reconstruct = jax.jit(reconstruct)
 
-    def __call__(self, step: int, params: Params) -> dict[str, Scores]:
-        """Write the grid of ``step``; the scores by column, e.g. ``{"4": {"psnr": ...}}``."""
+    def __call__(self, step: int, params: Params) -> Evaluated:
+        """Score the model, and write its grid of pictures.
+
+        Args:
+            step: of the training.
+            params: of all networks.
+        """
         columns = self._columns(params)
-        scores = self._scores(columns)
+        scored = self._scorer({str(n): pictures for n, pictures in columns.items()})
+        scores = {n: scored[str(n)] for n in columns if scored[str(n)]}
+        if jax.process_index() != 0:
+            return Evaluated(scores=scores)
         labels = {
-            f"{n} step{'s' * (n > 1)}": columns[str(n)] for n in self.steps if str(n) in columns
+            RECONSTRUCTION if n is None else f"{n} step{'s' * (n > 1)}": pictures
+            for n, pictures in columns.items()
         }
-        rest = {name: value for name, value in columns.items() if not name.isdigit()}
-        last = "ground truth" if self.task.conditional or not labels else "photos"
+        last = "photos" if self._sampler and not self.task.conditional else "ground truth"
         shown = {
             **self.task.inputs(self.batch),
             **self.task.baselines(self.batch),
-            **rest,
             **labels,
             last: self.batch["image"],
         }
-        rows = {name: list(pictures) for name, pictures in shown.items()}
-        if jax.process_index() == 0:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            grid(rows, self.directory / f"step_{step}.png", title=f"step {step}")
-        return scores
+        self.directory.mkdir(parents=True, exist_ok=True)
+        picture = grid(shown, self.directory / f"step_{step}.png", title=f"step {step}")
+        return Evaluated(scores=scores, grid=picture)
 
-    def baselines(self) -> dict[str, Scores]:
-        """Scores of what must be beaten."""
-        return self._scores(self.task.baselines(self.batch))
+    def results(self, method: str, start: Evaluated, end: Evaluated) -> Results:
+        """The results of a run.
 
-    def _scores(self, columns: Mapping[str, np.ndarray]) -> dict[str, Scores]:
-        truth = list(self.batch["image"]) if self.task.scored else None
-        scores = {
-            name: {
-                **(score(list(pictures), truth) if truth else {}),
-                **self.task.score(pictures, self.batch),
-            }
-            for name, pictures in columns.items()
+        Args:
+            method: what the trained model is called.
+            start: the model before training.
+            end: the model after it.
+        """
+        beaten = self._scorer(self.task.baselines(self.batch))
+        scores: dict[str, Mapping[int | None, Scores]] = {
+            **{name: {None: row} for name, row in beaten.items() if row},
+            "start": start.scores,
+            method: end.scores,
         }
-        return {name: values for name, values in scores.items() if values}
+        shown = {name: by_steps for name, by_steps in scores.items() if by_steps}
+        return self._scorer.results(shown, self.task.key)
 
-    def _columns(self, params: Params) -> dict[str, np.ndarray]:
-        p, key = self.model, jax.random.key(0)
-        images = self.batch["image"]
-        sampler = self._sampler
+    def _columns(self, params: Params) -> Mapping[int | None, Pictures]:
+        """The model's pictures, by number of steps."""
+        key, images, sampler = jax.random.key(0), self.batch["image"], self._sampler
         if sampler is None:
-            return {"reconstruction": np.asarray(self._reconstruct(params["vae"], images))}
+            return {None: np.asarray(self._reconstruct(params["vae"], images))}
         if self.task.conditional:
             arrays = {name: jnp.asarray(self.batch[name]) for name in self.task.reads}
             return {
-                str(n): self._finish(sampler.conditional(params, arrays, key, n, self.text))
+                n: self._finish(sampler.conditional(params, arrays, key, n, self.text))
                 for n in self.steps
             }
-        f = p.vae.downsampling
-        shape = (len(images), images.shape[1] // f, images.shape[2] // f, p.vae.latent_channels)
-        noise = initial_noise(key, shape)
-        return {
-            str(n): np.asarray(sampler.generate(params, noise, n, self.text)) for n in self.steps
-        }
+        noise = self._noise(key)
+        return {n: np.asarray(sampler.generate(params, noise, n, self.text)) for n in self.steps}
 
-    def _finish(self, pictures: jax.Array) -> np.ndarray:
+    def _noise(self, key: Array) -> Float[Array, "images height width channels"]:
+        vae = self.model.vae
+        count, height, width, _ = self.batch["image"].shape
+        f = vae.downsampling
+        return initial_noise(key, (count, height // f, width // f, vae.latent_channels))
+
+    def _finish(self, pictures: Array) -> Pictures:
         """The task's last touch on each picture."""
         examples = [
             {name: self.batch[name][i] for name in self.task.reads} for i in range(len(pictures))
         ]
         pairs = zip(np.asarray(pictures), examples, strict=True)
         return np.stack([self.task.finish(picture, example) for picture, example in pairs])
-
-
-def task_results(
-    task: str,
-    method: str,
-    baselines: Mapping[str, Scores],
-    start: Mapping[str, Scores],
-    now: Mapping[str, Scores],
-    n: int,
-) -> dict[str, Any]:
-    """The content of ``results.json`` for a conditional task; ``now`` is under ``method``."""
-    metrics = {**baselines, "start": dict(start), method: dict(now)}
-    return {"task": task, "images": n, "metrics": metrics}
-
-
-def table(results: Mapping[str, Any]) -> str:
-    """``results.json`` as lines of text: a row per method and number of steps."""
-    rows: list[tuple[str, str, Scores]] = []
-    for method, value in results["metrics"].items():
-        nested = all(isinstance(v, Mapping) for v in value.values())
-        rows += [(method, n, s) for n, s in value.items()] if nested else [(method, "-", value)]
-    names = list(rows[0][2])
-    widths = {name: max(10, len(name) + 2) for name in names}
-    lines = [f"{'method':<16}{'steps':>6}" + "".join(f"{k:>{w}}" for k, w in widths.items())]
-    for method, n, s in rows:
-        values = "".join(f"{s[name]:>{width}.4f}" for name, width in widths.items())
-        lines.append(f"{method:<16}{n:>6}{values}")
-    return "\n".join(lines)

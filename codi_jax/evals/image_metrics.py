@@ -148,13 +148,14 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "gmsd": gmsd,
     "haarpsi": haarpsi,
 }
-_DEFAULT = ("psnr", "ssim", "gmsd", "haarpsi")
+#: Quick ones, without luma's: what a run and the study score.
+DEFAULT = ("psnr", "ssim", "gmsd", "haarpsi")
 
 
 def scores_per_image(
     images: Images,
     references: Images,
-    metrics: Sequence[str] = _DEFAULT,
+    metrics: Sequence[str] = DEFAULT,
     border: int = 0,
 ) -> dict[str, Float[np.ndarray, " images"]]:
     """Each metric of each pair, by name; float64.
@@ -184,16 +185,6 @@ def scores_per_image(
         pair = [x[border : x.shape[0] - border, border : x.shape[1] - border] for x in (a, b)]
         rows.append([METRICS[name](*pair) for name in metrics])
     return dict(zip(metrics, np.array(rows, np.float64).T, strict=True))
-
-
-def score(images: Images, references: Images) -> dict[str, float]:
-    """Means of PSNR, SSIM, GMSD and HaarPSI over image pairs.
-
-    Raises:
-        UserError: see :func:`scores_per_image`.
-    """
-    scores = scores_per_image(images, references)
-    return {name: float(np.mean(values)) for name, values in scores.items()}
 
 
 def _check(a: np.ndarray, b: np.ndarray) -> None:

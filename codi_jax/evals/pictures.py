@@ -25,7 +25,7 @@ def grid(
     path: str | os.PathLike[str],
     max_rows: int = 8,
     title: str | None = None,
-) -> None:
+) -> UInt8[np.ndarray, "height width 3"]:
     """Write a PNG with one labelled column per entry and one row per example.
 
     Cells have the size of the largest picture (times a whole number if that is small); every
@@ -37,6 +37,9 @@ def grid(
         path: the ``.png`` to write; its folder is made if needed.
         max_rows: further examples are left out.
         title: one line above the labels.
+
+    Returns:
+        What was written.
 
     Raises:
         UserError: no pictures, columns of different lengths, a picture that is not uint8 RGB,
@@ -62,7 +65,9 @@ def grid(
             canvas[y0 : y0 + x.shape[0], x0 : x0 + x.shape[1]] = x
 
     texts = [(label, GAP + j * (width + GAP) + width / 2) for j, label in enumerate(columns)]
-    save_image(path, _write(canvas, texts, width, top - LABEL / 2, title))
+    picture = _write(canvas, texts, width, top - LABEL / 2, title)
+    save_image(path, picture)
+    return picture
 
 
 def _write(

@@ -1,19 +1,15 @@
-"""The result of an evaluation: table, ``results.json``, plots, grid."""
+"""What `evaluate` writes and prints of its scores: table, ``results.json``, plots, grid."""
 
-import dataclasses
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
-from codi_jax.checkpoint.files import save_json
-from codi_jax.evals.evaluation import table
+from codi_jax.evals.image_metrics import Images
 from codi_jax.evals.pictures import grid
 from codi_jax.evals.plots import metric_vs_metric, quality_vs_steps
-from codi_jax.evals.scoring import METRICS, Score, Scorer
-from codi_jax.sampling.image_files import ImageFiles
+from codi_jax.evals.results import Results, table
 
 #: Rows of the grid, and the side in pixels of what it shows of each image.
 SHOWN, SIDE = 12, 192
@@ -22,118 +18,56 @@ ACCURACY = ("lpips_vgg", "lpips_alex", "gmsd", "haarpsi", "psnr", "ssim")
 REALISM = ("fid", "kid", "swd", "haarpsi", "ms_ssim", "ssim_y")
 
 
-_OWN = "the task's own, see docs/tasks.md; of each image, mean over images"
+def report_text(results: Results) -> str:
+    """The table, and the warnings below it."""
+    lines = [table(results), f"{results.images} images, border {results.setting['border']}"]
+    return "\n".join([*lines, *(f"warning: {warning}" for warning in results.warnings)])
 
 
-@dataclasses.dataclass(kw_only=True)
-class Report:
-    """Scores by column: numbers of steps ("4"), a baseline, or "images" for a folder.
+def write_results(results: Results, output: Path, versus: tuple[str, ...] | None = None) -> None:
+    """Write ``results.json``, and the plots where there are numbers of steps.
 
-    Attributes:
-        setting: what was evaluated on what.
+    Args:
+        results: the scores.
+        output: folder of the files.
         versus: two metrics to plot against one another; None for the first of :data:`ACCURACY`
-            and of :data:`REALISM`.
-        measures: the task's own measures -> whether more is better.
+            and of :data:`REALISM` that were computed.
     """
-
-    setting: dict[str, Any]
-    versus: tuple[str, ...] | None = None
-    measures: Mapping[str, bool] = dataclasses.field(default_factory=dict)
-    scores: dict[str, dict[str, Score]] = dataclasses.field(default_factory=dict)
-    warnings: list[str] = dataclasses.field(default_factory=list)
-    images: int = 0
-    border: int = 0
-
-    def add(self, scorer: Scorer, columns: Mapping[str, ImageFiles]) -> None:
-        """Score ``columns``."""
-        self.scores |= {name: scorer(images) for name, images in columns.items()}
-        self.warnings, self.border = scorer.warnings, scorer.border
-        self.images = max(len(images) for images in columns.values())
-
-    def add_measures(self, scores: Mapping[str, Mapping[str, Score]], warnings: list[str]) -> None:
-        """The task's own, of columns that were added."""
-        self.warnings = [*self.warnings, *warnings]
-        for name, own in scores.items():
-            self.scores[name] |= own
-
-    def values(self) -> dict[str, dict[str, float]]:
-        """column -> metric -> value."""
-        return {
-            column: {name: score.value for name, score in scores.items()}
-            for column, scores in self.scores.items()
-        }
-
-    def results(self) -> dict[str, Any]:
-        """The content of ``results.json``; infinite values (PSNR of equal images) as strings."""
-        values = self.values()
-        names = list(next(iter(values.values())))
-        return {
-            "setting": self.setting,
-            "images": self.images,
-            "border": self.border,
-            "metrics": {
-                column: {k: v if math.isfinite(v) else str(v) for k, v in scores.items()}
-                for column, scores in values.items()
-            },
-            "intervals": {
-                column: {k: s.interval for k, s in scores.items() if s.interval}
-                for column, scores in self.scores.items()
-            },
-            "conventions": {
-                name: METRICS[name].convention if name in METRICS else _OWN for name in names
-            },
-            "warnings": self.warnings,
-        }
-
-    def text(self) -> str:
-        """The table, and the warnings below it."""
-        values = self.values()
-        rows: dict[str, Any] = {k: v for k, v in values.items() if not k.isdigit()}
-        by_steps = {k: v for k, v in values.items() if k.isdigit()}
-        if by_steps:
-            rows["model"] = by_steps
-        lines = [table({"metrics": rows}), f"{self.images} images, border {self.border}"]
-        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
-
-    def write(self, output: Path) -> None:
-        """``results.json``, and the plots where there are numbers of steps."""
-        save_json(output / "results.json", self.results())
-        values = self.values()
-        curve = {int(k): v for k, v in values.items() if k.isdigit()}
-        if not curve:
-            return
-        names = list(next(iter(curve.values())))
-        baselines = {k: v for k, v in values.items() if not k.isdigit()}
-        directions = {
-            name: METRICS[name].higher_is_better if name in METRICS else self.measures[name]
-            for name in names
-        }
-        quality_vs_steps({"model": curve}, directions, output / "quality_vs_steps.png", baselines)
-        versus = self.versus or _first_two(names)
-        if versus:
-            metric_vs_metric(
-                {"model": curve}, versus[0], versus[1], output / "metric_vs_metric.png"
-            )
-
-    def write_grid(
-        self,
-        inputs: Mapping[str, ImageFiles],
-        columns: Mapping[str, ImageFiles],
-        references: ImageFiles,
-        output: Path,
-    ) -> None:
-        """``grid.png``: the same centre of the first images of every column."""
-        labels = {
-            name: f"{name} step{'s' * (name != '1')}" if name.isdigit() else name
-            for name in columns
-        }
-        heights = [image.shape[0] for image in references[:SHOWN]]
-        shown = {labels.get(k, k): _centres(v, heights) for k, v in {**inputs, **columns}.items()}
-        shown["ground truth"] = _centres(references, heights)
-        grid(shown, output / "grid.png", max_rows=SHOWN)
+    results.save(output / "results.json")
+    curves = results.curves
+    if not curves:
+        return
+    directions = {name: metric.higher_is_better for name, metric in results.metrics.items()}
+    quality_vs_steps(curves, directions, output / "quality_vs_steps.png", results.unsampled)
+    pair = versus or _first_two([*results.metrics])
+    if pair:
+        metric_vs_metric(curves, pair[0], pair[1], output / "metric_vs_metric.png")
 
 
-def _centres(images: ImageFiles, heights: list[int]) -> list[np.ndarray]:
+def write_grid(
+    inputs: Mapping[str, Images],
+    columns: Mapping[str, Images],
+    references: Images,
+    output: Path,
+) -> None:
+    """Write ``grid.png``: the same centre of the first images of every column.
+
+    Args:
+        inputs: the columns before the results; their images may be smaller than the references.
+        columns: the results by number of steps or baseline, as large as the references.
+        references: what is right.
+        output: folder of the file.
+    """
+    labels = {
+        name: f"{name} step{'s' * (name != '1')}" if name.isdigit() else name for name in columns
+    }
+    heights = [image.shape[0] for image in references[:SHOWN]]
+    shown = {labels.get(k, k): _centres(v, heights) for k, v in {**inputs, **columns}.items()}
+    shown["ground truth"] = _centres(references, heights)
+    grid(shown, output / "grid.png", max_rows=SHOWN)
+
+
+def _centres(images: Images, heights: list[int]) -> list[UInt8[np.ndarray, "_ _ 3"]]:
     """``SIDE`` pixels of a picture of its height, and as much of a smaller one, an input."""
 
     def centre(image: np.ndarray, height: int) -> np.ndarray:

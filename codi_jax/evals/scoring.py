@@ -1,105 +1,58 @@
-"""All metrics by name: their conventions, and the scores of a set of images."""
+"""Scores of sets of images by all metrics, and by a task's own measures."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from codi_jax.evals import distributions, image_metrics
 from codi_jax.evals.image_metrics import Images
+from codi_jax.evals.metrics import METRICS, WEIGHT_FREE, WEIGHT_FREE_OF_SETS, Metric
 from codi_jax.evals.perceptual import ClipScore, InceptionFeatures, Lpips
-from codi_jax.evals.statistics import bootstrap_interval
+from codi_jax.evals.results import Results, Score, Scores
 from codi_jax.typing import UserError, check_choice
+
+#: Folder of converted weights, unless another is given.
+DEFAULT_WEIGHTS = Path(os.environ.get("CODI_JAX_WEIGHTS", "~/.cache/codi_jax"))
+#: Lpips, InceptionFeatures or ClipScore: from images, and what else it compares, to an array.
+Network = Callable[..., np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Metric:
-    """What has to be known to compare a number with another paper's."""
+class OwnMeasures:
+    """A task's own measures of images.
 
-    higher_is_better: bool
-    convention: str
-    paired: bool = True  # compares each image with its reference
-    per_image: bool = True  # the set's value is the mean of the images'
+    Attributes:
+        measure: from images to the value of each measure: a number for all of them together, or
+            a list with one for each, None where the measure does not apply.
+        directions: the measures' names, and whether more is better.
+        per_image: whether ``measure`` gives lists.
+    """
+
+    measure: Callable[[Images], Mapping[str, float | Sequence[float | None]]]
+    directions: Mapping[str, bool]
+    per_image: bool
+
+    def metrics(self) -> dict[str, Metric]:
+        """What the measures' names mean."""
+        how = "of each image, mean over images" if self.per_image else "of all images together"
+        return {
+            name: Metric(
+                higher_is_better=higher_is_better,
+                convention=f"the task's own, see docs/tasks.md; {how}",
+                heading=name,
+                paired=False,
+                per_image=self.per_image,
+            )
+            for name, higher_is_better in self.directions.items()
+        }
 
 
-_INCEPTION = (
-    "whole frame, resized to 299x299 (bilinear, no antialiasing, proportions not kept); 2048 "
-    "features of pt_inception-2015-12-05"
-)
-#: In the order in which they are printed.
-METRICS: dict[str, Metric] = {
-    "psnr": Metric(
-        higher_is_better=True,
-        convention="dB, peak 255, MSE over R, G and B of an image, border cut; mean over images",
-    ),
-    "ssim": Metric(
-        higher_is_better=True,
-        convention="Gaussian window 11x11, sigma 1.5, inside the frame; K1 0.01, K2 0.03, L 255; "
-        "mean of R, G and B, border cut",
-    ),
-    "psnr_y": Metric(
-        higher_is_better=True,
-        convention="as psnr, on BT.601 luma (16 to 235, not rounded), peak 255",
-    ),
-    "ssim_y": Metric(
-        higher_is_better=True,
-        convention="as ssim, on BT.601 luma (16 to 235, not rounded), L 255",
-    ),
-    "ms_ssim": Metric(
-        higher_is_better=True,
-        convention="ssim's window on 5 scales (weights .0448 .2856 .3001 .2363 .1333, 2x2 means "
-        "between); mean of R, G and B, border cut; sides of at least 161 px",
-    ),
-    "gmsd": Metric(
-        higher_is_better=False,
-        convention="luma (.299 .587 .114) halved by 2x2 means, Prewitt, c 170, border cut",
-    ),
-    "haarpsi": Metric(
-        higher_is_better=True,
-        convention="YIQ halved by 2x2 means, C 30, alpha 4.2, border cut",
-    ),
-    "lpips_alex": Metric(
-        higher_is_better=False,
-        convention="LPIPS v0.1 with linear heads, AlexNet, RGB, whole frame, no resizing",
-    ),
-    "lpips_vgg": Metric(
-        higher_is_better=False,
-        convention="LPIPS v0.1 with linear heads, VGG-16, RGB, whole frame, no resizing",
-    ),
-    "swd": Metric(
-        higher_is_better=False,
-        per_image=False,
-        convention="x 1000; Laplacian pyramid down to 16 px, 128 patches 7x7 an image and level, "
-        "512 projections, seed 0, mean over levels; RGB, whole frame",
-    ),
-    "fid": Metric(
-        higher_is_better=False,
-        paired=False,
-        per_image=False,
-        convention=f"{_INCEPTION}; unbiased covariances",
-    ),
-    "kid": Metric(
-        higher_is_better=False,
-        paired=False,
-        per_image=False,
-        convention=f"{_INCEPTION}; unbiased MMD^2, kernel (x.y/2048 + 1)^3, blocks of 1000, "
-        "not multiplied",
-    ),
-    "clip": Metric(
-        higher_is_better=True,
-        convention="100 max(cos, 0) of image and caption; shorter side resized (antialiased "
-        "bicubic), centre crop",
-    ),
-}
-#: Lpips, InceptionFeatures or ClipScore: from images, and what else it compares, to an array.
-Network = Callable[..., np.ndarray]
 #: Metric -> its network, where that has another name.
 _NETWORK_OF = {"fid": "inception", "kid": "inception"}
-#: Those that need no network weights.
-WEIGHT_FREE_OF_SETS = ("swd",)
-WEIGHT_FREE = (*image_metrics.METRICS, *WEIGHT_FREE_OF_SETS)
 
 
 class Networks:
@@ -122,12 +75,13 @@ class Networks:
     def __init__(
         self,
         metrics: Sequence[str] | None,
-        weights: Path,
+        weights: Path = DEFAULT_WEIGHTS,
         clip: str = "",
         skip_missing: bool = False,
     ):
         for name in metrics or ():
             check_choice("metric", name, METRICS)
+        weights = weights.expanduser()
         self.warnings: list[str] = []
         self._makers: dict[str, Callable[[], Network]] = {
             "lpips_alex": lambda: Lpips("alex", weights),
@@ -162,105 +116,150 @@ class Networks:
 
 
 class Scorer:
-    """Scores of sets of images against one set of references.
+    """Scores sets of images against one set of references: a run, `evaluate` and `study` alike.
 
     Args:
-        references: RGB images; read anew for every metric, so that they can be
-            files.
+        references: RGB images; read anew for every metric, so that they can be files.
         networks: says which metrics. If it names none, those that need no weights and that
-            images of this size allow.
+            images of this size allow; None for the task's own measures alone.
         border: pixels cut off each side for the metrics of :mod:`codi_jax.evals.image_metrics`.
         texts: captions of the images, for "clip".
         paired: whether the references are the right results; if not, and ``networks`` names no
             metric, only sets are compared.
+        own: the task's own measures.
+        keep_values: whether the scores hold the value of each image.
 
     Attributes:
-        metrics: the names of those that are computed.
         warnings: what the reader of the scores must know.
     """
 
     def __init__(
         self,
         references: Images,
-        networks: Networks,
+        networks: Networks | None,
         border: int = 0,
         texts: Sequence[str] | None = None,
         paired: bool = True,
+        own: OwnMeasures | None = None,
+        keep_values: bool = False,
     ):
         self.references, self.border, self.texts = references, border, texts
-        self.warnings = list(networks.warnings)
-        self._networks = networks
+        self.warnings = list(networks.warnings) if networks else []
+        self._networks, self._own, self._keep = networks, own, keep_values
         self._reference_features: np.ndarray | None = None
-        self.metrics = networks.metrics or (self._default() if paired else WEIGHT_FREE_OF_SETS)
-        if "fid" in self.metrics:
+        names: Sequence[str] = ()
+        if networks is not None:
+            names = networks.metrics or (self._default() if paired else WEIGHT_FREE_OF_SETS)
+        if "fid" in names:
             self._warn_if_few(len(references), "references")
+        self._names = tuple(names)
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """What is computed, in the order of the scores."""
+        own = self._own.metrics() if self._own else {}
+        return {**{name: METRICS[name] for name in self._names}, **own}
+
+    def __call__(self, columns: Mapping[str, Images]) -> dict[str, dict[str, Score]]:
+        """The scores of each column of images.
+
+        A measure of the task that does not apply to every image is left out, with a warning.
+
+        Args:
+            columns: as many images as there are references, by a name.
+
+        Returns:
+            The scores by column and metric, metrics in the order of :attr:`metrics`.
+
+        Raises:
+            UserError: images that do not fit the references, or a metric.
+        """
+        return {
+            name: {**self._scores(images), **self._own_scores(images)}
+            for name, images in columns.items()
+        }
+
+    def results(
+        self,
+        scores: Mapping[str, Mapping[int | None, Scores]],
+        task: str | None = None,
+        setting: Mapping[str, Any] | None = None,
+    ) -> Results:
+        """What is written of scores that this scorer gave, arranged as ``Results.scores``."""
+        found = {name for steps in scores.values() for row in steps.values() for name in row}
+        return Results(
+            images=len(self.references),
+            metrics={name: metric for name, metric in self.metrics.items() if name in found},
+            scores=scores,
+            task=task,
+            setting=setting or {},
+            warnings=tuple(self.warnings),
+        )
+
+    def _scores(self, images: Images) -> dict[str, Score]:
+        host = [name for name in self._names if name in image_metrics.METRICS]
+        values: dict[str, float | np.ndarray] = {}
+        if host:
+            values |= image_metrics.scores_per_image(images, self.references, host, self.border)
+        for name in ("lpips_alex", "lpips_vgg"):
+            if name in self._names:
+                values[name] = self._network(name)(images, self.references)
+        if "swd" in self._names:
+            values["swd"] = distributions.swd(images, self.references)
+        if "clip" in self._names:
+            values["clip"] = self._network("clip")(images, self.texts or [""] * len(images))
+        if "fid" in self._names or "kid" in self._names:
+            values |= self._feature_distances(images)
+        return {name: Score.of(values[name], self._keep) for name in self._names}
+
+    def _own_scores(self, images: Images) -> dict[str, Score]:
+        scores = {}
+        for name, values in (self._own.measure(images) if self._own else {}).items():
+            if not isinstance(values, Sequence):
+                scores[name] = Score.of(float(values))
+                continue
+            known = [value for value in values if value is not None]
+            if len(known) == len(values):
+                scores[name] = Score.of(np.array(known, np.float64), self._keep)
+            elif known:
+                self._warn(f"{name} is left out: only {len(known)} of {len(values)} images have it")
+        return scores
+
+    def _feature_distances(self, images: Images) -> dict[str, float]:
+        network = self._network("fid")
+        if self._reference_features is None:
+            self._reference_features = network(self.references)
+        features = network(images)
+        if "fid" in self._names:
+            self._warn_if_few(len(images), "images")
+        distances = {"fid": distributions.fid, "kid": distributions.kid}
+        return {
+            name: distance(features, self._reference_features)
+            for name, distance in distances.items()
+            if name in self._names
+        }
+
+    def _network(self, metric: str) -> Network:
+        assert self._networks is not None  # it named the metric
+        return self._networks[metric]
 
     def _default(self) -> tuple[str, ...]:
         smallest = min(min(image.shape[:2]) for image in self.references) - 2 * self.border
         if smallest >= image_metrics.MS_SMALLEST:
             return WEIGHT_FREE
-        self.warnings.append(
+        self._warn(
             f"ms_ssim is left out: the smallest image has {smallest} of the "
             f"{image_metrics.MS_SMALLEST} pixels a side that it needs"
         )
         return tuple(name for name in WEIGHT_FREE if name != "ms_ssim")
 
     def _warn_if_few(self, n: int, what: str) -> None:
-        text = (
-            f"fid of {n} {what}: below {distributions.FEW:,} images it is inaccurate and biased "
-            "upwards; compare it only between sets of one size"
-        )
-        if n < distributions.FEW and text not in self.warnings:
+        if n < distributions.FEW:
+            self._warn(
+                f"fid of {n} {what}: below {distributions.FEW:,} images it is inaccurate and "
+                "biased upwards; compare it only between sets of one size"
+            )
+
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings:
             self.warnings.append(text)
-
-    def __call__(self, images: Images) -> dict[str, "Score"]:
-        """The score of each metric, in the order of :data:`METRICS`.
-
-        Raises:
-            UserError: images that do not fit the references, or a metric.
-        """
-        host = [name for name in self.metrics if name in image_metrics.METRICS]
-        values: dict[str, float | np.ndarray] = {}
-        if host:
-            values |= image_metrics.scores_per_image(images, self.references, host, self.border)
-        for name in ("lpips_alex", "lpips_vgg"):
-            if name in self.metrics:
-                values[name] = self._networks[name](images, self.references)
-        if "swd" in self.metrics:
-            values["swd"] = distributions.swd(images, self.references)
-        if "clip" in self.metrics:
-            values["clip"] = self._networks["clip"](images, self.texts or [""] * len(images))
-        if "fid" in self.metrics or "kid" in self.metrics:
-            values |= self._feature_distances(images)
-        return {name: Score.of(values[name]) for name in self.metrics}
-
-    def _feature_distances(self, images: Images) -> dict[str, float]:
-        network = self._networks["fid"]
-        if self._reference_features is None:
-            self._reference_features = network(self.references)
-        features = network(images)
-        if "fid" in self.metrics:
-            self._warn_if_few(len(images), "images")
-        distances = {"fid": distributions.fid, "kid": distributions.kid}
-        return {
-            name: distance(features, self._reference_features)
-            for name, distance in distances.items()
-            if name in self.metrics
-        }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Score:
-    """A value of a set, and for means over images their 95% bootstrap interval."""
-
-    value: float
-    interval: tuple[float, float] | None = None
-
-    @classmethod
-    def of(cls, values: float | Float[np.ndarray, " images"]) -> "Score":
-        """From one number per image, or from the set's."""
-        if not isinstance(values, np.ndarray):
-            return cls(value=float(values))
-        finite = bool(np.isfinite(values).all())  # PSNR of identical images is not
-        interval = bootstrap_interval(values) if finite else None
-        return cls(value=float(values.mean(dtype=np.float64)), interval=interval)

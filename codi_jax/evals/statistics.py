@@ -4,10 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
+from scipy import stats
 
 from codi_jax.typing import UserError
 
 RESAMPLES = 2000
+#: Resampled values that are in memory at a time.
+_AT_ONCE = 2**22
 
 
 def bootstrap_interval(
@@ -32,7 +35,16 @@ def bootstrap_interval(
             f"a bootstrap interval of level {level} for values of shape {array.shape}: give a "
             "level in (0, 1) and one number per image."
         )
-    rng = np.random.default_rng(seed)
-    means = [rng.choice(array, array.size).mean() for _ in range(RESAMPLES)]
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    if array.size == 1:  # scipy asks for two
+        return float(array[0]), float(array[0])
+    result = stats.bootstrap(
+        (array,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=max(1, _AT_ONCE // array.size),
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = result.confidence_interval
     return float(low), float(high)

@@ -1,109 +1,115 @@
 """The study's report: tables in Markdown, plots, pictures."""
 
+import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from codi_jax.checkpoint.files import load_json, save_json
+from codi_jax.evals.image_metrics import Images
+from codi_jax.evals.metrics import METRICS
 from codi_jax.evals.pictures import grid
 from codi_jax.evals.plots import metric_vs_metric, quality_vs_steps, save_figure
-from codi_jax.evals.scoring import METRICS
+from codi_jax.evals.results import VERSION, Results, Score, check_version, table
 from codi_jax.evals.statistics import bootstrap_interval
 
-Rows = Sequence[Mapping[str, Any]]
-#: Metric -> heading and decimals; those that were not measured are left out.
-HEADINGS: dict[str, tuple[str, int]] = {
-    "psnr": ("PSNR", 2),
-    "ssim": ("SSIM", 3),
-    "gmsd": ("GMSD", 4),
-    "haarpsi": ("HaarPSI", 4),
-    "lpips_alex": ("LPIPS", 4),
-    "swd": ("SWD", 1),
-}
+#: What the paper's order is judged by, beside :func:`perceptual`.
 DISTRIBUTION = "swd"
+#: The tables, in the report's order.
+TABLES = ("methods", "ablations")
 
 
-def _up(metric: str) -> bool:
-    return METRICS[metric].higher_is_better
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudyResults:
+    """The content of the study's ``results.json``.
+
+    Attributes:
+        tables: the scores of each of :data:`TABLES`; the methods' have what must be beaten too.
+        cost: of one training step, by stage, see :func:`codi_jax.evals.cost.step_cost`.
+        sampling: of one picture: "label", "steps", and what
+            :func:`codi_jax.evals.cost.sampling_cost` gives.
+        size: side of the pictures in pixels.
+        steps: the budget of training steps.
+        batch_size: pictures in each.
+        device: that it ran on.
+    """
+
+    tables: Mapping[str, Results]
+    cost: Mapping[str, Mapping[str, float]]
+    sampling: Sequence[Mapping[str, str | float]]
+    size: int
+    steps: int
+    batch_size: int
+    device: str
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        content = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        tables = {name: results.to_json() for name, results in self.tables.items()}
+        save_json(path, {"version": VERSION, **content, "tables": tables})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            UserError: no such file, or another version of the format.
+        """
+        content: dict[str, Any] = load_json(path)
+        check_version(content)
+        del content["version"]
+        tables = {name: Results.from_json(table) for name, table in content["tables"].items()}
+        return cls(**{**content, "tables": tables})
 
 
-def perceptual(scores: Mapping[str, Any]) -> str:
+def perceptual(metrics: Collection[str]) -> str:
     """What the paper's order is judged by beside :data:`DISTRIBUTION`: the paper's own measure,
     LPIPS, where its network's weights were given, else HaarPSI.
     """
-    return "lpips_alex" if "lpips_alex" in scores else "haarpsi"
+    return "lpips_alex" if "lpips_alex" in metrics else "haarpsi"
 
 
-def cell(rows: Rows, label: str, steps: int, metric: str) -> Mapping[str, Any]:
-    """A method's score; KeyError if there is none."""
-    for row in rows:
-        if (row["label"], row["steps"], row["table"]) == (label, steps, "methods"):
-            return row["scores"][metric]
-    raise KeyError(f"{label} at {steps} steps")
+def order(results: Results, ours: str = "CoDi") -> str:
+    """The paper's claims in Markdown, each with the figures that speak for or against it.
 
-
-def table(rows: Rows, bicubic: Mapping[str, Any] | None = None) -> str:
-    """Markdown: a line per row; 95% intervals of the perceptual metric in brackets."""
-    metrics = [name for name in HEADINGS if name in rows[0]["scores"]]
-    headings = [f"{HEADINGS[name][0]} {'↑' if _up(name) else '↓'}" for name in metrics]
-    lines = [f"| method | steps | {' | '.join(headings)} |", "|---|---|" + "---|" * len(metrics)]
-    if bicubic:
-        lines.append(f"| bicubic | - | {' | '.join(_cells(bicubic))} |")
-    lines += [
-        f"| {row['label']} | {row['steps']} | {' | '.join(_cells(row['scores']))} |" for row in rows
-    ]
-    return "\n".join(lines)
-
-
-def _cells(scores: Mapping[str, Any]) -> list[str]:
-    cells = []
-    for name, (_, decimals) in HEADINGS.items():
-        if name not in scores:
-            continue
-        score = scores[name]
-        text = f"{score['mean']:.{decimals}f}"
-        if name == perceptual(scores):
-            text += f" [{score['low']:.{decimals}f}, {score['high']:.{decimals}f}]"
-        cells.append(text)
-    return cells
-
-
-def order(rows: Rows, ours: str = "CoDi") -> str:
-    """Markdown: the paper's claims, each with the figures that speak for or against it."""
-    metrics = (perceptual(rows[0]["scores"]), DISTRIBUTION)
-    names = [HEADINGS[metric][0] for metric in metrics]
+    Args:
+        results: the table of methods.
+        ours: the method that the claims are about; it was sampled in 4 steps.
+    """
+    metrics = (perceptual(results.metrics), DISTRIBUTION)
+    names = [METRICS[metric].heading for metric in metrics]
     lines = [f"| claim | perceptual ({names[0]}) | distribution ({names[1]}) |", "|---|---|---|"]
-    others = [r["label"] for r in rows if r["steps"] == 4 and r["table"] == "methods"]
+    at_4 = results.scores[ours][4]
+    others = [name for name, by_steps in results.scores.items() if name != ours and 4 in by_steps]
     for other in others:
-        if other == ours:
-            continue
-        cells = []
-        for metric in metrics:
-            decimals = HEADINGS[metric][1]
-            ours_at_4, theirs = cell(rows, ours, 4, metric), cell(rows, other, 4, metric)
-            a, b = ours_at_4["mean"], theirs["mean"]
-            holds = a > b if _up(metric) else a < b
-            text = f"{_verdict(holds)}: {a:.{decimals}f} against {b:.{decimals}f}"
-            if "values" in ours_at_4:
-                differences = np.subtract(ours_at_4["values"], theirs["values"])
-                low, high = bootstrap_interval(differences)
-                text += f"; difference [{low:+.{decimals}f}, {high:+.{decimals}f}]"
-            cells.append(text)
+        cells = [
+            _comparison(metric, at_4[metric], results.scores[other][4][metric])
+            for metric in metrics
+        ]
         lines.append(f"| {ours} at 4 steps beats {other} at 4 | {' | '.join(cells)} |")
-    try:
-        a, b = (
-            cell(rows, label, steps, metrics[0])["mean"]
-            for label, steps in ((ours, 4), ("LDM-SR", 50))
-        )
-    except KeyError:
-        return "\n".join(lines)
-    holds = a >= 0.9 * b if _up(metrics[0]) else a <= 1.1 * b
-    near = f"{_verdict(holds)}: {a:.4f} against {b:.4f} ({a / b - 1:+.1%})"
-    lines.append(f"| {ours} at 4 steps is within 10% of LDM-SR at 50 | {near} | - |")
+    at_50 = results.scores.get("LDM-SR", {}).get(50)
+    if at_50 is not None:
+        a, b = at_4[metrics[0]].value, at_50[metrics[0]].value
+        holds = a >= 0.9 * b if METRICS[metrics[0]].higher_is_better else a <= 1.1 * b
+        near = f"{_verdict(holds)}: {a:.4f} against {b:.4f} ({a / b - 1:+.1%})"
+        lines.append(f"| {ours} at 4 steps is within 10% of LDM-SR at 50 | {near} | - |")
     return "\n".join(lines)
+
+
+def _comparison(metric: str, ours: Score, theirs: Score) -> str:
+    """Whether ours is better, and the interval of the difference where each picture is known."""
+    known = METRICS[metric]
+    decimals, a, b = known.decimals, ours.value, theirs.value
+    holds = a > b if known.higher_is_better else a < b
+    text = f"{_verdict(holds)}: {a:.{decimals}f} against {b:.{decimals}f}"
+    if ours.values is not None and theirs.values is not None:
+        low, high = bootstrap_interval(np.subtract(ours.values, theirs.values))
+        text += f"; difference [{low:+.{decimals}f}, {high:+.{decimals}f}]"
+    return text
 
 
 def _verdict(holds: bool) -> str:
@@ -126,7 +132,7 @@ def cost_table(costs: Mapping[str, Mapping[str, float]], reference: str = "ldm")
     return "\n".join(lines)
 
 
-def sampling_table(costs: Iterable[Mapping[str, Any]]) -> str:
+def sampling_table(costs: Iterable[Mapping[str, str | float]]) -> str:
     """Markdown: cost of sampling one picture; passes are relative to one of the plain U-Net."""
     lines = [
         "| model | steps | GFLOP per picture | U-Net passes | the same, condition recomputed | "
@@ -139,18 +145,6 @@ def sampling_table(costs: Iterable[Mapping[str, Any]]) -> str:
         for c in costs
     ]
     return "\n".join(lines)
-
-
-def curves(rows: Rows) -> dict[str, dict[int, dict[str, float]]]:
-    """label -> number of steps -> metric -> mean, as :mod:`codi_jax.evals.plots` takes them."""
-    found: dict[str, dict[int, dict[str, float]]] = {}
-    for row in rows:
-        found.setdefault(row["label"], {})[row["steps"]] = _means(row["scores"])
-    return found
-
-
-def _means(scores: Mapping[str, Any]) -> dict[str, float]:
-    return {name: score["mean"] for name, score in scores.items()}
 
 
 def plot_losses(losses: Mapping[str, Path], path: Path) -> None:
@@ -172,45 +166,44 @@ def plot_losses(losses: Mapping[str, Path], path: Path) -> None:
 
 
 def write_report(
-    results: Mapping[str, Any],
+    results: StudyResults,
     losses: Mapping[str, Path],
-    columns: Mapping[str, Sequence[np.ndarray]],
+    columns: Mapping[str, Images],
     folder: Path,
     command: str,
 ) -> None:
     """Write ``results.md`` and ``images/study_*.png`` below ``folder``.
 
     Args:
-        results: the content of the study's ``results.json``.
-        losses: stage -> its ``metrics.jsonl``.
+        results: of the study.
+        losses: the ``metrics.jsonl`` of each stage.
         columns: pictures side by side, see :func:`codi_jax.evals.pictures.grid`.
         folder: of the report.
         command: that made the study.
     """
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
-    tables = {
-        name: [row for row in results["rows"] if row["table"] == name]
-        for name in ("methods", "ablations")
-    }
-    judge = perceptual(results["bicubic"])
-    for name, rows in tables.items():
-        shown = {metric: _up(metric) for metric in (judge, "psnr", DISTRIBUTION)}
-        bicubic = {"bicubic": _means(results["bicubic"])}
-        quality_vs_steps(curves(rows), shown, images / f"study_{name}.png", bicubic)
-    versus = curves(tables["methods"])
-    metric_vs_metric(versus, DISTRIBUTION, judge, images / "study_metrics.png")
+    methods = results.tables["methods"]
+    judge = perceptual(methods.metrics)
+    for name, scored in results.tables.items():
+        shown = {m: METRICS[m].higher_is_better for m in (judge, "psnr", DISTRIBUTION)}
+        quality_vs_steps(scored.curves, shown, images / f"study_{name}.png", methods.unsampled)
+    metric_vs_metric(methods.curves, DISTRIBUTION, judge, images / "study_metrics.png")
     plot_losses(losses, images / "study_losses.png")
     grid(columns, images / "study_pictures.png")
     text = _TEXT.format(
         command=command,
-        perceptual=HEADINGS[judge][0],
-        methods=table(tables["methods"], results["bicubic"]),
-        ablations=table(tables["ablations"]),
-        order=order(results["rows"]),
-        cost=cost_table(results["cost"]),
-        sampling=sampling_table(results["sampling"]),
-        **{key: results[key] for key in ("images", "size", "steps", "batch_size", "device")},
+        perceptual=METRICS[judge].heading,
+        methods=table(methods, (judge,)),
+        ablations=table(results.tables["ablations"], (judge,)),
+        order=order(methods),
+        cost=cost_table(results.cost),
+        sampling=sampling_table(results.sampling),
+        images=methods.images,
+        size=results.size,
+        steps=results.steps,
+        batch_size=results.batch_size,
+        device=results.device,
     )
     (folder / "results.md").write_text(text, encoding="utf-8")
 

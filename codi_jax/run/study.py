@@ -17,12 +17,11 @@ from codi_jax.checkpoint.files import load_json, save_json
 from codi_jax.data.pipeline import eval_batch
 from codi_jax.data.sources import make_source
 from codi_jax.diffusion.sampler_config import SamplerConfig
+from codi_jax.evals import image_metrics
 from codi_jax.evals.cost import sampling_cost, step_cost
-from codi_jax.evals.distributions import swd
-from codi_jax.evals.image_metrics import scores_per_image
-from codi_jax.evals.perceptual import Lpips
-from codi_jax.evals.statistics import bootstrap_interval
-from codi_jax.evals.study_report import write_report
+from codi_jax.evals.results import Results, Scores
+from codi_jax.evals.scoring import Networks, Scorer
+from codi_jax.evals.study_report import DISTRIBUTION, TABLES, StudyResults, write_report
 from codi_jax.model import Model
 from codi_jax.run.config import ConfigDict, build_task
 from codi_jax.run.data import open_data, transforms
@@ -48,8 +47,9 @@ class Study:
         unknown = {row["stage"] for row in config.rows} - set(config.stages)
         if unknown:
             raise UserError(f"config.rows name the stages {sorted(unknown)}, which do not exist.")
-        weights = Path(config.run.model.lpips_weights).expanduser()
-        self.lpips = Lpips("alex", weights) if config.eval.lpips else None
+        weights = Path(config.run.model.lpips_weights)
+        judges = ("lpips_alex", DISTRIBUTION) if config.eval.lpips else (DISTRIBUTION,)
+        self.networks = Networks((*image_metrics.DEFAULT, *judges), weights)
         self.rows = [row for row in config.rows if config.eval.lpips or not self._by_lpips(row)]
         self._samplers: list[tuple[Model, PictureSampler]] = []
 
@@ -131,19 +131,39 @@ class Study:
             made.append(pictures.conditional(model.params, part, key, steps, sampler=config))
         return np.concatenate([np.asarray(x) for x in made])
 
-    def score(self, row: Mapping[str, Any], steps: int) -> dict[str, Any]:
-        """A cell of the tables: every metric's mean and 95% interval, from disk if it is there."""
-        path = self.workdir / "rows" / f"{_file_name(row)}_{steps}.json"
-        if path.exists():
-            return load_json(path)
-        images = self.pictures(row["stage"], steps, row["sampler"], self.batch["lr"])
-        scores = summary(images, self.batch["image"], self.lpips)
-        save_json(path, scores)
-        return scores
+    @functools.cached_property
+    def scorer(self) -> Scorer:
+        """Scores pictures like :attr:`batch`, and keeps the score of each for differences."""
+        return Scorer(self.batch["image"], self.networks, keep_values=True)
 
-    def bicubic(self) -> dict[str, Any]:
-        """The same scores for plain enlargement."""
-        return summary(self.task.baselines(self.batch)["bicubic"], self.batch["image"], self.lpips)
+    def score(self, row: Mapping[str, Any], steps: int) -> Scores:
+        """A cell of the tables, from disk if it is there.
+
+        Raises:
+            UserError: it is there in another format.
+        """
+        name = _file_name(row)
+        path = self.workdir / "rows" / f"{name}_{steps}.json"
+        if not path.exists():
+            images = self.pictures(row["stage"], steps, row["sampler"], self.batch["lr"])
+            scores = self.scorer({name: images})[name]
+            setting = {"stage": row["stage"], "sampler": dict(row["sampler"])}
+            self.scorer.results({name: {steps: scores}}, self.task.key, setting).save(path)
+        return Results.load(path).scores[name][steps]
+
+    def tables(self) -> dict[str, Results]:
+        """The scores of all rows by table; the methods' begin with what must be beaten."""
+        beaten = self.scorer(self.task.baselines(self.batch))
+        scores: dict[str, dict[str, dict[int | None, Scores]]] = {name: {} for name in TABLES}
+        scores["methods"] = {name: {None: row} for name, row in beaten.items()}
+        for row, n in tqdm(self.cells, unit="cell"):
+            scores[row["table"]].setdefault(row["label"], {})[n] = self.score(row, n)
+        return {name: self.scorer.results(found, self.task.key) for name, found in scores.items()}
+
+    @property
+    def cells(self) -> list[tuple[Mapping[str, Any], int]]:
+        """Each row with each of its numbers of steps."""
+        return [(row, n) for row in self.rows for n in row["steps"]]
 
     def cost(self, name: str) -> dict[str, float]:
         """FLOPs, memory and time of one training step of a stage."""
@@ -167,41 +187,33 @@ class Study:
             save_json(path, sampling_cost(model, jnp.asarray(self.batch["lr"][:1]), steps))
         return {"label": label, "steps": steps, **load_json(path)}
 
-    def run(self) -> dict[str, Any]:
-        """Train, score, measure; the content of ``results.json``."""
+    def run(self) -> StudyResults:
+        """Train, score and measure; returns what it writes to ``results.json``."""
         stages = list(self.stages())
         for name in stages:
             print(f"stage {name}", file=sys.stderr)
             self.train(name)
-        cells = [(row, n) for row in self.rows for n in row["steps"]]
-        rows: list[dict[str, Any]] = []
-        for row, n in tqdm(cells, unit="cell"):
-            shown = {"label": row["label"], "table": row["table"], "steps": n}
-            rows.append({**shown, "scores": self.score(row, n)})
-        costs = {name: self.cost(name) for name in COSTS if name in stages}
-        results = {
-            "images": len(self.batch["image"]),
-            "size": self.config.eval.size,
-            "steps": self.config.run.steps,
-            "batch_size": self.config.run.batch_size,
-            "bicubic": self.bicubic(),
-            "rows": rows,
-            "cost": costs,
-            "sampling": [
+        results = StudyResults(
+            tables=self.tables(),
+            cost={name: self.cost(name) for name in COSTS if name in stages},
+            sampling=[
                 self.sampling(row["label"], row["stage"], n)
-                for row, n in cells
+                for row, n in self.cells
                 if row["table"] == "methods" and not row["sampler"] and n in (4, 50)
             ],
-            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        }
-        save_json(self.workdir / RESULTS, results)
+            size=self.config.eval.size,
+            steps=self.config.run.steps,
+            batch_size=self.config.run.batch_size,
+            device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        )
+        results.save(self.workdir / RESULTS)
         return results
 
     def report(self, command: str) -> Path:
         """Write the report of a study that was run; its path."""
         folder = Path(self.config.report)
         losses = {name: self.workdir / name / JSONL for name in self.stages()}
-        results = load_json(self.workdir / RESULTS)
+        results = StudyResults.load(self.workdir / RESULTS)
         write_report(results, losses, self.columns(), folder, command)
         return folder / "results.md"
 
@@ -214,21 +226,6 @@ class Study:
                 images = self.pictures(row["stage"], steps, row["sampler"], batch["lr"])
                 shown[row["label"]] = list(images)
         return {**shown, "ground truth": list(batch["image"])}
-
-
-def summary(images: np.ndarray, truth: np.ndarray, lpips: Lpips | None = None) -> dict[str, Any]:
-    """Metric -> each picture's value, their mean and its 95% bootstrap interval; SWD is one number
-    of the set.
-    """
-    scores: dict[str, Any] = {}
-    per_image = scores_per_image(list(images), list(truth))
-    if lpips is not None:
-        per_image["lpips_alex"] = lpips(list(images), list(truth))
-    for name, values in per_image.items():
-        low, high = bootstrap_interval(values)
-        mean = float(np.mean(values))
-        scores[name] = {"mean": mean, "low": low, "high": high, "values": [*map(float, values)]}
-    return {**scores, "swd": {"mean": swd(list(images), list(truth))}}
 
 
 def _file_name(row: Mapping[str, Any]) -> str:

@@ -10,18 +10,18 @@ import jax.numpy as jnp
 
 from codi_jax import __version__
 from codi_jax.checkpoint.directory import save_directory
-from codi_jax.checkpoint.files import save_json
 from codi_jax.checkpoint.hub import checkpoint_path
 from codi_jax.checkpoint.store import Store
 from codi_jax.data.pipeline import TrainIterator
 from codi_jax.data.transforms import LATENTS
-from codi_jax.evals.evaluation import Evaluator, Scores, table, task_results
+from codi_jax.evals.evaluation import Evaluated, Evaluator
+from codi_jax.evals.results import Results, table
 from codi_jax.run.config import ConfigDict
 from codi_jax.run.data import open_data
 from codi_jax.run.plan import plan
 from codi_jax.run.prompts import EncodedTexts, encoded_columns
 from codi_jax.run.start import Run, start
-from codi_jax.run.workdir import RESULTS, as_started, check_workdir, write_config
+from codi_jax.run.workdir import RESULTS, as_started, check_workdir, method_name, write_config
 from codi_jax.sampling.load import CHECKPOINTS, MODEL
 from codi_jax.sampling.origin import Origin
 from codi_jax.train.loop import Loop
@@ -31,8 +31,8 @@ from codi_jax.train.state import TrainState
 from codi_jax.typing import Params, UserError
 
 
-def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """One run from start or last checkpoint to end; returns the content of ``results.json``.
+def train(config: ConfigDict, workdir: Path) -> Results:
+    """One run from start or last checkpoint to end; returns what it writes to ``results.json``.
 
     Raises:
         UserError: whatever does not fit, before anything is written; a loss that is not finite.
@@ -69,10 +69,11 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         *(name for name in encoded if name == LATENTS),
     )
     first = evaluator(0, params0)
-    state, scores = _run_loop(run, evaluator, data, kept, workdir)
+    state, last = _run_loop(run, evaluator, first, data, kept, workdir)
     params = run.params(state)
     # A run that was complete already has not been evaluated by the loop.
-    return finish(run, workdir, params, evaluator, first, scores or evaluator(config.steps, params))
+    last = last or evaluator(config.steps, params)
+    return finish(run, workdir, params, evaluator, first, last)
 
 
 def write_origin(run: Run, workdir: Path) -> None:
@@ -114,16 +115,16 @@ def restore(run: Run, store: Store, data: Any, frozen_hash: str) -> TrainState:
 
 
 def _run_loop(
-    run: Run, evaluator: Evaluator, data: Any, kept: tuple[str, ...], workdir: Path
-) -> tuple[TrainState, dict[str, Scores]]:
-    """Train to the end; the last state, and its scores if the loop evaluated it."""
+    run: Run,
+    evaluator: Evaluator,
+    first: Evaluated,
+    data: Any,
+    kept: tuple[str, ...],
+    workdir: Path,
+) -> tuple[TrainState, Evaluated | None]:
+    """Train to the end; the last state, and its evaluation if the loop made one."""
     config = run.plan.config
-    latest: dict[int, dict[str, Scores]] = {}
-
-    def evaluate(step: int, state: TrainState) -> dict[str, float]:
-        scores = latest[step] = evaluator(step, run.params(state))
-        return {f"eval_{n}/{name}": v for n, s in scores.items() for name, v in s.items()}
-
+    latest: dict[int, Evaluated] = {}
     frozen_hash = run.frozen_hash()
     with (
         Store(
@@ -135,6 +136,14 @@ def _run_loop(
     ):
         state = restore(run, store, data, frozen_hash)
         writer = MetricsWriter(workdir, config.tensorboard, start_step=int(state.step))
+
+        def evaluate(step: int, state: TrainState) -> dict[str, float]:
+            evaluated = latest[step] = evaluator(step, run.params(state))
+            writer.write_images(step, evaluated.pictures)
+            return evaluated.scalars
+
+        if int(state.step) == 0:
+            writer.write_images(0, first.pictures)
         loop = Loop(
             step=run.step,
             frozen=run.frozen,
@@ -153,7 +162,7 @@ def _run_loop(
         )
         with closing(writer):
             state = loop.run(state)
-    return state, latest.get(config.steps, {})
+    return state, latest.get(config.steps)
 
 
 def finish(
@@ -161,22 +170,16 @@ def finish(
     workdir: Path,
     params: Params,
     evaluator: Evaluator,
-    first: dict[str, Scores],
-    scores: dict[str, Scores],
-) -> dict[str, Any]:
+    first: Evaluated,
+    last: Evaluated,
+) -> Results:
     """Export the model, write and print the results."""
-    config, batch = run.plan.config, evaluator.batch
-    save_directory(workdir / MODEL, unit_latents(run.plan.model, params, batch["image"]))
-    images = len(batch["image"])
-    if evaluator.task.conditional:
-        method = config.get("label") or config.method
-        baselines = evaluator.baselines()
-        results = task_results(config.task, method, baselines, first, scores, images)
-    else:
-        results = {"task": config.task, "images": images, "metrics": scores}
+    images = evaluator.batch["image"]
+    save_directory(workdir / MODEL, unit_latents(run.plan.model, params, images))
+    results = evaluator.results(method_name(run.plan.config), first, last)
     if jax.process_index() == 0:
-        save_json(workdir / RESULTS, results)
-        if results["metrics"]:
+        results.save(workdir / RESULTS)
+        if results.scores:
             print(table(results))
         print(f"model: {workdir / MODEL}   pictures: {workdir / 'samples'}")
     return results

@@ -87,11 +87,21 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def method_name(config: Mapping[str, Any]) -> str:
+    """What the results of a run are called."""
+    return config.get("label") or config.get("method", "")
+
+
+def run_method(checkpoint: str) -> str:
+    """The method of the run whose workdir this is; "" for other checkpoints."""
+    config = _run_config(checkpoint)
+    return method_name(config) if config else ""
+
+
 def run_setting(checkpoint: str) -> Setting:
     """What a run evaluated itself on, from its workdir; the defaults for other checkpoints."""
-    path = checkpoint_path(checkpoint) / CONFIG
-    config = load_json(path) if path.is_file() else {}
-    if "data" not in config:
+    config = _run_config(checkpoint)
+    if not config:
         return Setting()
     data = config["data"]
     return Setting(
@@ -103,3 +113,10 @@ def run_setting(checkpoint: str) -> Setting:
         prompt=config["model"]["prompt"],
         task_options=config["task_options"],
     )
+
+
+def _run_config(checkpoint: str) -> dict[str, Any]:
+    """The config of the run whose workdir this is; {} for other checkpoints."""
+    path = checkpoint_path(checkpoint) / CONFIG
+    config = load_json(path) if path.is_file() else {}
+    return config if "data" in config else {}

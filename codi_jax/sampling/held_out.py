@@ -70,8 +70,12 @@ def degrades(task: type[Task]) -> bool:
     return "degradation" in {field.name for field in dataclasses.fields(task)}
 
 
-def _check_measures(task: Task, example: Mapping[str, Any]) -> None:
-    """Raises a UserError, before anything is sampled, where a measure is not declared."""
+def check_measures(task: Task, example: Mapping[str, Any]) -> None:
+    """Hold what a task scores against what it declares, before anything is sampled.
+
+    Raises:
+        UserError: a measure that is not declared.
+    """
     batch = sample_files.batch_of_one(example)
     undeclared = {*task.score(batch["image"], batch)} - {*task.measures}
     if undeclared:
@@ -119,7 +123,7 @@ def sample_checkpoint(
     framed = task.transforms(setting.crop, train=False) if setting.crop else task.whole_frames()
     filled = [FillPrompt(setting.prompt)] if own_prompts else []
     examples = eval_samples(source, [Drop(ENCODED), *framed, *filled], setting.seed)
-    _check_measures(task, examples[0])
+    check_measures(task, examples[0])
     # By content: the same workdir holds another model after more training.
     content = trees.tree_hash(sampler.params)
     manifest = {"model": content, "scale": model.scale, **dataclasses.asdict(setting)}

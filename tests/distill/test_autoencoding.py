@@ -1,15 +1,11 @@
-<<<<<<< HEAD
-"""The autoencoder's loss against the computation by hand; the scale of its latents."""
-=======
-"""The autoencoder's loss against its terms."""
->>>>>>> codec
+"""The autoencoder's loss against the computation by hand."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-<<<<<<< HEAD
+import pytest
 
-from codi_jax.distill.autoencoding import AutoencoderLoss, latent_moments
+from codi_jax.distill.autoencoding import AutoencoderLoss
 from codi_jax.distill.loss import Networks, StepContext
 from tests.distill.toy import PARAMS
 
@@ -43,16 +39,6 @@ def test_loss_equals_the_computation_by_hand() -> None:
         np.testing.assert_allclose(result[name], value, rtol=1e-4, err_msg=name)
 
 
-def test_latent_moments_make_latents_unit_sized() -> None:
-    latents = 3.0 + 2.0 * jax.random.normal(jax.random.key(0), (8, 6, 6, 4))
-    shift, scale = latent_moments(latents)
-    normalised = (np.asarray(latents) - shift) * scale
-    np.testing.assert_allclose([normalised.mean(), normalised.std()], [0.0, 1.0], atol=1e-5)
-=======
-import pytest
-
-from codi_jax.distill.autoencoding import AutoencoderLoss
-
 X = np.random.default_rng(0).normal(size=(2, 4, 5, 3)).astype(np.float32)
 ERROR = np.random.default_rng(1).normal(size=X.shape).astype(np.float32)
 MEAN = np.random.default_rng(2).normal(size=(2, 2, 2, 4)).astype(np.float32)
@@ -62,7 +48,9 @@ def losses(loss, logvar):
     def reconstruct(params, images, key):
         return images + params, MEAN, logvar
 
-    return loss(reconstruct, ERROR, {"images": jnp.asarray(X)}, jax.random.key(0))
+    context = StepContext(jax.random.key(0), jnp.zeros((), jnp.int32))
+    networks = Networks(reconstruct=reconstruct)
+    return loss(networks, ERROR, {}, {"images": jnp.asarray(X)}, context)
 
 
 @pytest.mark.parametrize(("pixel", "power"), [("l1", 1), ("l2", 2)])
@@ -82,4 +70,3 @@ def test_with_one_there_is():
     kl = 0.5 * (MEAN**2 + 0.25 - 1 - np.log(0.25)).mean((1, 2, 3))
     np.testing.assert_allclose(found["kl"], kl, rtol=1e-5)
     np.testing.assert_allclose(found["loss"], found["pixel"] + 0.1 * kl, rtol=1e-5)
->>>>>>> codec

@@ -17,6 +17,7 @@ from PIL import Image
 from codi_jax.checkpoint.directory import load_directory
 from codi_jax.checkpoint.files import load_json
 from codi_jax.checkpoint.store import Store
+from codi_jax.evals.results import Results
 from codi_jax.run.train import train as train_run
 from codi_jax.sample import Sampler
 from codi_jax.typing import UserError
@@ -71,13 +72,13 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_writes_everything_it_promises(workdir: Path) -> None:
-    results = json.loads((workdir / "results.json").read_text())
-    assert results["task"] == "sr" and results["images"] == 2
-    metrics = results["metrics"]
-    assert set(metrics) == {"bicubic", "start", "codi"}
-    assert set(metrics["codi"]) == set(metrics["start"]) == {"1", "2", "4"}
-    assert {"psnr", "ssim"} <= set(metrics["codi"]["4"])
-    assert metrics["codi"]["4"] != metrics["start"]["4"]
+    results = Results.load(workdir / "results.json")
+    assert results.task == "sr" and results.images == 2
+    scores = results.scores
+    assert list(scores) == ["bicubic", "start", "codi"]
+    assert set(scores["codi"]) == set(scores["start"]) == {1, 2, 4}
+    assert {"psnr", "ssim"} <= set(scores["codi"][4])
+    assert scores["codi"][4] != scores["start"][4]
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert {"loss", "consistency", "data", "images_per_s"} <= set(lines[0])
     for step in (0, 4, 8):
@@ -97,7 +98,7 @@ def test_autoencoder_then_prior_then_distillation(tmp_path: Path) -> None:
                 config.model.pretrained = str(tmp_path / "vae" / "model")
                 config.model.unet.in_channels = config.model.unet.out_channels = 4
             results = train_run(config, tmp_path / name)
-            assert results["task"] == config.task
+            assert results.task == config.task
     config = load_json(tmp_path / "vae" / "model" / "vae" / "config.json")
     assert config["scaling_factor"] != 1.0
     model = load_directory(tmp_path / "prior" / "model")

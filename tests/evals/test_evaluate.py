@@ -17,9 +17,11 @@ from skimage import data
 
 from codi_jax.checkpoint.directory import save_directory
 from codi_jax.data.images import save_image
-from codi_jax.evals.checkpoints import evaluate_checkpoint, evaluate_folder, own_scores
+from codi_jax.evals.checkpoints import evaluate_checkpoint, evaluate_folder, own_measures
+from codi_jax.evals.metrics import METRICS
+from codi_jax.evals.results import Results
 from codi_jax.evals.scoring import Networks
-from codi_jax.run.workdir import run_setting
+from codi_jax.run.workdir import run_method, run_setting
 from codi_jax.sample import Sampler
 from codi_jax.sampling import held_out, sample_files
 from codi_jax.sampling.held_out import Setting
@@ -65,17 +67,15 @@ def test_a_folder_from_the_command_line(tmp_path):
         env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "scores" / "results.json").read_text())
-    assert set(results) == {
-        "setting", "images", "border", "metrics", "intervals", "conventions", "warnings",
-    }  # fmt: skip
-    scores = results["metrics"]["images"]
+    results = Results.load(tmp_path / "scores" / "results.json")
+    assert results.setting == {"images": "out", "reference": "hr", "border": 4}
+    scores = results.scores["images"][None]
     assert list(scores) == ["psnr", "ssim", "psnr_y", "ssim_y", "gmsd", "haarpsi", "swd"]
-    assert f"{scores['psnr']:.4f}" in done.stdout
+    assert f"{scores['psnr'].value:.2f}" in done.stdout
     assert "warning: ms_ssim is left out" in done.stdout
-    assert list(results["conventions"]) == list(scores)
-    low, high = results["intervals"]["images"]["psnr"]
-    assert low < scores["psnr"] < high
+    assert results.metrics == {name: METRICS[name] for name in scores}
+    low, high = scores["psnr"].interval
+    assert low < scores["psnr"].value < high
     (tmp_path / "hr" / "1.png").unlink()
     folders = tmp_path / "out", tmp_path / "hr"
     with pytest.raises(UserError, match=r"out/1.png has no counterpart"):
@@ -87,16 +87,16 @@ def test_a_model(model, tmp_path):
     networks = psnr_only(tmp_path)
     first = tmp_path / "first"
     report = evaluate_checkpoint(
-        str(model), SETTING, [1, 2], networks, first, batch_size=1, save_images=True
+        str(model), SETTING, [1, 2], networks, first, batch_size=1, save_images=True, method="cm"
     )
     assert {p.name for p in first.iterdir()} == {
         "grid.png", "images", "metric_vs_metric.png", "quality_vs_steps.png", "results.json",
     }  # fmt: skip
-    results = json.loads((first / "results.json").read_text())
-    assert list(results["metrics"]) == ["bicubic", "1", "2"]
-    assert results["setting"]["count"] == 3
+    results = Results.load(first / "results.json")
+    assert list(results.scores) == ["bicubic", "cm"] and list(results.scores["cm"]) == [1, 2]
+    assert results.setting["count"] == results.images == 3
     images = {n: [read(first / "images" / n / f"0000{i}.png") for i in range(3)] for n in "12"}
-    assert report.values()["2"]["psnr"] == results["metrics"]["2"]["psnr"]
+    assert report.scores == results.scores
     # By the Sampler itself, one image at a time.
     sampler = Sampler.load(model)
     key = jax.random.fold_in(jax.random.key(0), 2)
@@ -113,7 +113,7 @@ def test_a_model(model, tmp_path):
     assert (read(kept) == 0).all()
     remade = read(first / "images" / "2" / "00001.png")
     assert np.abs(remade.astype(int) - images["2"][1]).max() <= 1
-    assert again.values()["2"]["psnr"] != report.values()["2"]["psnr"]
+    assert again.scores["model"][2]["psnr"] != report.scores["cm"][2]["psnr"]
     with pytest.raises(UserError, match=r"another evaluation: seed \(0 there, 1 now\)"):
         changed = dataclasses.replace(SETTING, seed=1)
         evaluate_checkpoint(str(model), changed, [2], networks, first)
@@ -133,9 +133,8 @@ def test_images_are_kept_only_when_asked_and_shares_make_the_whole(model, tmp_pa
         assert names == (["00001.png"] if index else ["00000.png", "00001.png", "00002.png"])
     monkeypatch.setattr(held_out, "share", lambda count: range(0))  # nothing is left to do
     two = evaluate_checkpoint(str(model), SETTING, [1], networks, shared)
-    assert one.values().keys() == two.values().keys()
-    for column, scores in one.values().items():
-        assert scores == pytest.approx(two.values()[column], rel=1e-3)
+    assert one.unsampled == pytest.approx(two.unsampled, rel=1e-3)
+    assert one.curves["model"][1] == pytest.approx(two.curves["model"][1], rel=1e-3)
 
 
 def test_whole_frames_of_any_size(model, tmp_path):
@@ -155,7 +154,11 @@ def test_whole_frames_of_any_size(model, tmp_path):
 def test_a_run_says_what_it_is_evaluated_on(model, tmp_path):
     assert run_setting(str(model)) == Setting()
     config = sr.get_config("tiny").to_dict()
+    assert run_method(str(model)) == ""
     (tmp_path / "config.json").write_text(json.dumps(config))
+    assert run_method(str(tmp_path)) == "codi"
+    (tmp_path / "config.json").write_text(json.dumps({**config, "label": "paper"}))
+    assert run_method(str(tmp_path)) == "paper"
     setting = run_setting(str(tmp_path))
     assert setting == Setting(source="skimage", count=2, crop=32, degradation="realesrgan")
 
@@ -179,17 +182,16 @@ def test_every_task_is_sampled_and_scored_by_its_own_measures(config, tiny_model
     report = evaluate_checkpoint(
         str(tmp_path / "model"), setting, [1], networks, out, batch_size=2, save_images=True
     )
-    scores = report.values()["1"]
+    scores = report.curves["model"][1]
     assert ("psnr" in scores) == task.scored and {"swd", measure} <= set(scores)
-    results = json.loads((out / "results.json").read_text())
-    assert "docs/tasks.md" in results["conventions"][measure]
-    assert results["intervals"]["1"][measure]
-    assert results["setting"]["degradation"] is None
+    assert "docs/tasks.md" in report.metrics[measure].convention
+    assert report.scores["model"][1][measure].interval
+    assert report.setting["degradation"] is None
     with pytest.raises(UserError, match=f"--degradation=jpeg: a model for {config.task} has none"):
         noisy = dataclasses.replace(setting, degradation="jpeg")
         evaluate_checkpoint(str(tmp_path / "model"), noisy, [1], networks, out)
     if config.task == "inpaint":
-        assert scores["hole_psnr"] < report.values()["mean fill"]["hole_psnr"]
+        assert scores["hole_psnr"] < report.unsampled["mean fill"]["hole_psnr"]
         made, truth = (read(out / "images" / name / "00000.png") for name in ("1", "reference"))
         hole = (read(out / "images" / "input" / "00000.png") == 128).all(-1)
         np.testing.assert_array_equal(made[~hole], truth[~hole])
@@ -204,7 +206,7 @@ def test_every_task_is_sampled_and_scored_by_its_own_measures(config, tiny_model
         assert not np.array_equal(*made)
 
 
-def test_measures_are_declared_and_of_all_images():
+def test_measures_are_declared_and_of_each_image():
     class Odd(Task):
         measures: ClassVar = {"odd": True, "even": False}
 
@@ -214,14 +216,12 @@ def test_measures_are_declared_and_of_all_images():
 
     example = {"image": np.zeros((2, 2, 3), np.uint8)}
     made = held_out.Samples(task=Odd(), setting=Setting(count=2), examples=[example] * 2)
-    columns = {"1": np.stack([example["image"], example["image"] + np.uint8(2)])}
-    scores, warnings = own_scores(made, columns)
-    assert {name: score.value for name, score in scores["1"].items()} == {"odd": 1.0}
-    assert warnings == ["even is left out: only 1 of 2 images have it"]
+    images = np.stack([example["image"], example["image"] + np.uint8(2)])
+    assert own_measures(made, images) == {"odd": [0.0, 2.0], "even": [None, 2.0]}
 
     class Undeclared(Odd):
         name: ClassVar = "mine"
         measures: ClassVar = {}
 
     with pytest.raises(UserError, match="the task mine scores odd, of which its `measures`"):
-        held_out._check_measures(Undeclared(), example)
+        held_out.check_measures(Undeclared(), example)

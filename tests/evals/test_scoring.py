@@ -9,7 +9,9 @@ from skimage import data
 
 from codi_jax.evals import image_metrics, scoring
 from codi_jax.evals.distributions import fid, kid, swd
-from codi_jax.evals.scoring import METRICS, WEIGHT_FREE, Networks, Score, Scorer
+from codi_jax.evals.metrics import METRICS, WEIGHT_FREE
+from codi_jax.evals.results import Score
+from codi_jax.evals.scoring import Networks, OwnMeasures, Scorer
 from codi_jax.evals.statistics import bootstrap_interval
 from codi_jax.typing import UserError
 
@@ -45,19 +47,19 @@ def test_every_metric_is_documented():
 
 def test_the_default_needs_no_weights(photos, blurred, tmp_path):
     scorer = Scorer(photos, Networks(None, tmp_path), border=2)
-    assert scorer.metrics == tuple(n for n in WEIGHT_FREE if n != "ms_ssim")
+    assert list(scorer.metrics) == [n for n in WEIGHT_FREE if n != "ms_ssim"]
     assert scorer.warnings == [
         "ms_ssim is left out: the smallest image has 36 of the 161 pixels a side that it needs"
     ]
-    scores = scorer(blurred)
+    scores = scorer({"blurred": blurred})["blurred"]
     assert list(scores) == list(scorer.metrics)
     one_by_one = image_metrics.scores_per_image(blurred, photos, ["psnr_y"], 2)["psnr_y"]
     assert scores["psnr_y"].value == pytest.approx(one_by_one.mean())
     assert scores["psnr_y"].interval == bootstrap_interval(one_by_one)
     assert scores["swd"] == Score(value=swd(blurred, photos))
-    assert scorer(photos)["psnr"] == Score(value=math.inf)
+    assert scorer({"equal": photos})["equal"]["psnr"] == Score(value=math.inf)
     large = [data.chelsea()[:170, :170]]
-    assert Scorer(large, Networks(None, tmp_path)).metrics == WEIGHT_FREE
+    assert Scorer(large, Networks(None, tmp_path)).metrics == {n: METRICS[n] for n in WEIGHT_FREE}
 
 
 def test_fid_and_kid_share_a_network_and_few_images_warn(photos, blurred, tmp_path, monkeypatch):
@@ -65,7 +67,7 @@ def test_fid_and_kid_share_a_network_and_few_images_warn(photos, blurred, tmp_pa
     networks = Networks(["kid", "fid"], tmp_path)
     assert networks["fid"] is networks["kid"]
     scorer = Scorer(photos, networks)
-    scores = scorer(blurred)
+    scores = scorer({"blurred": blurred})["blurred"]
     features = [FakeInception(None)(x) for x in (blurred, photos)]
     assert scores["fid"].value == pytest.approx(fid(*features))
     assert scores["kid"].value == pytest.approx(kid(*features))
@@ -85,3 +87,30 @@ def test_absent_weights_stop_or_are_left_out(tmp_path):
         Networks(["fid"], tmp_path, skip_missing=True)
     with pytest.raises(UserError, match="metric='fidd' is unknown"):
         Networks(["fidd"], tmp_path)
+
+
+def test_own_measures_stand_beside_the_metrics(photos, blurred):
+    """One number for all images, or one for each; not where an image has none."""
+
+    def measure(images):
+        brightest = [float(image.max()) for image in images]
+        return {"all": max(brightest), "each": brightest, "some": [*brightest[1:], None]}
+
+    directions = {"all": True, "each": False, "some": True, "none": True}
+    own = OwnMeasures(measure=measure, directions=directions, per_image=True)
+    scorer = Scorer(photos, Networks(["psnr"]), own=own, keep_values=True)
+    columns = {"a": blurred, "b": photos}
+    scores = scorer(columns)
+    for name, images in columns.items():
+        brightest = [float(image.max()) for image in images]
+        assert list(scores[name]) == ["psnr", "all", "each"]
+        assert scores[name]["all"] == Score(value=max(brightest))
+        assert scores[name]["each"].values == tuple(brightest)
+        assert scores[name]["each"].interval == bootstrap_interval(brightest)
+    assert scorer.warnings == ["some is left out: only 4 of 5 images have it"]
+    results = scorer.results({"m": {1: scores["a"]}}, "sr", {"seed": 1})
+    assert results.images == 5 and results.warnings == tuple(scorer.warnings)
+    assert list(results.metrics) == ["psnr", "all", "each"]
+    assert not results.metrics["each"].higher_is_better
+    alone = Scorer(photos, None, own=own)({"a": blurred})["a"]
+    assert list(alone) == ["all", "each"] and alone["each"].values is None

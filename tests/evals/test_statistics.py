@@ -17,6 +17,7 @@ def test_interval_is_the_normal_one_for_many_values():
 
 def test_interval_of_equal_values_is_a_point():
     assert bootstrap_interval([2.5] * 7) == (2.5, 2.5)
+    assert bootstrap_interval([2.5]) == (2.5, 2.5)
 
 
 @pytest.mark.parametrize(("values", "level"), [([], 0.9), ([1.0], 1.0), ([[1.0]], 0.9)])

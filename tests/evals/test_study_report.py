@@ -3,44 +3,46 @@ import json
 import numpy as np
 import pytest
 
-from codi_jax.evals.scoring import METRICS
-from codi_jax.evals.study_report import HEADINGS, cost_table, order, table, write_report
+from codi_jax.evals.metrics import METRICS
+from codi_jax.evals.results import Results, Score
+from codi_jax.evals.study_report import StudyResults, cost_table, order, write_report
+from codi_jax.typing import UserError
+
+NAMES = ("psnr", "haarpsi", "lpips_alex", "swd")
 
 
-def scores(lpips: float, swd: float) -> dict:
-    values = dict.fromkeys(HEADINGS, 1.0) | {"lpips_alex": lpips, "swd": swd}
-    return {
-        name: {"mean": value, "low": value - 0.1, "high": value + 0.1}
-        for name, value in values.items()
+def row(lpips: float, swd: float, spread: float | None = None) -> dict[str, Score]:
+    """Scores of one cell; with a spread, of two pictures that far above and below the mean."""
+    values = None if spread is None else (lpips - spread, lpips + spread)
+    judged = Score(value=lpips, interval=(lpips - 0.1, lpips + 0.1), values=values)
+    alike = {name: Score(value=1.0) for name in NAMES}
+    return {**alike, "lpips_alex": judged, "swd": Score(value=swd)}
+
+
+def results_of(scores, names=NAMES) -> Results:
+    chosen = {
+        method: {n: {name: cell[name] for name in names} for n, cell in by_steps.items()}
+        for method, by_steps in scores.items()
     }
+    return Results(images=1, metrics={name: METRICS[name] for name in names}, scores=chosen)
 
 
-def row(label: str, steps: int, lpips: float, swd: float, table: str = "methods") -> dict:
-    return {"label": label, "steps": steps, "table": table, "scores": scores(lpips, swd)}
-
-
-ROWS = [
-    row("LDM-SR", 4, 0.30, 50.0),
-    row("LDM-SR", 50, 0.19, 20.0),
-    row("CM-II", 4, 0.15, 30.0),
-    row("CoDi", 4, 0.20, 40.0),
-    row("CoDi", 4, 0.20, 40.0, "ablations"),
-]
+SCORES = {
+    "bicubic": {None: row(0.5, 60.0)},
+    "LDM-SR": {4: row(0.30, 50.0), 50: row(0.19, 20.0)},
+    "CM-II": {4: row(0.15, 30.0)},
+    "CoDi": {4: row(0.20, 40.0)},
+}
 
 
 def test_order_says_where_it_holds_and_where_not():
-    lines = order(ROWS).splitlines()
+    lines = order(results_of(SCORES)).splitlines()
+    assert len(lines) == 2 + 2 + 1
     ldm, cm = (next(x for x in lines if f"beats {name} at 4" in x) for name in ("LDM-SR", "CM-II"))
     assert ldm.count("yes") == 2 and "**no**" not in ldm
     assert cm.count("**no**") == 2 and "yes" not in cm
     near = next(x for x in lines if "within 10%" in x)
     assert "yes" in near and "+5.3%" in near
-
-
-def test_table_has_a_line_per_row_and_intervals():
-    text = table(ROWS, scores(0.5, 60.0))
-    assert len(text.splitlines()) == 2 + 1 + len(ROWS)
-    assert "0.2000 [0.1000, 0.3000]" in text and "| bicubic | - |" in text
 
 
 def test_costs_are_relative_to_fine_tuning():
@@ -56,45 +58,44 @@ def test_report_is_written_with_its_pictures(tmp_path):
     log = tmp_path / "metrics.jsonl"
     log.write_text("".join(json.dumps({"step": i, "loss": 1 / i}) + "\n" for i in (1, 2)))
     picture = [np.zeros((16, 16, 3), np.uint8)]
-    cost = {"gflops": 60.0, "memory_mb": 100.0, "seconds": 0.2}
     sampling = {"label": "CoDi", "steps": 4, "gflops": 1.0, "passes": 4.4, "seconds": 0.1}
-    results = {
-        "rows": ROWS,
-        "bicubic": scores(0.5, 60.0),
-        "cost": {"ldm": cost},
-        "sampling": [{**sampling, "passes_recomputed": 5.6}],
-        "images": 1,
-        "size": 16,
-        "steps": 2,
-        "batch_size": 1,
-        "device": "1 x cpu",
-    }
+    ablations = {"one t": {4: row(0.25, 45.0)}}
+    results = StudyResults(
+        tables={"methods": results_of(SCORES), "ablations": results_of(ablations)},
+        cost={"ldm": {"gflops": 60.0, "memory_mb": 100.0, "seconds": 0.2}},
+        sampling=[{**sampling, "passes_recomputed": 5.6}],
+        size=16,
+        steps=2,
+        batch_size=1,
+        device="1 x cpu",
+    )
+    results.save(tmp_path / "results.json")
+    results = StudyResults.load(tmp_path / "results.json")
     write_report(results, {"ldm": log}, {"CoDi": picture}, tmp_path, "the command")
     text = (tmp_path / "results.md").read_text()
     assert "the command" in text and "| CoDi | 4 | 1.0 | 4.40 | 5.60 | 0.100 |" in text
+    assert "0.2000 [0.1000, 0.3000]" in text and "0.2500 [0.1500, 0.3500]" in text
+    assert text.index("| bicubic | -") < text.index("| LDM-SR ")
     for name in ("methods", "ablations", "metrics", "losses", "pictures"):
         assert f"images/study_{name}.png" in text
         assert (tmp_path / "images" / f"study_{name}.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("metric", HEADINGS)
-def test_directions_are_in_the_headings(metric):
-    up = METRICS[metric].higher_is_better
-    assert f"{HEADINGS[metric][0]} {'↑' if up else '↓'}" in table(ROWS)
+def test_results_of_an_older_study_are_refused(tmp_path):
+    (tmp_path / "results.json").write_text('{"rows": []}')
+    with pytest.raises(UserError, match="version None of their format"):
+        StudyResults.load(tmp_path / "results.json")
 
 
 def test_differences_are_paired_where_each_picture_is_known():
-    rows = [{**r, "scores": {k: dict(v) for k, v in r["scores"].items()}} for r in ROWS]
-    for r in rows:  # pictures differ by much, methods by little and always
-        base = r["scores"]["lpips_alex"]["mean"]
-        r["scores"]["lpips_alex"]["values"] = [base - 0.1, base + 0.1]
-    line = next(x for x in order(rows).splitlines() if "beats LDM-SR at 4" in x)
+    # Pictures differ by much, methods by little and always.
+    scores = {**SCORES, "LDM-SR": {4: row(0.30, 50.0, 0.1)}, "CoDi": {4: row(0.20, 40.0, 0.1)}}
+    line = next(x for x in order(results_of(scores)).splitlines() if "beats LDM-SR at 4" in x)
     assert "difference [-0.1000, -0.1000]" in line
+    assert "difference" not in order(results_of(SCORES))
 
 
 def test_lpips_is_the_judge_where_it_was_measured():
-    assert "perceptual (LPIPS)" in order(ROWS)
-    without = [{**r, "scores": dict(r["scores"])} for r in ROWS]
-    for r in without:
-        del r["scores"]["lpips_alex"]
-    assert "perceptual (HaarPSI)" in order(without) and "LPIPS" not in table(without)
+    assert "perceptual (LPIPS)" in order(results_of(SCORES))
+    without = results_of(SCORES, ("psnr", "haarpsi", "swd"))
+    assert "perceptual (HaarPSI)" in order(without)

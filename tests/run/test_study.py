@@ -6,8 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from codi_jax.checkpoint.files import load_json
-from codi_jax.study import Study, summary
+from codi_jax.evals.distributions import swd
+from codi_jax.evals.image_metrics import psnr
+from codi_jax.evals.study_report import StudyResults
+from codi_jax.run.study import Study
 from codi_jax.typing import UserError
 from configs import study
 
@@ -58,13 +60,29 @@ def test_unknown_stage_is_refused():
         Study(config, Path("w"))
 
 
-def test_summary_holds_means_intervals_and_the_distance_of_the_sets():
+def test_a_cell_is_scored_once(monkeypatch, tmp_path):
+    """Means, intervals, each picture's value, the distance of the sets; then from disk."""
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 256, (3, 32, 32, 3), np.uint8)
     noisy = np.clip(truth + rng.normal(0, 9, truth.shape), 0, 255).astype(np.uint8)
-    scores = summary(noisy, truth)
-    assert scores["psnr"]["low"] <= scores["psnr"]["mean"] <= scores["psnr"]["high"]
-    assert scores["swd"]["mean"] > 0
+    plan = Study(study.get_config("tiny"), tmp_path)
+    plan.batch = {"image": truth, "lr": truth}
+    monkeypatch.setattr(Study, "pictures", lambda *args: noisy)
+    row = next(row for row in plan.rows if row["sampler"])
+    scores = plan.score(row, 4)
+    assert list(scores) == ["psnr", "ssim", "gmsd", "haarpsi", "swd"]
+    expected = [psnr(a, b) for a, b in zip(noisy, truth, strict=True)]
+    assert scores["psnr"].value == np.mean(expected)
+    assert list(scores["psnr"].values) == expected
+    low, high = scores["psnr"].interval
+    assert low < scores["psnr"].value < high
+    assert scores["swd"].value == swd(noisy, truth) > 0
+    monkeypatch.setattr(Study, "pictures", None)
+    assert plan.score(row, 4) == scores
+    (file,) = (tmp_path / "rows").iterdir()
+    file.write_text('{"psnr": {"mean": 20.0}}')
+    with pytest.raises(UserError, match="version None of their format"):
+        plan.score(row, 4)
 
 
 @pytest.mark.slow
@@ -72,9 +90,10 @@ def test_the_tiny_study_runs_and_does_nothing_twice(tmp_path, monkeypatch):
     config = study.get_config("tiny")
     with jax.numpy_dtype_promotion("standard"):
         results = Study(config, tmp_path).run()
-    assert results == load_json(tmp_path / "results.json")
-    assert {row["label"] for row in results["rows"]} >= {"LDM-SR", "CM-II", "CoDi"}
-    assert results["cost"]["codi"]["gflops"] > results["cost"]["ldm"]["gflops"]
+    assert results == StudyResults.load(tmp_path / "results.json")
+    assert set(results.tables["methods"].scores) >= {"bicubic", "LDM-SR", "CM-II", "CoDi"}
+    assert "predictor ddim_v" in results.tables["ablations"].scores
+    assert results.cost["codi"]["gflops"] > results.cost["ldm"]["gflops"]
     monkeypatch.setattr("codi_jax.run.train.train", None)
     monkeypatch.setattr(Study, "pictures", None)
     assert Study(config, tmp_path).run() == results

@@ -101,7 +101,7 @@ def data_of(config: ConfigDict) -> Any:
 def test_a_run_trains_on_them(checkpoint: str, shards: str, tmp_path: Path) -> None:
     config = config_of(checkpoint, shards)
     with jax.numpy_dtype_promotion("standard"):
-        assert train(config, tmp_path / "w")["metrics"]["codi"]
+        assert train(config, tmp_path / "w").scores["codi"]
 
 
 def test_the_loss_sees_them_instead_of_the_pictures(checkpoint: str, shards: str) -> None:

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from codi_jax.evals.evaluation import Evaluator, table, task_results
+from codi_jax.evals.evaluation import Evaluator
+from codi_jax.evals.image_metrics import scores_per_image
+from codi_jax.evals.results import table
 from codi_jax.run.config import build_task
 from configs import canny, depth, prior, sr
 
@@ -29,11 +32,28 @@ def batch_of(config):
 )
 def test_scores_are_the_tasks(config, names, tiny_model, tmp_path, monkeypatch):
     batch = batch_of(config)
-    monkeypatch.setattr(Evaluator, "_columns", lambda self, params: {"4": self.batch["image"]})
+    monkeypatch.setattr(Evaluator, "_columns", lambda self, params: {4: self.batch["image"]})
     evaluator = Evaluator(tiny_model(config), build_task(config), batch, (4,), tmp_path)
-    scores = evaluator(1, {})
-    assert (tmp_path / "step_1.png").is_file()
-    assert set(scores.get("4", {})) == names
-    if names:
-        text = table(task_results(config.task, "codi", evaluator.baselines(), {}, scores, 2))
-        assert all(name in text for name in names)
+    evaluated = evaluator(1, {})
+    with Image.open(tmp_path / "step_1.png") as picture:
+        np.testing.assert_array_equal(evaluated.pictures["samples"][0], np.asarray(picture))
+    assert set(evaluated.scores.get(4, {})) == names
+    assert set(evaluated.scalars) == {f"eval_4/{name}" for name in names}
+    results = evaluator.results("cm", evaluated, evaluated)
+    assert results.task == config.task and results.images == 2
+    assert set(results.metrics) == names
+    baselines = {*evaluator.task.baselines(batch)}
+    assert set(results.scores) == ({*baselines, "start", "cm"} if names else set())
+    text = table(results)
+    assert all(metric.title in text for metric in results.metrics.values())
+
+
+def test_values_are_those_of_the_metrics(tiny_model, tmp_path, monkeypatch):
+    config = sr.get_config("tiny")
+    batch = batch_of(config)
+    made = np.roll(batch["image"], 3, axis=1)
+    monkeypatch.setattr(Evaluator, "_columns", lambda self, params: {2: made})
+    evaluator = Evaluator(tiny_model(config), build_task(config), batch, (2,), tmp_path)
+    scalars = evaluator(0, {}).scalars
+    for name, values in scores_per_image(made, batch["image"]).items():
+        assert scalars[f"eval_2/{name}"] == float(np.mean(values))
