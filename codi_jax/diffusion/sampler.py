@@ -1,18 +1,19 @@
 """Sampling: one `jax.lax.scan` over the network calls of a run, whatever the solver."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, Key
 
-from codi_jax.diffusion.guidance import cfg_predict
+from codi_jax.diffusion.guidance import GuidedCondition, guided_predict
 from codi_jax.diffusion.network_calls import network_calls
 from codi_jax.diffusion.parameterization import check_prediction_type, to_x_eps
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import Schedule
 from codi_jax.diffusion.timesteps import consistency_timesteps, inference_timesteps
-from codi_jax.typing import Array, Cond, Params, PredictFn, UserError
+from codi_jax.typing import Params, PredictFn, UserError
 
 #: ``(x_hat, eps_hat)`` of the calls before, latest first.
 History = tuple[tuple[Array, Array], ...]
@@ -26,15 +27,16 @@ class StepInfo(NamedTuple):
     The weights are those of :class:`codi_jax.diffusion.network_calls.NetworkCalls`.
     """
 
-    t: Array  #: int32, the time the network is called with.
-    alpha_t: Array
-    sigma_t: Array
-    x_weights: Array  #: [K]
-    eps_weights: Array  #: [K]
-    noise_weight: Array
+    #: int32, the time that the network is called with.
+    t: Int[Array, "*calls"]
+    alpha_t: Float[Array, "*calls"]
+    sigma_t: Float[Array, "*calls"]
+    x_weights: Float[Array, "*calls predictions"]
+    eps_weights: Float[Array, "*calls predictions"]
+    noise_weight: Float[Array, "*calls"]
 
 
-def initial_noise(key: Array, shape: tuple[int, ...]) -> Array:
+def initial_noise(key: Key[Array, "..."], shape: tuple[int, ...]) -> Float[Array, "..."]:
     """``z_T``: standard normal, float32 of ``shape``.
 
     With keys [B], one for each of ``shape[0]`` images, an image's noise does not depend on the
@@ -45,7 +47,7 @@ def initial_noise(key: Array, shape: tuple[int, ...]) -> Array:
     return jax.random.normal(key, shape, jnp.float32)
 
 
-def call_keys(key: Array, num_calls: int) -> Array:
+def call_keys(key: Key[Array, "*batch"], num_calls: int) -> Key[Array, " {num_calls} *batch"]:
     """A key for the noise of each network call: [num_calls], or [num_calls, B] of keys [B]."""
     if key.ndim == 0:
         return jax.random.split(key, num_calls)
@@ -94,30 +96,27 @@ def sample(
     params: Params,
     schedule: Schedule,
     prediction_type: str,
-    z_T: Array,
-    cond: Cond,
+    z_T: Float[Array, "batch height width channels"],
+    condition: GuidedCondition,
     *,
     num_inference_steps: int,
-    uncond: Cond | None = None,
-    guidance_scale: Array | float = 1.0,
     sampler: SamplerConfig = DEFAULT_SAMPLER,
-    key: Array | None = None,
-) -> Array:
+    key: Key[Array, "..."] | None = None,
+) -> Float[Array, "batch height width channels"]:
     """Latents ``x`` from noise ``z_T``.
 
     May run under jit; everything but arrays is static.
 
     Args:
-        predict: the network, called with ``t`` int32 [B] (on a doubled batch under guidance).
+        predict: the network, called with ``t`` int32 [B]; guidance calls it with a batch two or
+            three times as large.
         params: its parameters.
         schedule: the one that it was trained with.
         prediction_type: what it predicts.
         z_T: standard normal noise [B, h, w, C].
-        cond: the condition.
+        condition: what the network reads, and how it is guided.
         num_inference_steps: n, as diffusers counts steps, at least 1: the number of network
             calls, but 2 n - 1 with the solver "heun" (see `network_calls`).
-        uncond: see `cfg_predict`; needed unless ``guidance_scale`` is 1.0.
-        guidance_scale: weight of classifier-free guidance; 1.0 is none.
         sampler: the solver and the times of its steps.
         key: of the noise of a stochastic solver; call i of m draws `initial_noise` of
             ``call_keys(key, m)[i]``. Other solvers do not use it.
@@ -126,8 +125,8 @@ def sample(
         float32 [B, h, w, C].
 
     Raises:
-        UserError: a name or a number of steps that the schedule cannot serve, guidance
-            without ``uncond``, or a stochastic solver without ``key``.
+        UserError: a name or a number of steps that the schedule cannot serve, or a stochastic
+            solver without ``key``.
     """
     check_prediction_type(schedule, prediction_type)
     infos = step_infos(schedule, sampler, num_inference_steps)
@@ -138,10 +137,12 @@ def sample(
             raise UserError(f"solver={sampler.solver!r} draws noise: give a key.")
         keys = call_keys(key, num_calls)
 
-    def step(carry: tuple[Array, History], xs: tuple[StepInfo, Array | None]) -> Any:
+    def step(
+        carry: tuple[Array, History], xs: tuple[StepInfo, Key[Array, "..."] | None]
+    ) -> tuple[tuple[Array, History], None]:
         (z_t, history), (info, noise_key) = carry, xs
         t = jnp.full(z_t.shape[:1], info.t)
-        output = cfg_predict(predict, params, z_t, t, cond, uncond, guidance_scale)
+        output = guided_predict(predict, params, z_t, t, condition)
         x_hat, eps_hat = to_x_eps(
             prediction_type, output.astype(jnp.float32), z_t, info.alpha_t, info.sigma_t
         )

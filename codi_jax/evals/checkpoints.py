@@ -13,10 +13,10 @@ from jax.experimental import multihost_utils
 from codi_jax.diffusion.solvers import SOLVERS
 from codi_jax.evals.report import Report
 from codi_jax.evals.scoring import METRICS, WEIGHT_FREE, Networks, Score, Scorer
-from codi_jax.sampling import image_files, sample_files
-from codi_jax.sampling.held_out import Samples, Setting, sample_checkpoint
+from codi_jax.sampling import held_out_files, image_files
+from codi_jax.sampling.held_out import Results, Setting, make_results
+from codi_jax.sampling.held_out_files import batch_of_one
 from codi_jax.sampling.image_files import ImageFiles
-from codi_jax.sampling.sample_files import batch_of_one
 from codi_jax.typing import UserError, check_choice
 
 
@@ -111,20 +111,20 @@ def evaluate_checkpoint(
 ) -> Report:
     """Sample a model and score its images; only the first process has scores in its report."""
     folder = output / "images"
-    made = sample_checkpoint(checkpoint, setting, steps, batch_size, folder)
+    made = make_results(checkpoint, setting, steps, batch_size, folder)
     count, task = made.setting.count or 0, made.task
     shown = {"checkpoint": checkpoint, **dataclasses.asdict(made.setting)}
     report = Report(setting=shown, versus=versus, measures=task.measures)
     if jax.process_index() == 0:
         first = batch_of_one(made.examples[0])
         names = [*task.baselines(first), *(str(n) for n in steps)]
-        references = sample_files.files(folder, sample_files.REFERENCE, count)
+        references = held_out_files.files(folder, held_out_files.REFERENCE, count)
         texts = None
         if "clip" in (networks.metrics or ()):
             texts = [made.examples[i]["text"] for i in range(count)]
         scorer = Scorer(references, networks, border, texts, paired=task.scored)
-        columns = {name: sample_files.files(folder, name, count) for name in names}
-        inputs = {name: sample_files.files(folder, name, count) for name in task.inputs(first)}
+        columns = {name: held_out_files.files(folder, name, count) for name in names}
+        inputs = {name: held_out_files.files(folder, name, count) for name in task.inputs(first)}
         report.add(scorer, columns)
         report.add_measures(*own_scores(made, columns))
         report.write(output)
@@ -136,7 +136,7 @@ def evaluate_checkpoint(
 
 
 def own_scores(
-    made: Samples, columns: Mapping[str, ImageFiles]
+    made: Results, columns: Mapping[str, ImageFiles]
 ) -> tuple[dict[str, dict[str, Score]], list[str]]:
     """The task's own measures of each image, by column; their means over the images.
 

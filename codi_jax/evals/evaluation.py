@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from codi_jax.diffusion.guidance import GuidedCondition
 from codi_jax.diffusion.sampler import initial_noise
 from codi_jax.evals.image_metrics import score
 from codi_jax.evals.pictures import grid
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.conditioning import to_signed, to_uint8
-from codi_jax.sampling.pictures import PictureSampler
+from codi_jax.sampling.picture_sampler import PictureSampler
 from codi_jax.tasks.base import Task
 from codi_jax.typing import Cond, Params
 
@@ -45,7 +46,7 @@ class Evaluator:
         dtype: Any = jnp.float32,
     ):
         self.model, self.batch, self.steps = model, batch, tuple(steps)
-        self.directory, self.text = directory, text
+        self.directory, self.text = directory, GuidedCondition(cond=text or {})
         self.task, vae = task, AutoencoderKL(model.vae, dtype)
         self._sampler = PictureSampler(model, dtype, task) if isinstance(model, Model) else None
 

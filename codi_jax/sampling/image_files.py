@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import overload
 
 import numpy as np
+from jaxtyping import UInt8
 
 from codi_jax.data.images import load_image
 from codi_jax.data.sources import FolderSource
 from codi_jax.typing import UserError
 
 
-class ImageFiles(Sequence[np.ndarray]):
-    """uint8 RGB images [H, W, 3] of files; each is decoded whenever it is asked for.
+class ImageFiles(Sequence[UInt8[np.ndarray, "_ _ 3"]]):
+    """RGB images of files; each is decoded whenever it is asked for.
 
     Args:
         root: a folder.
@@ -23,9 +24,17 @@ class ImageFiles(Sequence[np.ndarray]):
         self.root, self.names = root, tuple(names)
 
     def __len__(self) -> int:
+        """The number of images."""
         return len(self.names)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> UInt8[np.ndarray, "height width 3"]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "ImageFiles": ...
+
+    def __getitem__(self, index: int | slice) -> "UInt8[np.ndarray, 'height width 3'] | ImageFiles":
+        """Image ``index``, or the files of a slice."""
         if isinstance(index, slice):
             return ImageFiles(self.root, self.names[index])
         return load_image(self.root / self.names[index])
