@@ -29,15 +29,16 @@ class Setting:
     """What a model is evaluated on.
 
     Attributes:
-        source: as ``config.data.source``; its held-out part.
-        count: number of images; more than the source has gives further crops and degradations.
+        source: as ``config.data.source``, of which the held-out part is taken.
+        count: number of images; beyond those of the source there are further crops and
+            degradations of them.
         crop: side of the crops in pixels; 0 for whole frames.
-        degradation: as ``config.data.degradation``, for tasks that have one; None: "bicubic".
+        degradation: as ``config.data.degradation``, for tasks that have one; "bicubic" if None.
         seed: of crops, degradations, holes and noise.
-        prompt: for models that take text: the same for all images, or with columns of the data,
-            as ``config.model.prompt``.
+        prompt: for models that take text: one for all images, or with columns of the data, as
+            in ``config.model.prompt``.
         solver: one of `SOLVERS`; "" for the model's own sampler.
-        task_options: as ``config.task_options``, beside those that travel with the model.
+        task_options: as ``config.task_options``, in addition to those that travel with the model.
     """
 
     source: str = "skimage"

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key, UInt8
 
 from codi_jax.diffusion.guidance import GuidedCondition
@@ -37,7 +38,7 @@ class PictureSampler:
         task: what the model is used for; by default what it was made for.
     """
 
-    def __init__(self, model: Model, dtype: Any = jnp.float32, task: Task | None = None):
+    def __init__(self, model: Model, dtype: DTypeLike = jnp.float32, task: Task | None = None):
         self.model = model
         self.vae = AutoencoderKL(model.vae, dtype)
         self.task = task or task_of(model)
