@@ -1,6 +1,6 @@
 """Images of any sizes in batches, over all devices of this process."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import jax
@@ -14,10 +14,10 @@ Item = TypeVar("Item")
 
 
 def buckets(
-    items: Iterable[Item], shape: Callable[[Item], tuple[int, ...]], size: int
+    items: Iterable[Item], shape: Callable[[Item], Hashable], size: int
 ) -> Iterator[list[Item]]:
     """Lists of up to ``size`` items of one shape; shorter ones come at the end."""
-    waiting: dict[tuple[int, ...], list[Item]] = {}
+    waiting: dict[Hashable, list[Item]] = {}
     for item in items:
         bucket = waiting.setdefault(shape(item), [])
         bucket.append(item)
