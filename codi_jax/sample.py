@@ -9,8 +9,9 @@ python -m codi_jax.sample --checkpoint SD --prompt "a cat" --output out/     (te
 """
 
 from codi_jax.cli import app, flags
-from codi_jax.sampling.from_files import Request, make_files
+from codi_jax.sampling.guidance import Guidance
 from codi_jax.sampling.sampler import Sampler
+from codi_jax.sampling.user_files import Request, make_files
 
 __all__ = ["Sampler"]
 
@@ -18,11 +19,12 @@ __all__ = ["Sampler"]
 def define_flags() -> None:
     """The flags of this command."""
     flags.define(Request)
+    flags.define(Guidance)
 
 
 def run(_: list[str]) -> None:
     """Make the pictures that the flags ask for."""
-    print(make_files(flags.read(Request)))
+    print(make_files(flags.read(Request), flags.read(Guidance)))
 
 
 def main() -> None:

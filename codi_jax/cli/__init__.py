@@ -1,0 +1,1 @@
+"""The command line: how commands start, and flags of dataclasses."""

@@ -34,11 +34,11 @@ def define(kind: type, choices: Mapping[str, typing.Sequence[str]] | None = None
 
 
 def read(kind: type[Options], **others: Any) -> Options:
-    """The dataclass as the command line gives it.
+    """Make the dataclass that the command line describes.
 
     Args:
         kind: as it was given to :func:`define`.
-        others: fields that are no flags.
+        others: values of fields that are not flags.
     """
     hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
@@ -54,7 +54,7 @@ def read(kind: type[Options], **others: Any) -> Options:
 
 
 def given(kind: type) -> dict[str, Any]:
-    """The fields of a dataclass that stand on the command line."""
+    """The values that the command line gives, by field, without those left at their defaults."""
     values = dataclasses.fields(kind)
     return {
         field.name: flags.FLAGS[field.name].value

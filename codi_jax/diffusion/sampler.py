@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from codi_jax.diffusion.guidance import cfg_predict
+from codi_jax.diffusion.guidance import GuidedCondition, guided_predict
 from codi_jax.diffusion.network_calls import network_calls
 from codi_jax.diffusion.parameterization import check_prediction_type, to_x_eps
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import Schedule
 from codi_jax.diffusion.timesteps import consistency_timesteps, inference_timesteps
-from codi_jax.typing import Cond, Params, PredictFn, UserError
+from codi_jax.typing import Params, PredictFn, UserError
 
 #: ``(x_hat, eps_hat)`` of the calls before, latest first.
 History = tuple[tuple[Array, Array], ...]
@@ -97,11 +97,9 @@ def sample(
     schedule: Schedule,
     prediction_type: str,
     z_T: Float[Array, "batch height width channels"],
-    cond: Cond,
+    condition: GuidedCondition,
     *,
     num_inference_steps: int,
-    uncond: Cond | None = None,
-    guidance_scale: Float[Array, "..."] | float = 1.0,
     sampler: SamplerConfig = DEFAULT_SAMPLER,
     key: Key[Array, "..."] | None = None,
 ) -> Float[Array, "batch height width channels"]:
@@ -110,16 +108,15 @@ def sample(
     May run under jit; everything but arrays is static.
 
     Args:
-        predict: the network, called with ``t`` int32 [B] (on a doubled batch under guidance).
+        predict: the network, called with ``t`` int32 [B]; guidance calls it with a batch two or
+            three times as large.
         params: its parameters.
         schedule: the one that it was trained with.
         prediction_type: what it predicts.
         z_T: standard normal noise [B, h, w, C].
-        cond: the condition.
+        condition: what the network reads, and how it is guided.
         num_inference_steps: n, as diffusers counts steps, at least 1: the number of network
             calls, but 2 n - 1 with the solver "heun" (see `network_calls`).
-        uncond: see `cfg_predict`; needed unless ``guidance_scale`` is 1.0.
-        guidance_scale: weight of classifier-free guidance; 1.0 is none.
         sampler: the solver and the times of its steps.
         key: of the noise of a stochastic solver; call i of m draws `initial_noise` of
             ``call_keys(key, m)[i]``. Other solvers do not use it.
@@ -128,8 +125,8 @@ def sample(
         float32 [B, h, w, C].
 
     Raises:
-        UserError: a name or a number of steps that the schedule cannot serve, guidance
-            without ``uncond``, or a stochastic solver without ``key``.
+        UserError: a name or a number of steps that the schedule cannot serve, or a stochastic
+            solver without ``key``.
     """
     check_prediction_type(schedule, prediction_type)
     infos = step_infos(schedule, sampler, num_inference_steps)
@@ -145,7 +142,7 @@ def sample(
     ) -> tuple[tuple[Array, History], None]:
         (z_t, history), (info, noise_key) = carry, xs
         t = jnp.full(z_t.shape[:1], info.t)
-        output = cfg_predict(predict, params, z_t, t, cond, uncond, guidance_scale)
+        output = guided_predict(predict, params, z_t, t, condition)
         x_hat, eps_hat = to_x_eps(
             prediction_type, output.astype(jnp.float32), z_t, info.alpha_t, info.sigma_t
         )

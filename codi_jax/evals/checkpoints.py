@@ -14,10 +14,10 @@ from codi_jax.evals.metrics import METRICS, WEIGHT_FREE
 from codi_jax.evals.report import write_grid, write_results
 from codi_jax.evals.results import Results, Scores
 from codi_jax.evals.scoring import DEFAULT_WEIGHTS, Networks, OwnMeasures, Scorer
-from codi_jax.sampling import image_files, sample_files
-from codi_jax.sampling.held_out import Samples, Setting, sample_checkpoint
+from codi_jax.sampling import held_out_files, image_files
+from codi_jax.sampling.held_out import Sampled, Setting, sample_held_out
+from codi_jax.sampling.held_out_files import batch_of_one
 from codi_jax.sampling.image_files import ImageFiles
-from codi_jax.sampling.sample_files import batch_of_one
 from codi_jax.typing import UserError, check_choice
 
 
@@ -134,16 +134,16 @@ def evaluate_checkpoint(
         UserError: no such model or data, or images of another evaluation in ``output``.
     """
     folder = output / "images"
-    made = sample_checkpoint(checkpoint, setting, steps, batch_size, folder)
+    made = sample_held_out(checkpoint, setting, steps, batch_size, folder)
     count, task = made.setting.count or 0, made.task
     results = Results(images=count, metrics={}, scores={}, task=task.key)
     if jax.process_index() == 0:
         first = batch_of_one(made.examples[0])
         baselines, inputs = [*task.baselines(first)], [*task.inputs(first)]
-        names = [*baselines, *map(str, steps), *inputs, sample_files.REFERENCE]
-        images = {name: sample_files.files(folder, name, count) for name in names}
+        names = [*baselines, *map(str, steps), *inputs, held_out_files.REFERENCE]
+        images = {name: held_out_files.files(folder, name, count) for name in names}
         columns = {name: images[name] for name in (*baselines, *map(str, steps))}
-        scorer = _scorer(made, images[sample_files.REFERENCE], networks, border)
+        scorer = _scorer(made, images[held_out_files.REFERENCE], networks, border)
         scored = scorer(columns)
         scores: dict[str, Mapping[int | None, Scores]] = {
             **{name: {None: scored[name]} for name in baselines},
@@ -160,7 +160,7 @@ def evaluate_checkpoint(
     return results
 
 
-def _scorer(made: Samples, references: ImageFiles, networks: Networks, border: int) -> Scorer:
+def _scorer(made: Sampled, references: ImageFiles, networks: Networks, border: int) -> Scorer:
     """The scorer of samples: by the metrics, and by their task's own measures."""
     texts = None
     if "clip" in (networks.metrics or ()):
@@ -173,7 +173,7 @@ def _scorer(made: Samples, references: ImageFiles, networks: Networks, border: i
     return Scorer(references, networks, border, texts, paired=made.task.scored, own=own)
 
 
-def own_measures(made: Samples, images: Images) -> dict[str, list[float | None]]:
+def own_measures(made: Sampled, images: Images) -> dict[str, list[float | None]]:
     """The task's own measures of each image.
 
     Args:

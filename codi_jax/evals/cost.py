@@ -12,7 +12,7 @@ from jaxtyping import Key, UInt8
 
 from codi_jax.model import Model
 from codi_jax.parallel.mesh import put_batch
-from codi_jax.sampling.pictures import PictureSampler
+from codi_jax.sampling.picture_sampler import PictureSampler
 from codi_jax.train.flops import step_flops
 from codi_jax.train.state import TrainState
 from codi_jax.typing import Array, Params

@@ -10,6 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Float, UInt8
 
+from codi_jax.diffusion.guidance import GuidedCondition
 from codi_jax.diffusion.sampler import initial_noise
 from codi_jax.evals import image_metrics
 from codi_jax.evals.pictures import grid
@@ -19,7 +20,7 @@ from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.autoencoders import make_autoencoder
 from codi_jax.models.conditioning import signed_to_uint8, to_signed
 from codi_jax.sampling.held_out import check_measures
-from codi_jax.sampling.pictures import PictureSampler
+from codi_jax.sampling.picture_sampler import PictureSampler
 from codi_jax.tasks.base import Task
 from codi_jax.typing import Array, Cond, Params
 
@@ -84,7 +85,7 @@ class Evaluator:
         dtype: DTypeLike = jnp.float32,
     ):
         self.model, self.batch, self.steps = model, batch, tuple(steps)
-        self.directory, self.text = directory, text
+        self.directory, self.text = directory, GuidedCondition(cond=text or {})
         self.task, vae = task, make_autoencoder(model.vae, dtype)
         self._sampler = PictureSampler(model, dtype, task) if isinstance(model, Model) else None
         check_measures(task, {name: array[0] for name, array in batch.items()})

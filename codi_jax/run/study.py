@@ -30,7 +30,7 @@ from codi_jax.run.start import start
 from codi_jax.run.train import train
 from codi_jax.run.workdir import RESULTS, check_workdir
 from codi_jax.sampling.load import MODEL, load_model
-from codi_jax.sampling.pictures import PictureSampler
+from codi_jax.sampling.picture_sampler import PictureSampler
 from codi_jax.train.metrics import JSONL
 from codi_jax.typing import UserError
 

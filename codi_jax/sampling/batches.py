@@ -1,22 +1,23 @@
 """Images of any sizes in batches, over all devices of this process."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import jax
 import numpy as np
+from jaxtyping import Array, Shaped
 
 from codi_jax.parallel.mesh import batch_sharding, make_mesh, replicated
-from codi_jax.typing import Array, PyTree
+from codi_jax.typing import PyTree
 
 Item = TypeVar("Item")
 
 
 def buckets(
-    items: Iterable[Item], shape: Callable[[Item], tuple[int, ...]], size: int
+    items: Iterable[Item], shape: Callable[[Item], Hashable], size: int
 ) -> Iterator[list[Item]]:
-    """Lists of up to ``size`` items of one shape; what is left of each shape comes at the end."""
-    waiting: dict[tuple[int, ...], list[Item]] = {}
+    """Lists of up to ``size`` items of one shape; shorter ones come at the end."""
+    waiting: dict[Hashable, list[Item]] = {}
     for item in items:
         bucket = waiting.setdefault(shape(item), [])
         bucket.append(item)
@@ -28,7 +29,7 @@ def buckets(
 class Devices:
     """The devices of this process: each has all parameters and its part of every batch.
 
-    Processes work on images of their own, so the mesh has no device of another one.
+    Processes work on images of their own, so no process uses another one's devices.
 
     Args:
         batch_size: rounded up to a multiple of the number of devices.
@@ -42,21 +43,23 @@ class Devices:
         """The arrays of ``tree`` on every device."""
         return jax.device_put(tree, replicated(self.mesh))
 
-    def spread(self, rows: Sequence[np.ndarray]) -> Array:
-        """A batch [batch_size, ...] of up to ``batch_size`` rows of one shape.
+    def spread(self, rows: Sequence[np.ndarray]) -> Shaped[Array, "batch ..."]:
+        """[batch_size, ...] of up to ``batch_size`` rows of one shape, split over the devices.
 
-        The last row is repeated until the batch is full, so that every batch of these rows has
-        one shape and is compiled once.
+        The last row is repeated until there are enough, so that every batch has one shape and
+        is compiled once.
         """
         padded = [*rows, *[rows[-1]] * (self.batch_size - len(rows))]
         return jax.device_put(np.stack(padded), batch_sharding(self.mesh))
 
-    def map(self, f: Callable[..., Array], *columns: Iterable[np.ndarray]) -> np.ndarray:
-        """Rows [N, ...] of ``f`` on batches of the columns' rows, in the columns' order.
+    def map(
+        self, f: Callable[..., Array], *columns: Iterable[np.ndarray]
+    ) -> Shaped[np.ndarray, "rows ..."]:
+        """The results of ``f`` [N, ...], one row for each row of the columns, in their order.
 
         Args:
             f: takes as many arrays [batch_size, ...] as there are columns.
-            columns: equally many arrays each; shapes may differ from row to row.
+            columns: N arrays each; shapes may differ from row to row.
         """
         rows: dict[int, np.ndarray] = {}
         numbered = enumerate(zip(*columns, strict=True))

@@ -1,4 +1,4 @@
-"""Checkpoints in and out: what `codi_jax.convert` does."""
+"""Importing, exporting and inspecting checkpoints: what `codi_jax.convert` does."""
 
 import dataclasses
 from pathlib import Path
@@ -26,9 +26,9 @@ class Conversion:
     """How a checkpoint is written.
 
     Attributes:
-        dtype: of the weights on disk; a single file keeps its own.
-        prediction_type: what the U-Net of a single file predicts, where the file does not tell.
-        tokenizer: a tokenizer's folder, for a single file, which has none.
+        dtype: of the written weights; those of a single file keep theirs.
+        prediction_type: what the U-Net of a single file predicts, if the file does not say.
+        tokenizer: folder of a tokenizer, for a single file, which has none.
     """
 
     dtype: str = "float32"
@@ -37,15 +37,18 @@ class Conversion:
 
 
 def import_checkpoint(source: str, target: Path, options: Conversion) -> str:
-    """Fetch, convert and check a model; a note on what was written.
+    """Fetch, convert and check a model.
 
     Args:
         source: a directory, a Hugging Face id, or a single ``.safetensors`` file.
         target: a directory that does not exist or is empty.
-        options: of what is written.
+        options: how it is written.
+
+    Returns:
+        A note on what was written.
 
     Raises:
-        UserError: whatever cannot be read, or a target that is in use.
+        UserError: the source cannot be read, or the target is in use.
     """
     _check_empty(target)
     path = resolve(source)
@@ -67,7 +70,19 @@ def import_checkpoint(source: str, target: Path, options: Conversion) -> str:
 
 
 def export_model(source: str, target: Path, options: Conversion) -> str:
-    """Write the model of a run, or of a directory, for PyTorch diffusers; a note on its use."""
+    """Write the model of a run, or of a directory, for PyTorch diffusers.
+
+    Args:
+        source: a run's workdir, a directory or a Hugging Face id.
+        target: a directory that does not exist or is empty.
+        options: how it is written.
+
+    Returns:
+        A note on how it is used there.
+
+    Raises:
+        UserError: the source cannot be read, or the target is in use.
+    """
     _check_empty(target)
     model = load_model(source)
     save_directory(target, model, dtype=options.dtype)
@@ -81,7 +96,7 @@ def export_model(source: str, target: Path, options: Conversion) -> str:
 
 
 def inspect(source: str) -> str:
-    """What a checkpoint is: its networks, their parameters and files, and what fits it."""
+    """Text for people: a checkpoint's networks, their parameters and files, and what uses it."""
     path = checkpoint_path(source) if source in ("prior", "demo") else resolve(source)
     if path.is_file():
         # Stable Diffusion 2.x does not tell what it predicts; for its parts that is no matter.

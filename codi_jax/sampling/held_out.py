@@ -1,4 +1,4 @@
-"""A model's samples on held-out data, as files: what `codi_jax.evaluate` scores."""
+"""A model's results on held-out data, as files: what `codi_jax.evaluate` scores."""
 
 import dataclasses
 import functools
@@ -8,18 +8,20 @@ from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
+from jaxtyping import Array, Int, Shaped, UInt8
 
 from codi_jax import trees
 from codi_jax.data.pipeline import eval_samples
 from codi_jax.data.sources import check_source, make_source
 from codi_jax.data.transforms import ENCODED, Drop, FillPrompt, prompts_differ
+from codi_jax.diffusion.guidance import GuidedCondition
 from codi_jax.diffusion.sampler_config import SamplerConfig
-from codi_jax.sampling import sample_files
+from codi_jax.sampling import held_out_files
 from codi_jax.sampling.batches import Devices
 from codi_jax.sampling.sampler import Sampler
 from codi_jax.tasks.base import Task
 from codi_jax.tasks.registry import task_class, task_from_config
-from codi_jax.typing import Array, UserError
+from codi_jax.typing import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,15 +29,16 @@ class Setting:
     """What a model is evaluated on.
 
     Attributes:
-        source: as ``config.data.source``; its held-out part.
-        count: number of images; more than the source has gives further crops and degradations.
+        source: as ``config.data.source``, of which the held-out part is taken.
+        count: number of images; beyond those of the source there are further crops and
+            degradations of them.
         crop: side of the crops in pixels; 0 for whole frames.
-        degradation: as ``config.data.degradation``, for tasks that have one; None: "bicubic".
+        degradation: as ``config.data.degradation``, for tasks that have one; "bicubic" if None.
         seed: of crops, degradations, holes and noise.
-        prompt: for models that take text: the same for all images, or with columns of the data,
-            as ``config.model.prompt``.
+        prompt: for models that take text: one for all images, or with columns of the data, as
+            in ``config.model.prompt``.
         solver: one of `SOLVERS`; "" for the model's own sampler.
-        task_options: as ``config.task_options``, beside those that travel with the model.
+        task_options: as ``config.task_options``, in addition to those that travel with the model.
     """
 
     source: str = "skimage"
@@ -51,8 +54,8 @@ class Setting:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Samples:
-    """What was sampled.
+class Sampled:
+    """What was made; the pictures are in files.
 
     Attributes:
         task: the model's.
@@ -62,7 +65,7 @@ class Samples:
 
     task: Task
     setting: Setting
-    examples: Any
+    examples: held_out_files.Examples
 
 
 def degrades(task: type[Task]) -> bool:
@@ -71,12 +74,12 @@ def degrades(task: type[Task]) -> bool:
 
 
 def check_measures(task: Task, example: Mapping[str, Any]) -> None:
-    """Hold what a task scores against what it declares, before anything is sampled.
+    """Hold what a task scores against what it declares, before anything is made.
 
     Raises:
         UserError: a measure that is not declared.
     """
-    batch = sample_files.batch_of_one(example)
+    batch = held_out_files.batch_of_one(example)
     undeclared = {*task.score(batch["image"], batch)} - {*task.measures}
     if undeclared:
         raise UserError(
@@ -90,15 +93,15 @@ def share(count: int) -> range:
     return range(jax.process_index(), count, jax.process_count())
 
 
-def sample_checkpoint(
+def sample_held_out(
     checkpoint: str, setting: Setting, steps: Sequence[int], batch_size: int, folder: Path
-) -> Samples:
+) -> Sampled:
     """Write the model's images to ``folder`` (every process its share), and wait for all.
 
     Raises:
-        UserError: no model, or none that is given a condition; a degradation for a task without;
-            an undeclared measure; images of another evaluation there; data without what the task
-            reads.
+        UserError: there is no model, or it takes no condition; a degradation for a task that has
+            none; a measure that is not declared; images of another evaluation in ``folder``;
+            data without what the task reads.
     """
     sampler = Sampler.load(checkpoint)
     model = sampler.model
@@ -127,7 +130,7 @@ def sample_checkpoint(
     # By content: the same workdir holds another model after more training.
     content = trees.tree_hash(sampler.params)
     manifest = {"model": content, "scale": model.scale, **dataclasses.asdict(setting)}
-    sample_files.check_manifest(folder, manifest)
+    held_out_files.check_manifest(folder, manifest)
 
     devices = Devices(batch_size)
     sampler.params = devices.replicate(sampler.params)
@@ -135,16 +138,19 @@ def sample_checkpoint(
     solver = SamplerConfig(solver=setting.solver) if setting.solver else None
 
     @functools.lru_cache(maxsize=1)  # one prompt for all, or a batch's for every number of steps
-    def encode(prompts: tuple[str, ...]) -> dict[str, Array]:
-        return sampler.encode_prompt(prompts) if model.takes_text else {}
+    def encode(prompts: tuple[str, ...]) -> GuidedCondition:
+        return GuidedCondition(cond=sampler.encode_prompt(prompts) if model.takes_text else {})
 
-    def sample(
-        arrays: Mapping[str, Array], indices: Array, prompts: Sequence[str], n: int
-    ) -> Array:
+    def make(
+        arrays: Mapping[str, Shaped[Array, "batch ..."]],
+        indices: Int[Array, " batch"],
+        prompts: Sequence[str],
+        n: int,
+    ) -> UInt8[Array, "batch height width 3"]:
         text = encode(tuple(prompts) if own_prompts else (setting.prompt,))
-        return sampler.make(arrays, key_of(indices), n, text, sampler=solver)
+        return sampler.conditional(arrays, key_of(indices), n, text, solver)
 
     indices = share(setting.count or 0)
-    sample_files.write_samples(folder, task, examples, indices, steps, sample, devices)
+    held_out_files.write_results(folder, task, examples, indices, steps, make, devices)
     multihost_utils.sync_global_devices("sampled")
-    return Samples(task=task, setting=setting, examples=examples)
+    return Sampled(task=task, setting=setting, examples=examples)

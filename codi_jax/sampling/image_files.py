@@ -24,6 +24,7 @@ class ImageFiles(Sequence[UInt8[np.ndarray, "_ _ 3"]]):
         self.root, self.names = root, tuple(names)
 
     def __len__(self) -> int:
+        """The number of images."""
         return len(self.names)
 
     @overload
@@ -33,6 +34,7 @@ class ImageFiles(Sequence[UInt8[np.ndarray, "_ _ 3"]]):
     def __getitem__(self, index: slice) -> "ImageFiles": ...
 
     def __getitem__(self, index: int | slice) -> "UInt8[np.ndarray, 'height width 3'] | ImageFiles":
+        """Image ``index``, or the files of a slice."""
         if isinstance(index, slice):
             return ImageFiles(self.root, self.names[index])
         return load_image(self.root / self.names[index])

@@ -1,4 +1,4 @@
-"""From what the user names as a model to the model: a workdir, a directory, an id."""
+"""Loading the model that a user names: a run's workdir, a directory, an id."""
 
 import dataclasses
 from pathlib import Path
@@ -20,10 +20,10 @@ MODEL, CHECKPOINTS = "model", "checkpoints"
 def load_model(name: str | Path) -> AutoencoderModel:
     """The model of a run's workdir, or of a checkpoint (see :func:`checkpoint_path`).
 
-    Of a run that has not finished, the last checkpoint is taken.
+    The last checkpoint is taken of a run that has not finished.
 
     Raises:
-        UserError: nothing there, or nothing saved yet.
+        UserError: there is no model, or the run has saved nothing yet.
     """
     path = checkpoint_path(str(name))
     if (path / INDEX).is_file():

@@ -1,4 +1,4 @@
-"""Unfinished runs of version 0.1.0, which wrote no origin: it is told from their config.json."""
+"""Unfinished runs of version 0.1.0: they wrote no origin, but their config.json tells it."""
 
 import dataclasses
 from pathlib import Path
@@ -25,7 +25,7 @@ def translate(workdir: Path) -> tuple[Origin, AutoencoderModel]:
     """The origin that such a run would write today, and its architecture.
 
     Raises:
-        UserError: the file is no config of such a run.
+        UserError: the file is not the config of such a run.
     """
     path = workdir / _CONFIG
     config = load_json(path)
@@ -33,7 +33,7 @@ def translate(workdir: Path) -> tuple[Origin, AutoencoderModel]:
         return _origin(config), _model(config)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path} is no config of a run ({error!r}): name another workdir."
+            f"{path} is not the config of a run ({error!r}): name another workdir."
         ) from None
 
 

@@ -9,25 +9,34 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Key, Shaped, UInt8
 from PIL import Image
 
 from codi_jax.checkpoint.prompts import PromptEncoder
+from codi_jax.diffusion.guidance import GuidedCondition
 from codi_jax.diffusion.sampler import initial_noise
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.parallel.platform import compute_dtype
-from codi_jax.sampling.inputs import Picture, as_map, as_mask, as_picture
+from codi_jax.sampling.guidance import Guidance
 from codi_jax.sampling.load import load_model
-from codi_jax.sampling.pictures import PictureSampler, sampling_key
-from codi_jax.typing import Array, Cond, UserError
+from codi_jax.sampling.picture_sampler import NO_TEXT, PictureSampler, sampling_key
+from codi_jax.sampling.user_pictures import Picture, as_map, as_mask, as_picture
+from codi_jax.typing import UserError
 
 
 class Sampler:
-    """A model ready to make pictures: of pictures, as its task says, or of text with a prior.
+    """A model ready to make pictures: from pictures, as its task says, or from text with a prior.
+
+    It takes PIL images, arrays and texts. The computation is that of a
+    :class:`codi_jax.sampling.picture_sampler.PictureSampler`, which knows batches of arrays alone.
 
     Args:
         model: networks, schedule and parameters.
-        dtype: "auto", "float32" or "bfloat16", of the computation.
+        dtype: of the computation: "auto", "float32" or "bfloat16".
+
+    Raises:
+        UserError: the model is an autoencoder alone.
     """
 
     def __init__(self, model: AutoencoderModel, dtype: str = "auto"):
@@ -42,12 +51,15 @@ class Sampler:
             dataclasses.replace(model, network=network, params={}), self.dtype
         )
         self.params = jax.device_put(model.params)
+        self._last: tuple[Guidance, GuidedCondition] | None = None
 
     @classmethod
     def load(cls, path: str | Path) -> "Sampler":
-        """From a run's workdir, a diffusers-format directory or its Hugging Face id, or ``"demo"``.
+        """Load a model.
 
-        Of a run that has not finished, the last checkpoint is taken.
+        Args:
+            path: a run's workdir, a directory in diffusers' format or its Hugging Face id, or
+                "demo". The last checkpoint is taken of a run that has not finished.
 
         Raises:
             UserError: there is no model, or the run has saved nothing yet.
@@ -66,28 +78,30 @@ class Sampler:
         mask: Picture | Sequence[Picture] | None = None,
         image_guidance_scale: float = 1.0,
     ) -> Any:
-        """What the model was made for, of one picture or several: enlarge, fill, edit, ...
+        """Do what the model was made for (enlarge, fill, edit, ...) to one picture or several.
 
         Args:
-            images: PIL images or uint8 arrays [h, w, 3], one or a sequence (also [B, h, w, 3]);
-                of any size. For a depth model depth maps: 16-bit PIL images or arrays [h, w].
-            steps: sampling steps, at least 1; 1 to 4 are what the model was distilled for.
+            images: PIL images or uint8 arrays [h, w, 3] of any size, one or a sequence of them
+                (also an array [B, h, w, 3]). A depth model takes depth maps: 16-bit PIL images
+                or arrays [h, w].
+            steps: number of sampling steps, at least 1; the models are distilled for 1 to 4.
             seed: of all noise; the same seed gives the same picture.
-            guidance_scale: classifier-free guidance, for models with text, and for models that
-                were distilled for many scales; 1.0 is none.
-            prompt: for models with text, and for edits the instruction; else the empty prompt.
-            negative_prompt: for models with text, what guidance leads away from.
-            solver: one of `SOLVERS`; by default the model's own, which for CoDi is "ddim".
-            mask: for inpainting, above 127 (white) where to fill: one for all, or one each, PIL
-                images or arrays [h, w].
-            image_guidance_scale: for edits, guidance by the picture; 1.0 is none.
+            guidance_scale: weight of classifier-free guidance, for models with text and for
+                models that were distilled for many scales; 1.0 is no guidance.
+            prompt: for models with text, the empty prompt by default; for edits the instruction.
+            negative_prompt: what guidance leads away from, for models with text.
+            solver: one of `SOLVERS`; by default the model's own, "ddim" for CoDi.
+            mask: for inpainting, PIL images or arrays [h, w], one for all pictures or one for
+                each; what is above 127 (white) is filled.
+            image_guidance_scale: for edits, the weight of the picture; 1.0 is no guidance by it.
 
         Returns:
-            The same kind: a PIL image, an array [h * scale, w * scale, 3], or a list of them.
+            What was given: a PIL image, an array [h * scale, w * scale, 3], or a list of them.
 
         Raises:
-            UserError: a prior; a prompt or guidance for a model without text; no steps; a wrong
-                array; an unknown solver; a mask that is missing, or not asked for.
+            UserError: the model is a prior; a prompt or guidance for a model without text; less
+                than one step; a wrong array; an unknown solver; a mask that is missing, or that
+                the task does not read.
         """
         task = self.pictures.task
         if not task.conditional:
@@ -95,19 +109,23 @@ class Sampler:
                 "this checkpoint is a prior, not a distilled model: it takes no picture. "
                 "Distil it with configs/sr.py, or use --checkpoint demo."
             )
-        guided = guidance_scale != 1.0 or image_guidance_scale != 1.0
-        text, negative = self._texts(prompt, negative_prompt, guided, task.reads_prompt)
+        text = self.encode(
+            Guidance(
+                prompt=prompt,
+                negative_prompt=negative_prompt,
+                guidance_scale=guidance_scale,
+                image_guidance_scale=image_guidance_scale,
+            )
+        )
         _check_steps(steps)
-        settings = self._sampler(solver)
-        scales = guidance_scale, image_guidance_scale
+        settings = self._sampler_config(solver)
 
         def one(picture: Picture, mask: Picture | None) -> Picture:
             array = as_map(picture) if task.takes_map else as_picture(picture)
             hole = None if mask is None else as_mask(mask)
             example = task.from_user(array, mask=hole, prompt=prompt)
             batch = {name: np.asarray(value)[None] for name, value in example.items()}
-            key = jax.random.key(seed)
-            made = self.make(batch, key, steps, text, negative, *scales, settings)
+            made = self.conditional(batch, jax.random.key(seed), steps, text, settings)
             result = task.finish(np.asarray(made[0]), example)
             return Image.fromarray(result) if isinstance(picture, Image.Image) else result
 
@@ -121,29 +139,31 @@ class Sampler:
             raise UserError(f"{len(masks)} masks for {len(pictures)} images: one each, or one.")
         return [one(*pair) for pair in zip(pictures, cast(list[Any], masks), strict=True)]
 
-    def make(
+    def conditional(
         self,
-        batch: Mapping[str, Array | np.ndarray],
-        key: Array,
+        batch: Mapping[str, Shaped[Array | np.ndarray, "..."]],
+        key: Key[Array, "..."],
         steps: int,
-        text: Cond | None = None,
-        negative: Cond | None = None,
-        guidance_scale: float = 1.0,
-        image_guidance_scale: float = 1.0,
+        text: GuidedCondition = NO_TEXT,
         sampler: SamplerConfig | None = None,
-    ) -> Array:
-        """uint8 [B, h * scale, w * scale, 3] of the arrays that the task reads, [B, h, w, ...].
+    ) -> UInt8[Array, "batch height width 3"]:
+        """Pictures for arrays, before what the task does to a finished picture.
 
-        Any height and width will do. What a task does to a finished picture is not done yet.
-        ``key`` is one, or [B], see :func:`codi_jax.diffusion.sampler.initial_noise`. A batch
-        that is split over devices is computed there, if ``params`` are on them all.
+        Args:
+            batch: what the task reads, [B, h, w, ...] of any height and width, and what else it
+                reads for each picture, [B, ...]. A batch that is split over devices is computed
+                there, if ``params`` are on all of them.
+            key: of all noise, one or [B]; see :func:`codi_jax.diffusion.sampler.initial_noise`.
+            steps: number of sampling steps.
+            text: what :meth:`encode` gives.
+            sampler: by default the model's own.
+
+        Returns:
+            uint8 [B, h * scale, w * scale, 3].
         """
         height, width = next(x.shape[1:3] for x in batch.values() if x.ndim > 2)
         padded = {name: self._pad(array) for name, array in batch.items()}
-        scales = guidance_scale, image_guidance_scale
-        made = self.pictures.conditional(
-            self.params, padded, key, steps, text, negative, *scales, sampler
-        )
+        made = self.pictures.conditional(self.params, padded, key, steps, text, sampler)
         scale = self.model.scale
         return made[:, : height * scale, : width * scale]
 
@@ -156,30 +176,35 @@ class Sampler:
         seed: int = 0,
         guidance_scale: float = 7.5,
         negative_prompt: str | None = None,
-        noise: np.ndarray | None = None,
+        noise: Float[np.ndarray, "latent_height latent_width channels"] | None = None,
         solver: str | None = None,
     ) -> Image.Image:
-        """A picture from noise with a prior.
+        """Make a picture from noise with a prior.
 
         Args:
-            prompt: for models with text.
+            prompt: what to draw, for models with text.
             size: height and width in pixels; by default those that the U-Net was trained at.
-            steps: sampling steps.
+            steps: number of sampling steps.
             seed: of all noise.
-            guidance_scale: classifier-free guidance; not used without text.
+            guidance_scale: weight of classifier-free guidance; not used without text.
             negative_prompt: what guidance leads away from; the empty prompt by default.
-            noise: the initial noise itself, float32 [h, w, C].
+            noise: the initial noise itself; by default it is drawn by the seed.
             solver: one of `SOLVERS`; by default the checkpoint's own, with its own settings.
 
         Raises:
-            UserError: a distilled model; a prompt for a model without text; a wrong size; an
-                unknown solver.
+            UserError: the model is not a prior; a prompt for a model without text; a wrong size;
+                an unknown solver.
         """
         p = self.model
         if p.task is not None:
             raise UserError(f"this checkpoint is a model for {p.task}: give it a picture.")
-        guidance_scale = guidance_scale if p.takes_text else 1.0
-        text, negative = self._texts(prompt, negative_prompt, guidance_scale != 1.0)
+        text = self.encode(
+            Guidance(
+                prompt=prompt,
+                negative_prompt=negative_prompt,
+                guidance_scale=guidance_scale if p.takes_text else 1.0,
+            )
+        )
         _check_steps(steps)
         f = p.vae.downsampling
         side = p.network.unet.sample_size or 64
@@ -197,38 +222,25 @@ class Sampler:
             z[None],
             steps,
             text,
-            negative,
-            guidance_scale,
-            self._sampler(solver),
+            self._sampler_config(solver),
             sampling_key(key),
         )
         return Image.fromarray(np.asarray(pictures[0]))
 
-    def _sampler(self, solver: str | None) -> SamplerConfig:
-        """The model's own sampler, or few-step settings of another solver."""
+    def _sampler_config(self, solver: str | None) -> SamplerConfig:
+        """The model's own settings, or few-step settings of another solver."""
         return self.model.sampler if solver is None else SamplerConfig(solver=solver)
 
-    def _texts(
-        self,
-        prompt: str | None,
-        negative_prompt: str | None,
-        guided: bool,
-        task_reads_prompt: bool = False,
-    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """Condition entries of the prompt, and of the negative one if there is guidance."""
-        if not self.model.takes_text:
-            guided &= self.model.network.unet.time_cond_proj_dim is None
-            unread = (prompt is not None or guided) and not task_reads_prompt
-            if unread or negative_prompt is not None:
-                raise UserError(
-                    f"prompt={prompt!r}, negative_prompt={negative_prompt!r}, or a guidance_scale "
-                    "other than 1: this model has no text encoder; leave them out."
-                )
-            return {}, {} if guided else None
-        text = self.encode_prompt([prompt or ""])
-        if not guided:
-            return text, None
-        return text, self.encode_prompt.negative(negative_prompt)
+    def encode(self, guidance: Guidance) -> GuidedCondition:
+        """What the networks read of the texts [1, ...], and the weights; the last is remembered.
+
+        Raises:
+            UserError: a prompt or guidance that the model cannot read.
+        """
+        if self._last is None or self._last[0] != guidance:
+            task = self.pictures.task
+            self._last = guidance, guidance.encode(self.model, task, lambda: self.encode_prompt)
+        return self._last[1]
 
     @functools.cached_property
     def encode_prompt(self) -> PromptEncoder:

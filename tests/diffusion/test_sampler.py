@@ -1,4 +1,4 @@
-"""Guidance and the sampler on Gaussian data, whose denoiser and ODE are exact."""
+"""The sampler on Gaussian data, whose denoiser and ODE are exact."""
 
 import functools
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from codi_jax.diffusion.guidance import cfg_predict
+from codi_jax.diffusion.guidance import GuidedCondition
 from codi_jax.diffusion.parameterization import PREDICTION_TYPES, from_x_eps
 from codi_jax.diffusion.sampler import initial_noise, sample
 from codi_jax.diffusion.sampler_config import SamplerConfig
@@ -19,6 +19,7 @@ from codi_jax.typing import UserError
 MEAN = np.array([0.5, -1.0, 2.0, 0.0], np.float32)  # by channel
 STD = np.array([0.3, 1.0, 2.0, 0.7], np.float32)
 SHAPE = (3, 2, 2, 4)
+NOTHING = GuidedCondition()
 
 
 def exact_denoiser(z, alpha, sigma):
@@ -61,7 +62,7 @@ def test_one_step_is_the_denoiser_at_the_last_timestep(schedule, prediction_type
         schedule,
         prediction_type,
         z_T,
-        {},
+        NOTHING,
         num_inference_steps=1,
     )
     alpha, sigma = level(schedule, 999)
@@ -74,7 +75,7 @@ def test_ddim_converges_to_the_exact_map_at_first_order():
     schedule = ContinuousSchedule()
     predict, z_T = gaussian_predict(schedule, "v_prediction"), noise()
     exact = exact_ode(np.float64(z_T), *level(schedule, 999), 1.0, 0.0)
-    run = functools.partial(sample, predict, {}, schedule, "v_prediction", z_T, {})
+    run = functools.partial(sample, predict, {}, schedule, "v_prediction", z_T, NOTHING)
     errors = [
         np.abs(run(num_inference_steps=steps) - exact).max(axis=(0, 1, 2))
         for steps in (50, 100, 200)
@@ -98,7 +99,7 @@ def test_many_steps_give_the_mean_and_the_variance_of_the_data(solver):
         schedule,
         "v_prediction",
         initial_noise(jax.random.key(5), (4000, 1, 1, 4)),
-        {},
+        NOTHING,
         num_inference_steps=200,
         sampler=SamplerConfig(solver=solver),
         key=jax.random.key(6),
@@ -112,7 +113,7 @@ def test_many_steps_give_the_mean_and_the_variance_of_the_data(solver):
 def test_few_steps_from_zero_terminal_snr(solver):
     schedule, z_T = DiscreteSchedule(rescale_betas_zero_snr=True), noise()
     predict = gaussian_predict(schedule, "v_prediction")
-    run = functools.partial(sample, predict, {}, schedule, "v_prediction", z_T, {})
+    run = functools.partial(sample, predict, {}, schedule, "v_prediction", z_T, NOTHING)
     for steps in (1, 2, 3):
         ddim = run(num_inference_steps=steps)
         x = run(num_inference_steps=steps, sampler=SamplerConfig(solver=solver, solver_order=3))
@@ -132,7 +133,7 @@ def test_sample_equals_a_plain_loop(spacing):
         schedule,
         "v_prediction",
         z,
-        {},
+        NOTHING,
         num_inference_steps=5,
         sampler=SamplerConfig(timestep_spacing=spacing),
     )
@@ -156,9 +157,11 @@ def test_jit_equals_eager_and_the_loop_is_one_scan():
     sampler = SamplerConfig(solver="dpmsolver++", solver_order=3)
     run = functools.partial(sample, predict, {}, schedule, "epsilon", sampler=sampler)
     jitted = jax.jit(run, static_argnames="num_inference_steps")
-    result = jitted(z_T, {}, num_inference_steps=20)
+    result = jitted(z_T, NOTHING, num_inference_steps=20)
     assert len(calls) < 20 and set(calls) == {jnp.dtype(jnp.int32)}
-    np.testing.assert_allclose(result, run(z_T, {}, num_inference_steps=20), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        result, run(z_T, NOTHING, num_inference_steps=20), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_initial_noise_is_a_function_of_the_key():
@@ -182,7 +185,7 @@ def test_consistency_sampler_gives_the_mean_and_the_variance_of_the_data(steps):
     z_T = initial_noise(jax.random.key(5), (4000, 1, 1, 4))
     sampler = SamplerConfig(solver="consistency")
     run = functools.partial(
-        sample, predict, {}, schedule, "sample", z_T, {}, num_inference_steps=steps
+        sample, predict, {}, schedule, "sample", z_T, NOTHING, num_inference_steps=steps
     )
     x = run(sampler=sampler, key=jax.random.key(6))
     np.testing.assert_allclose((np.mean(x, axis=(0, 1, 2)) - MEAN) / STD, 0, atol=0.08)
@@ -197,7 +200,7 @@ def test_consistency_sampler_gives_the_mean_and_the_variance_of_the_data(steps):
 def test_clip_sample_range_clips_the_signal_prediction():
     schedule, z_T = DiscreteSchedule(), noise()
     run = functools.partial(
-        sample, lambda params, z_t, t, cond: 10 * z_t, {}, schedule, "sample", z_T, {}
+        sample, lambda params, z_t, t, cond: 10 * z_t, {}, schedule, "sample", z_T, NOTHING
     )
     assert np.abs(run(num_inference_steps=2)).max() > 1.0
     clipped = run(num_inference_steps=1, sampler=SamplerConfig(clip_sample_range=0.25))
@@ -206,79 +209,15 @@ def test_clip_sample_range_clips_the_signal_prediction():
 
 def test_sampler_refuses_what_cannot_work():
     run = functools.partial(
-        sample, lambda params, z_t, t, cond: z_t, {}, z_T=noise(), cond={}, num_inference_steps=2
+        sample,
+        lambda params, z_t, t, cond: z_t,
+        {},
+        z_T=noise(),
+        condition=NOTHING,
+        num_inference_steps=2,
     )
     with pytest.raises(UserError, match="zero terminal SNR"):
         run(DiscreteSchedule(rescale_betas_zero_snr=True), "epsilon")
-    with pytest.raises(UserError, match="needs the unconditional inputs"):
-        run(DiscreteSchedule(), "epsilon", guidance_scale=3.0)
-
-
-def linear_predict(calls):
-    """Records its inputs; the condition adds to the output, so guidance has a closed form."""
-
-    def predict(params, z_t, t, cond):
-        calls.append((z_t.shape[0], t, cond))
-        return params["w"] * z_t + expand(cond["c"], z_t)
-
-    return predict
-
-
-PARAMS = {"w": jnp.float32(0.5)}
-COND = {"c": jnp.array([1.0, 2.0, 3.0])}
-UNCOND = {"c": jnp.array([10.0, 20.0, 30.0])}
-
-
-def test_guidance_is_one_call_with_uncond_first():
-    calls, z_t, t = [], noise(), jnp.array([1, 2, 3])
-    result = cfg_predict(linear_predict(calls), PARAMS, z_t, t, COND, UNCOND, 2.5)
-    ((batch, times, cond),) = calls
-    assert batch == 6 and times.tolist() == [1, 2, 3, 1, 2, 3]
-    assert cond["c"].tolist() == [10, 20, 30, 1, 2, 3]
-    extra = np.array([10 + 2.5 * (1 - 10), 20 + 2.5 * (2 - 20), 30 + 2.5 * (3 - 30)])
-    expected = 0.5 * np.float64(z_t) + extra[:, None, None, None]
-    np.testing.assert_allclose(result, expected, rtol=1e-5)
-
-
-def test_guidance_scale_per_sample():
-    z_t, t, w = noise(), jnp.array([1, 2, 3]), jnp.array([0.0, 1.0, 2.0])
-    result = cfg_predict(linear_predict([]), PARAMS, z_t, t, COND, UNCOND, w)
-    extra = np.array([10.0, 2.0, 30 + 2 * (3 - 30)])
-    expected = 0.5 * np.float64(z_t) + extra[:, None, None, None]
-    np.testing.assert_allclose(result, expected, rtol=1e-5)
-
-
-def test_guidance_scale_one_runs_the_condition_alone():
-    calls, z_t, t = [], noise(), jnp.array([1, 2, 3])
-    predict = linear_predict(calls)
-    result = cfg_predict(predict, PARAMS, z_t, t, COND, UNCOND, 1.0)
-    assert [batch for batch, _, _ in calls] == [3]
-    np.testing.assert_allclose(result, predict(PARAMS, z_t, t, COND), rtol=1e-6)
-
-
-def test_guidance_needs_matching_conditions():
-    predict, z_t, t = linear_predict([]), noise(), jnp.array([1, 2, 3])
-    with pytest.raises(UserError, match="guidance_scale=2.0 needs"):
-        cfg_predict(predict, PARAMS, z_t, t, COND, None, 2.0)
-    with pytest.raises(UserError, match="'text'"):
-        cfg_predict(predict, PARAMS, z_t, t, COND, {"text": UNCOND["c"]}, 2.0)
-
-
-def test_sampler_with_guidance_equals_sampling_the_guided_network():
-    schedule, z_T, calls = DiscreteSchedule(), noise(), []
-    predict = linear_predict(calls)
-    run = functools.partial(sample, schedule=schedule, prediction_type="sample", z_T=z_T)
-    result = run(
-        predict, PARAMS, cond=COND, uncond=UNCOND, guidance_scale=3.0, num_inference_steps=3
-    )
-    assert {batch for batch, _, _ in calls} == {6}
-    z = np.float64(z_T)
-    extra = np.array([10 + 3 * (1 - 10), 20 + 3 * (2 - 20), 30 + 3 * (3 - 30)])
-    for t, s in [(999, 666), (666, 332), (332, -1)]:
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = level(schedule, t), level(schedule, s)
-        x_hat = 0.5 * z + extra[:, None, None, None]
-        z = alpha_s * x_hat + sigma_s * (z - alpha_t * x_hat) / sigma_t
-    np.testing.assert_allclose(result, z, rtol=1e-4)
 
 
 def test_noise_of_an_image_with_its_own_key_does_not_depend_on_the_batch():

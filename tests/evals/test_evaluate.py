@@ -23,7 +23,7 @@ from codi_jax.evals.results import Results
 from codi_jax.evals.scoring import Networks
 from codi_jax.run.workdir import run_method, run_setting
 from codi_jax.sample import Sampler
-from codi_jax.sampling import held_out, sample_files
+from codi_jax.sampling import held_out, held_out_files
 from codi_jax.sampling.held_out import Setting
 from codi_jax.tasks.base import Task
 from codi_jax.tasks.registry import task_of
@@ -101,7 +101,7 @@ def test_a_model(model, tmp_path):
     sampler = Sampler.load(model)
     key = jax.random.fold_in(jax.random.key(0), 2)
     lr = read(first / "images" / "input" / "00002.png")
-    alone = np.asarray(sampler.make({"lr": lr[None]}, key[None], 2))[0]
+    alone = np.asarray(sampler.conditional({"lr": lr[None]}, key[None], 2))[0]
     assert np.abs(alone.astype(int) - images["2"][2]).max() <= 1
     assert not np.array_equal(images["2"][0], images["2"][2])
 
@@ -128,7 +128,7 @@ def test_images_are_kept_only_when_asked_and_shares_make_the_whole(model, tmp_pa
     for index in (1, 0):
         monkeypatch.setattr(held_out, "share", lambda count, i=index: range(i, count, 2))
         folder = shared / "images"
-        held_out.sample_checkpoint(str(model), SETTING, [1], 1, folder)
+        held_out.sample_held_out(str(model), SETTING, [1], 1, folder)
         names = sorted(p.name for p in (folder / "1").iterdir())
         assert names == (["00001.png"] if index else ["00000.png", "00001.png", "00002.png"])
     monkeypatch.setattr(held_out, "share", lambda count: range(0))  # nothing is left to do
@@ -147,7 +147,7 @@ def test_whole_frames_of_any_size(model, tmp_path):
         str(model), setting, [1], psnr_only(tmp_path), tmp_path / "out", save_images=True
     )
     for i, (height, width) in enumerate(sizes):
-        image = read(tmp_path / "out" / "images" / "1" / sample_files.image_name(i))
+        image = read(tmp_path / "out" / "images" / "1" / held_out_files.image_name(i))
         assert image.shape == (height // 4 * 4, width // 4 * 4, 3)
 
 
@@ -199,9 +199,9 @@ def test_every_task_is_sampled_and_scored_by_its_own_measures(config, tiny_model
     if config.task == "canny":
         other = dataclasses.replace(setting, solver="consistency")
         with pytest.raises(UserError, match="another evaluation: solver"):
-            held_out.sample_checkpoint(str(tmp_path / "model"), other, [2], 2, out / "images")
+            held_out.sample_held_out(str(tmp_path / "model"), other, [2], 2, out / "images")
         for name, changed in (("2a", setting), ("2b", other)):
-            held_out.sample_checkpoint(str(tmp_path / "model"), changed, [2], 2, tmp_path / name)
+            held_out.sample_held_out(str(tmp_path / "model"), changed, [2], 2, tmp_path / name)
         made = [read(tmp_path / name / "2" / "00000.png") for name in ("2a", "2b")]
         assert not np.array_equal(*made)
 
@@ -215,7 +215,7 @@ def test_measures_are_declared_and_of_each_image():
             return {"odd": level, **({"even": level} if level > 1 else {})}
 
     example = {"image": np.zeros((2, 2, 3), np.uint8)}
-    made = held_out.Samples(task=Odd(), setting=Setting(count=2), examples=[example] * 2)
+    made = held_out.Sampled(task=Odd(), setting=Setting(count=2), examples=[example] * 2)
     images = np.stack([example["image"], example["image"] + np.uint8(2)])
     assert own_measures(made, images) == {"odd": [0.0, 2.0], "even": [None, 2.0]}
 

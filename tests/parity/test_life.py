@@ -15,7 +15,9 @@ transformers = pytest.importorskip("transformers", reason="parity extra")
 
 from codi_jax import convert, main  # noqa: E402
 from codi_jax.checkpoint.store import Store  # noqa: E402
+from codi_jax.diffusion.guidance import GuidedCondition  # noqa: E402
 from codi_jax.sample import Sampler  # noqa: E402
+from codi_jax.sampling.guidance import Guidance  # noqa: E402
 from codi_jax.typing import UserError  # noqa: E402
 from configs import sr  # noqa: E402
 
@@ -158,12 +160,12 @@ def trajectory(checkpoint, negative):
     theirs = pipe(PROMPT, negative_prompt=negative, latents=as_torch(noise()), **options).images
     sampler = Sampler.load(checkpoint)
     pictures, shape = sampler.pictures, (1, SIDE, SIDE, 4)
+    guidance = Guidance(prompt=PROMPT, negative_prompt=negative, guidance_scale=5.0)
+    words = sampler.encode(guidance)
     latents = pictures.sample_latents(
         sampler.params,
         jnp.asarray(noise()[None]),
-        pictures.text_condition(sampler.encode_prompt([PROMPT]), shape),
-        pictures.text_condition(sampler.encode_prompt.negative(negative), shape),
-        5.0,
+        words.map(lambda text: pictures.text_condition(text, shape)),
         steps=10,
         sampler=sampler.pipeline.sampler,
     )
@@ -236,7 +238,8 @@ def our_floats(sampler, z):
     pictures, params = sampler.pictures, sampler.params
     cond = pictures.image_condition(params["vae"], {"lr": lr})
     cond = {**cond, **pictures.text_condition(sampler.encode_prompt([PROMPT]), (1, 16, 16, 4))}
-    latents = pictures.sample_latents(params, jnp.asarray(z[None]), cond, None, 1.0, steps=4)
+    condition = GuidedCondition(cond=cond)
+    latents = pictures.sample_latents(params, jnp.asarray(z[None]), condition, steps=4)
     return decoded(sampler, latents)[0]
 
 

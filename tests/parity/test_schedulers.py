@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="parity extra")
 diffusers = pytest.importorskip("diffusers", reason="parity extra")
 
+from codi_jax.diffusion.guidance import GuidedCondition  # noqa: E402
 from codi_jax.diffusion.sampler import initial_noise, sample, step_infos  # noqa: E402
 from codi_jax.diffusion.sampler_config import SamplerConfig  # noqa: E402
 from codi_jax.diffusion.schedules import (  # noqa: E402
@@ -100,7 +101,7 @@ def ours(theirs_, steps, schedule=None):
         schedule or schedule_from_config(config),
         config["prediction_type"],
         jnp.asarray(Z_T),
-        {},
+        GuidedCondition(),
         num_inference_steps=steps,
         sampler=SamplerConfig.from_config(config),
         key=KEY,

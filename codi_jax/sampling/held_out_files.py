@@ -1,14 +1,14 @@
-"""Sampled images as files: made once, found again when an evaluation is started anew.
+"""The files of results on held-out data: made once, found again when an evaluation is restarted.
 
-In a folder are ``manifest.json`` (what the images were made from), ``reference/``, one folder for
-each of the task's inputs and baselines (``input/``, ``bicubic/``) and one of results for each
-number of steps, ``4/00000.png`` and so on. Image
-n is a function of the manifest and n alone, whatever the batches, devices and processes.
+A folder holds ``manifest.json`` (what the images were made from), ``reference/``, a folder for
+each of the task's inputs and baselines (``input/``, ``bicubic/``), and a folder of results for
+each number of steps (``4/00000.png`` and so on). Image n is a function of the manifest and n
+alone, whatever the batches, devices and processes are.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -26,7 +26,7 @@ REFERENCE = "reference"
 
 
 def check_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write the manifest, or hold it against the one that is there.
+    """Write the manifest, or compare it with the one that is there.
 
     Raises:
         UserError: the folder holds images that were made otherwise.
@@ -50,6 +50,7 @@ def check_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def image_name(index: int) -> str:
+    """The file of image ``index``, in any of the folders."""
     return f"{index:05d}.png"
 
 
@@ -66,6 +67,14 @@ def batch_of_one(example: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+@runtime_checkable
+class Examples(Protocol):
+    """Item n is one example: arrays and strings by name."""
+
+    def __getitem__(self, index: int, /) -> Any:
+        """One example."""
+
+
 class _Work(NamedTuple):
     number: int
     example: Mapping[str, Any]
@@ -73,17 +82,17 @@ class _Work(NamedTuple):
     missing: tuple[int, ...]  # numbers of steps
 
     @property
-    def shape(self) -> tuple[Any, ...]:
+    def shape(self) -> tuple[tuple[int, ...] | int, ...]:
         return (*(array.shape for array in self.arrays.values()), *self.missing)
 
 
-def write_samples(
+def write_results(
     folder: Path,
     task: Task,
-    examples: Any,
+    examples: Examples,
     indices: Sequence[int],
     steps: Sequence[int],
-    sample: Callable[[Mapping[str, Array], Array, Sequence[str], int], Array],
+    make: Callable[[Mapping[str, Array], Array, Sequence[str], int], Array],
     devices: Devices,
 ) -> None:
     """Make the images that are not there yet.
@@ -95,7 +104,7 @@ def write_samples(
             each image has its own "prompt".
         indices: this process's share.
         steps: numbers of sampling steps.
-        sample: (arrays [B, ...], indices [B], prompts [B], steps) -> uint8 [B, H, W, 3].
+        make: (arrays [B, ...], indices [B], prompts [B], steps) -> uint8 [B, H, W, 3].
         devices: how batches are made and spread.
     """
 
@@ -104,7 +113,7 @@ def write_samples(
 
     todo = [index for index in indices if missing(index)]
 
-    def work() -> Any:
+    def work() -> Iterator[_Work]:
         for index in todo:
             example = examples[index]
             batch = batch_of_one(example)
@@ -123,7 +132,7 @@ def write_samples(
             prompts = [str(w.example.get("prompt", "")) for w in batch]
             prompts += prompts[-1:] * (devices.batch_size - len(prompts))
             for n in batch[0].missing:
-                images = np.asarray(sample(spread, order, prompts, n))
+                images = np.asarray(make(spread, order, prompts, n))
                 for w, image in zip(batch, images, strict=False):  # the batch is filled up
                     result = task.finish(image, w.example)
                     save_image(folder / str(n) / image_name(w.number), result)
