@@ -1,6 +1,5 @@
 """What a training step, and what a sampled picture costs: FLOPs, memory, seconds."""
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -79,7 +78,7 @@ def sampling_cost(model: Model, lr: Any, steps: int) -> dict[str, float]:
     features = jax.eval_shape(network.condition, params, cond)  # FLOPs need shapes alone
     condition = _flops(network.condition, params, cond)
     call = _flops(network.predict, params, z, t, {**cond, "features": features})
-    plain = _flops(dataclasses.replace(network, adapter="none").predict, params, z, t, {})
+    plain = _flops(network.without_adapter().predict, params, z, t, {})
     key, seconds = jax.random.key(0), []
     for _ in range(4):
         begin = time.perf_counter()

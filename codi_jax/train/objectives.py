@@ -1,6 +1,5 @@
 """A batch of pictures to the losses: what each task trains on."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
@@ -59,7 +58,7 @@ def diffusion_objective(
         lpips: the network behind "lpips" distances; its parameters are ``params["lpips"]``.
     """
     unet = model.network
-    teacher_unet = dataclasses.replace(unet, adapter="none") if loss.teacher == "prior" else unet
+    teacher_unet = unet.without_adapter() if loss.teacher == "prior" else unet
 
     def shared(entries: Cond, size: int) -> dict[str, Array]:
         return {
