@@ -25,7 +25,7 @@ import numpy as np
 
 from codi_jax import trees
 from codi_jax.checkpoint.diffusers_format import load_params, save_model
-from codi_jax.models.adapters import AdaptedUNet
+from codi_jax.models.adapted_unet import AdaptedUNet
 from codi_jax.models.autoencoders import init_autoencoder
 from codi_jax.models.configs import AutoencoderConfig, UNetConfig
 from codi_jax.models.text_encoder import CLIPTextEncoder, TextEncoderConfig

@@ -9,7 +9,7 @@ import jax
 
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import Schedule
-from codi_jax.models.adapters import AdaptedUNet
+from codi_jax.models.adapted_unet import AdaptedUNet
 from codi_jax.models.autoencoders import AnyAutoencoderConfig, init_autoencoder
 from codi_jax.typing import Params
 
@@ -70,7 +70,7 @@ class Model(AutoencoderModel):
 
     def start_parts(self, params: Params) -> Params:
         """``params`` with the U-Net's encoder copied into an adapter that starts as its copy."""
-        return self.network.adapt(params)
+        return self.network.copy_encoder(params)
 
     @property
     def takes_text(self) -> bool:

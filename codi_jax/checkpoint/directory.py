@@ -25,30 +25,16 @@ from codi_jax.checkpoint.parameters import Placement, with_params
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import schedule_from_config
 from codi_jax.model import AutoencoderModel, Model
-from codi_jax.models.adapters import AdaptedUNet
+from codi_jax.models.adapted_unet import AdaptedUNet
+from codi_jax.models.adapters.registry import BY_CLASS_NAME, FOLDERS
 from codi_jax.models.autoencoders import CLASSES as AUTOENCODERS
 from codi_jax.models.autoencoders import autoencoder_config
-from codi_jax.models.configs import ControlNetConfig, UNetConfig
-from codi_jax.models.t2i_adapter import T2IAdapterConfig
+from codi_jax.models.configs import UNetConfig
 from codi_jax.typing import UserError
 
 #: Parts that are carried from the prior to the distilled model as they are.
 TEXT_PARTS = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
-#: Class of an adapter's config.json -> its kind here.
-ADAPTER_CLASSES = {
-    "CoDiMixAdapter": "mix",
-    "ControlNetModel": "controlnet",
-    "T2IAdapter": "t2i",
-}
-#: Kind -> its folder in a pipeline, which diffusers' pipelines expect by these names.
-FOLDERS = {"mix": "adapter", "controlnet": "controlnet", "t2i": "adapter"}
-#: Kind -> the pipeline of diffusers that runs it, where there is a text encoder.
-PIPELINES = {
-    "none": "StableDiffusionPipeline",
-    "controlnet": "StableDiffusionControlNetPipeline",
-    "t2i": "StableDiffusionAdapterPipeline",
-}
-#: Sources for PyTorch diffusers, which travel with the weights of the mix adapter.
+#: Sources for PyTorch diffusers, which travel with the weights of an adapter of our own.
 COMMUNITY = Path(__file__).parents[1] / "assets" / "community"
 
 
@@ -94,10 +80,12 @@ def write_architecture(directory: str | os.PathLike[str], model: AutoencoderMode
     config = model.sampler.to_config(model.schedule.to_config(model.prediction_type))
     save_json(root / "scheduler" / "scheduler_config.json", config)
     index["scheduler"] = ["diffusers", model.sampler.diffusers_class]
-    if model.network.adapter == "mix" and model.task == "sr":
+    adapter = model.network.adapter
+    if model.task in adapter.own_pipelines:
+        source = f"{adapter.own_module}.py"
         shutil.copyfile(COMMUNITY / "pipeline.py", root / "pipeline.py")
-        shutil.copyfile(COMMUNITY / "mix_adapter.py", root / "adapter" / "mix_adapter.py")
-        index["adapter"] = ["mix_adapter", "CoDiMixAdapter"]
+        shutil.copyfile(COMMUNITY / source, root / adapter.folder / source)
+        index[adapter.folder] = [adapter.own_module, adapter.class_name]
     if model.task:
         index |= {"task": model.task, "scale": model.scale}
         if model.task_options:
@@ -109,34 +97,26 @@ def _parts(model: AutoencoderModel) -> dict[str, tuple[str, dict[str, Any]]]:
     """Part of the parameters -> its folder and config."""
     parts = {"vae": ("vae", {"_class_name": model.vae.CLASS, **model.vae.to_config()})}
     if isinstance(model, Model):
-        network = model.network
-        config = {"_class_name": "UNet2DConditionModel", **network.unet.to_config()}
-        parts["unet"] = ("unet", config)
-        if network.adapter != "none":
-            names = {kind: name for name, kind in ADAPTER_CLASSES.items()}
-            config = {"_class_name": names[network.adapter], **_adapter_config(network)}
-            parts["adapter"] = (FOLDERS[network.adapter], config)
+        unet, adapter = model.network.unet, model.network.adapter
+        parts["unet"] = ("unet", {"_class_name": "UNet2DConditionModel", **unet.to_config()})
+        if model.network.has_adapter:
+            config = {"_class_name": adapter.class_name, **adapter.to_config(unet)}
+            parts["adapter"] = (adapter.folder, config)
     return parts
-
-
-def _adapter_config(network: AdaptedUNet) -> dict[str, Any]:
-    if network.adapter == "mix":
-        return {**network.unet.to_config(), "in_channels": network.mix_in_channels}
-    return (network.controlnet if network.adapter == "controlnet" else network.t2i).to_config()
 
 
 def _pipeline_class(model: Model, index: dict[str, Any]) -> Any:
     """What diffusers is to run the directory with; it adds to ``index`` what that needs."""
-    kind = model.network.adapter
-    if kind == "mix":  # PyTorch has a pipeline of ours for super-resolution alone
-        return ["pipeline", "CoDiPipeline"] if model.task == "sr" else "CoDiModel"
-    if "text_encoder" not in index:
+    adapter = model.network.adapter
+    if model.task and model.task in adapter.own_pipelines:
+        return ["pipeline", adapter.own_pipelines[model.task]]
+    if adapter.pipeline is None or "text_encoder" not in index:
         return "CoDiModel"  # diffusers has no pipeline without text; its parts load one by one
     if "text_encoder_2" in index:
-        return PIPELINES[kind].replace("Diffusion", "DiffusionXL")
+        return adapter.pipeline.replace("Diffusion", "DiffusionXL")
     index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
     index["requires_safety_checker"] = False
-    return PIPELINES[kind]
+    return adapter.pipeline
 
 
 def _text_parts(model: Model) -> dict[str, Path]:
@@ -200,7 +180,7 @@ def read_directory(directory: str | os.PathLike[str]) -> AutoencoderModel:
         sampler=SamplerConfig.from_config(scheduler),
         directory=root,
     )
-    folder = next((name for name in ("adapter", "controlnet") if name in index), None)
+    folder = next((name for name in FOLDERS if name in index), None)
     return model if folder is None else with_adapter(model, root / folder)
 
 
@@ -211,23 +191,14 @@ def with_adapter(model: Model, directory: Path) -> Model:
         UserError: no config there, of another class, or of an adapter for another U-Net.
     """
     config = load_config(directory)
-    kind = ADAPTER_CLASSES.get(config.get("_class_name", ""))
+    kind = BY_CLASS_NAME.get(config.get("_class_name", ""))
     if kind is None:
         raise UserError(
             f"{directory}: _class_name is {config.get('_class_name')!r}; an adapter is one of "
-            f"{', '.join(ADAPTER_CLASSES)}."
+            f"{', '.join(BY_CLASS_NAME)}."
         )
-    changes: dict[str, Any] = {"adapter": kind}
-    if kind == "controlnet":
-        changes["controlnet"] = ControlNetConfig.from_config(config)
-    elif kind == "t2i":
-        changes["t2i"] = T2IAdapterConfig.from_config(config)
-    else:
-        extra = config["in_channels"] - model.network.unet.in_channels
-        if extra < 0:
-            raise UserError(f"{directory}: the adapter belongs to a U-Net of fewer channels.")
-        changes["extra_latents"] = extra
-    network = dataclasses.replace(model.network, **changes)
+    adapter = kind.from_config(config, model.network.unet, directory)
+    network = dataclasses.replace(model.network, adapter=adapter)
     return dataclasses.replace(model, network=network, adapter_directory=directory)
 
 

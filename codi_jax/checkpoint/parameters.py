@@ -98,7 +98,7 @@ def add_guidance_input(params: Params, model: Model, place: Placement | None = N
     unet = model.network.unet
     shape = unet.time_cond_proj_dim, unet.block_out_channels[0]
     extended = dict(params)
-    for part in ("unet", "adapter") if model.network.adapter == "mix" else ("unet",):
+    for part in ("unet", "adapter") if model.network.adapter.reads_guidance_scale else ("unet",):
         new: Any = {"time_embedding": {"cond_proj": {"kernel": jnp.zeros(shape)}}}
         if place is not None:
             new = jax.device_put(new, place(new))

@@ -1,6 +1,5 @@
 """What a training step, and what a sampled picture costs: FLOPs, memory, seconds."""
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping
 
@@ -87,7 +86,7 @@ def sampling_cost(
     features = jax.eval_shape(network.condition, params, cond)  # FLOPs need shapes alone
     condition = _flops(network.condition, params, cond)
     call = _flops(network.predict, params, z, t, {**cond, "features": features})
-    plain = _flops(dataclasses.replace(network, adapter="none").predict, params, z, t, {})
+    plain = _flops(network.without_adapter().predict, params, z, t, {})
     key, seconds = jax.random.key(0), []
     for _ in range(4):
         begin = time.perf_counter()

@@ -228,8 +228,8 @@ def _read_by(base: AutoencoderModel, config: ConfigDict, loss: Loss) -> Autoenco
     """``base`` with a guidance scale to read, where the config asks for it."""
     if not isinstance(base, Model):
         return base
-    adapter, pretrained = base.network.adapter, config.model.pretrained
-    trained = pretrained if adapter == "none" else base.adapter_directory
+    pretrained = config.model.pretrained
+    trained = base.adapter_directory if base.network.has_adapter else pretrained
     if config.method in DISTILLING and not trained:
         raise UserError(
             f"config.method={config.method!r} distils a model that a run has trained for this "

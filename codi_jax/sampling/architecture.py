@@ -8,7 +8,7 @@ from codi_jax.checkpoint.directory import read_directory, with_adapter
 from codi_jax.checkpoint.hub import checkpoint_path
 from codi_jax.diffusion.schedules import schedule_from_config
 from codi_jax.model import AutoencoderModel, Model
-from codi_jax.models.adapters import AdaptedUNet
+from codi_jax.models.adapted_unet import AdaptedUNet
 from codi_jax.models.autoencoders import autoencoder_config
 from codi_jax.models.configs import UNetConfig
 from codi_jax.tasks.base import Task
@@ -33,7 +33,7 @@ def build_architecture(options: Mapping[str, Any], task: Task, size: int) -> Aut
         return base
     model = base if isinstance(base, Model) else _new_unet(base, options, size)
     network = model.network
-    if network.adapter == "none":
+    if not network.has_adapter:
         latents = model.vae.latent_channels
         network = network.with_adapter(
             options["adapter"],

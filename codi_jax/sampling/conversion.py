@@ -5,7 +5,6 @@ from pathlib import Path
 
 from codi_jax.checkpoint.diffusers_format import CONFIG, load_config
 from codi_jax.checkpoint.directory import (
-    ADAPTER_CLASSES,
     INDEX,
     load_directory,
     read_directory,
@@ -15,6 +14,7 @@ from codi_jax.checkpoint.files import load_json, stored_tensors
 from codi_jax.checkpoint.hub import checkpoint_path, resolve
 from codi_jax.checkpoint.single_file import convert_single_file, open_single_file
 from codi_jax.model import AutoencoderModel, Model
+from codi_jax.models.adapters.registry import BY_CLASS_NAME
 from codi_jax.sampling.load import load_model
 from codi_jax.typing import UserError
 
@@ -110,7 +110,7 @@ def inspect(source: str) -> str:
     if not (path / INDEX).is_file():
         kind = load_config(path).get("_class_name") or "/".join(load_config(path)["architectures"])
         fits = "a part of a pipeline"
-        if kind in ADAPTER_CLASSES:
+        if kind in BY_CLASS_NAME:
             fits = f"--config.model.pretrained_adapter={path}, with the U-Net that it was made for"
         return "\n".join([f"{path}: {kind}", _row(path), f"use: {fits}"])
     model = read_directory(path)
@@ -134,7 +134,7 @@ def _kind(model: AutoencoderModel) -> str:
     text = "text-to-image prior" if model.takes_text else "unconditional prior"
     if not model.task:
         return f"a {text}"
-    return f"a model for {model.task} x{model.scale}, adapter {model.network.adapter}"
+    return f"a model for {model.task} x{model.scale}, adapter {model.network.adapter.kind}"
 
 
 def _row(folder: Path) -> str:

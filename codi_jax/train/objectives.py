@@ -1,6 +1,5 @@
 """From a batch of pictures to its losses: latents, condition, and the networks of a loss."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 from codi_jax import trees
 from codi_jax.data.transforms import LATENTS
 from codi_jax.distill.loss import Batch, Loss, Needs, Networks, StepContext
-from codi_jax.models.adapters import AdaptedUNet
+from codi_jax.models.adapted_unet import AdaptedUNet
 from codi_jax.models.autoencoders import Autoencoder
 from codi_jax.models.conditioning import to_signed
 from codi_jax.models.embeddings import Prompt
@@ -100,7 +99,7 @@ def _networks(
 
     networks = Networks(predict=unet.predict)
     if needs.teacher:
-        kind = unet if needs.teacher == "start" else dataclasses.replace(unet, adapter="none")
+        kind = unet if needs.teacher == "start" else unet.without_adapter()
         own = {name: part for name, part in params.items() if name != TEACHER}
         start = trees.overlay(own, params.get(TEACHER, {}))
         networks = networks._replace(teacher=lambda z_t, t, c: kind.predict(start, z_t, t, c))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from codi_jax.models.adapters import AdaptedUNet
+from codi_jax.models.adapted_unet import AdaptedUNet
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.configs import AutoencoderConfig, UNetConfig
 from codi_jax.models.text_encoder import CLIPTextEncoder, TextEncoderConfig

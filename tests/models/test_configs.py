@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from codi_jax.models.configs import AutoencoderConfig, ControlNetConfig, EncoderConfig, UNetConfig
-from codi_jax.models.t2i_adapter import T2IAdapterConfig
+from codi_jax.models.adapters.controlnet import ControlNetConfig
+from codi_jax.models.adapters.t2i import T2IAdapterConfig
+from codi_jax.models.configs import AutoencoderConfig, EncoderConfig, UNetConfig
 from codi_jax.typing import UserError
 
 #: The content of SD 2.1's unet/config.json.

@@ -7,10 +7,10 @@ import pytest
 
 from codi_jax import trees
 from codi_jax.checkpoint.names import to_torch, torch_name
-from codi_jax.models.adapters import AdaptedUNet
+from codi_jax.models.adapted_unet import AdaptedUNet
+from codi_jax.models.adapters.t2i import T2IAdapter, T2IAdapterConfig
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.configs import AutoencoderConfig, UNetConfig
-from codi_jax.models.t2i_adapter import T2IAdapter, T2IAdapterConfig
 
 pytestmark = pytest.mark.xdist_group("parameters")
 
@@ -21,7 +21,7 @@ SD21 = UNetConfig(
 
 
 def init_shapes(config, adapter="none"):
-    return jax.eval_shape(AdaptedUNet(unet=config, adapter=adapter).init, KEY)
+    return jax.eval_shape(AdaptedUNet(unet=config).with_adapter(adapter, 8).init, KEY)
 
 
 def count(tree):

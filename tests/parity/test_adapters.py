@@ -8,9 +8,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="parity extra")
 diffusers = pytest.importorskip("diffusers", reason="parity extra")
 
-from codi_jax.models.adapters import AdaptedUNet  # noqa: E402
-from codi_jax.models.configs import ControlNetConfig, UNetConfig  # noqa: E402
-from codi_jax.models.t2i_adapter import T2IAdapterConfig  # noqa: E402
+from codi_jax.models.adapted_unet import AdaptedUNet  # noqa: E402
+from codi_jax.models.adapters.controlnet import ControlNet, ControlNetConfig  # noqa: E402
+from codi_jax.models.adapters.t2i import T2I, T2IAdapterConfig  # noqa: E402
+from codi_jax.models.configs import UNetConfig  # noqa: E402
 
 from .architectures import SD15, SDXL, inputs, normal  # noqa: E402
 
@@ -102,10 +103,10 @@ def test_controlnet(parity, case_of, name):
     controlnet = diffusers.ControlNetModel(**own, conditioning_embedding_out_channels=(4, 6, 8))
     directory = parity.save(controlnet)
     config = parity.config(ControlNetConfig, directory)
-    network = AdaptedUNet(unet=case.config, adapter="controlnet", controlnet=config)
+    network = AdaptedUNet(unet=case.config, adapter=ControlNet(config=config))
     adapter = parity.params(network.init, directory, "adapter")
     assert parity.error(case.ours(network, adapter), case.controlled(controlnet)) < TOLERANCE
-    parity.check_saved_again(controlnet, network.controlnet, adapter)
+    parity.check_saved_again(controlnet, network.adapter.config, adapter)
 
 
 T2I_ADAPTERS = {
@@ -124,7 +125,7 @@ def test_t2i_adapter(parity, case_of, kind):
     directory = parity.save(model)
     config = parity.config(T2IAdapterConfig, directory)
     assert config.downsampling == model.total_downscale_factor
-    network = AdaptedUNet(unet=case.config, adapter="t2i", t2i=config)
+    network = AdaptedUNet(unet=case.config, adapter=T2I(config=config))
     adapter = parity.params(network.init, directory, "adapter")
     features = model(case.tensors["image"])
     expected = case.theirs(case.unet, down_intrablock_additional_residuals=list(features))[0]

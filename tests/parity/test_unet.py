@@ -5,7 +5,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="parity extra")
 diffusers = pytest.importorskip("diffusers", reason="parity extra")
 
-from codi_jax.models.adapters import AdaptedUNet  # noqa: E402
+from codi_jax.models.adapted_unet import AdaptedUNet  # noqa: E402
 from codi_jax.models.configs import UNetConfig  # noqa: E402
 
 from .architectures import SD15, SD21, SDXL, inputs  # noqa: E402

@@ -164,7 +164,7 @@ def test_the_shared_pairs_go_through(shared_data, sampler):
 def test_a_saved_model_is_the_same_and_claims_no_pipeline_in_pytorch(model, tmp_path):
     save_directory(tmp_path / "m", model)
     again = load_directory(tmp_path / "m")
-    assert again.network.mix_in_channels == model.vae.latent_channels + 1
+    assert again.network.adapter.extra_latents == 1
     assert again.task == "inpaint" and not (tmp_path / "m" / "pipeline.py").exists()
     kernels = [p.params["adapter"]["conv_in"]["kernel"] for p in (model, again)]
     np.testing.assert_array_equal(*kernels)

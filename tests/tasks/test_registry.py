@@ -9,7 +9,7 @@ import pytest
 
 from codi_jax.diffusion.schedules import schedule_from_config
 from codi_jax.model import AutoencoderModel, Model
-from codi_jax.models.adapters import AdaptedUNet
+from codi_jax.models.adapted_unet import AdaptedUNet
 from codi_jax.models.configs import AutoencoderConfig, UNetConfig
 from codi_jax.run.config import build_task
 from codi_jax.run.data import open_data

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from codi_jax.models.adapters import AdaptedUNet
+from codi_jax.models.adapted_unet import AdaptedUNet
+from codi_jax.models.adapters.t2i import TYPES, T2IAdapter, T2IAdapterConfig, unshuffle
 from codi_jax.models.configs import UNetConfig
 from codi_jax.models.embeddings import NO_PROMPT
-from codi_jax.models.t2i_adapter import TYPES, T2IAdapter, T2IAdapterConfig, unshuffle
 from codi_jax.models.unet import UNetEncoder
 
 #: One level with attention, one without.

@@ -7,9 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from codi_jax.models.adapters import AdaptedUNet
-from codi_jax.models.configs import ControlNetConfig, UNetConfig
-from codi_jax.models.controlnet import HintEmbedding, ZeroConvs
+from codi_jax.models.adapted_unet import AdaptedUNet
+from codi_jax.models.adapters.controlnet import (
+    ControlNet,
+    ControlNetConfig,
+    HintEmbedding,
+    ZeroConvs,
+)
+from codi_jax.models.configs import UNetConfig
 from codi_jax.models.unet import Features
 from codi_jax.typing import UserError
 
@@ -27,7 +32,7 @@ IMAGE = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 4, 6, 3)), jnp.f
 
 
 def test_it_describes_its_whole_encoder():
-    config = AdaptedUNet(unet=UNET, adapter="controlnet", controlnet=HINT).controlnet
+    config = AdaptedUNet(unet=UNET, adapter=ControlNet(config=HINT)).adapter.config
     assert config.encoder == UNET.encoder
     assert config.to_config()["cross_attention_dim"] == 6
     assert config.to_config()["conditioning_embedding_out_channels"] == [2, 4]
@@ -36,12 +41,12 @@ def test_it_describes_its_whole_encoder():
 def test_an_encoder_of_its_own():
     small = dataclasses.replace(UNET.encoder, down_block_types=("DownBlock2D",) * 2)
     own = dataclasses.replace(HINT, encoder=small)
-    model = AdaptedUNet(unet=UNET, adapter="controlnet", controlnet=own)
+    model = AdaptedUNet(unet=UNET, adapter=ControlNet(config=own))
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     assert "attentions_0" in shapes["unet"]["down_blocks_0"]
     assert "attentions_0" not in shapes["adapter"]["down_blocks_0"]
     with pytest.raises(UserError, match="cannot start as its copy"):
-        model.adapt(shapes)
+        model.copy_encoder(shapes)
 
 
 def test_the_channels_of_a_bgr_hint_are_swapped(random_params):

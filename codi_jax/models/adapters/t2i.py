@@ -4,15 +4,20 @@ Its features are added inside the U-Net's encoder. Named as in diffusers' ``T2IA
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
+from codi_jax.models.adapters.base import Adapter, Host
+from codi_jax.models.configs import UNetConfig
 from codi_jax.models.from_config import FromConfig
 from codi_jax.models.resnet import conv1x1, conv3x3
-from codi_jax.typing import UserError
+from codi_jax.typing import Cond, Params, UserError
 
 TYPES = ("full_adapter", "full_adapter_xl", "light_adapter")
 
@@ -175,3 +180,65 @@ class T2IAdapter(nn.Module):
             )
         x = (image.astype(self.dtype) + 1) / 2  # diffusers' adapters read [0, 1]
         return _Pyramid(c, self.dtype, name="adapter")(unshuffle(x, c.downscale_factor))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class T2I(Adapter):
+    """All its features are a function of the image alone, computed once."""
+
+    config: T2IAdapterConfig = dataclasses.field(default_factory=T2IAdapterConfig)
+
+    kind: ClassVar[str] = "t2i"
+    class_name: ClassVar[str | None] = "T2IAdapter"
+    reads: ClassVar[str | None] = "image"
+    pipeline: ClassVar[str | None] = "StableDiffusionAdapterPipeline"
+
+    @classmethod
+    def new(
+        cls, unet: UNetConfig, downsampling: int, *, image_channels: int, extra_latents: int
+    ) -> Self:
+        """See the base class."""
+        # Without attention in the first level its feature comes after the downsampler, as in SDXL.
+        late = unet.down_block_types[0] == "DownBlock2D"
+        return cls(
+            config=T2IAdapterConfig(
+                in_channels=image_channels,
+                channels=unet.block_out_channels,
+                downscale_factor=2 * downsampling if late else downsampling,
+                adapter_type="full_adapter_xl" if late else "full_adapter",
+            )
+        )
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], unet: UNetConfig, directory: Path) -> Self:
+        """See the base class."""
+        return cls(config=T2IAdapterConfig.from_config(dict(config)))
+
+    def to_config(self, unet: UNetConfig) -> dict[str, Any]:
+        """See the base class."""
+        return self.config.to_config()
+
+    def fitted(self, unet: UNetConfig) -> Self:
+        """See the base class."""
+        widths = unet.block_out_channels
+        given = tuple(width for width, _ in self.config.blocks)
+        # One feature more than the U-Net has levels is added to the mid block.
+        expected = (*widths, widths[-1]) if len(given) > len(widths) else widths
+        self._check_fit("channels", given, expected)
+        return self
+
+    def init(self, host: Host, key: Key[Array, ""], unet: Params) -> dict[str, Any]:
+        """See the base class: its features start at zero."""
+        side = self.config.downsampling
+        image = jnp.zeros((1, side, side, self.config.in_channels))
+        return T2IAdapter(self.config, host.dtype).init(key, image)["params"]
+
+    def condition(
+        self, host: Host, params: Params, cond: Cond
+    ) -> tuple[Float[Array, "batch _ _ _"], ...]:
+        """All its features, finest first."""
+        return T2IAdapter(self.config, host.dtype).apply({"params": params}, self._needed(cond))
+
+    def residuals(self, own: Any) -> Sequence[Float[Array, "batch _ _ _"]]:
+        """See the base class."""
+        return own

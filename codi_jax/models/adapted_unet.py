@@ -1,0 +1,140 @@
+"""The network of the paper: a U-Net with an adapter, which makes its features know the condition.
+
+Full CoDi, PE-CoDi, ControlNet, T2I-Adapter and plain fine-tuning differ in the adapter and in
+which parameters train, nowhere else. An adapter's parameters live beside the U-Net's:
+``{"unet": ..., "adapter": ...}``.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Key, Real
+
+from codi_jax.models.adapters.base import Adapter, Host, Inputs
+from codi_jax.models.adapters.none import NoAdapter
+from codi_jax.models.adapters.registry import adapter_class
+from codi_jax.models.configs import UNetConfig
+from codi_jax.models.embeddings import Prompt
+from codi_jax.typing import Cond, Params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdaptedUNet:
+    """A U-Net with an adapter: the network ``w_theta(z_t, c, t)`` of the paper.
+
+    The condition (``cond``) may hold
+
+    * ``"latents"`` [B, h, w, C]: the condition image's latents, and perhaps more channels;
+    * ``"image"`` [B, H, W, 3 or more] in [-1, 1]: the condition image (an adapter reads one of the
+      two);
+    * ``"text"`` [B, S, D]: text embeddings, where the U-Net takes text;
+    * ``"text_embeds"`` [B, P], ``"time_ids"`` [B, 6]: see :class:`Prompt`, for SDXL;
+    * ``"guidance_scale"`` [B]: where the U-Net reads it;
+    * ``"features"``: the result of :meth:`condition`, which then is not computed again.
+
+    Attributes:
+        unet: the U-Net's architecture.
+        adapter: the adapter's.
+        dtype: what is computed in; parameters and output are float32.
+        remat: whether blocks are computed again for the gradient.
+
+    Raises:
+        UserError: the adapter belongs to another U-Net.
+    """
+
+    unet: UNetConfig
+    adapter: Adapter = NoAdapter()
+    dtype: DTypeLike = jnp.float32
+    remat: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "adapter", self.adapter.fitted(self.unet))
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether there is an adapter with parameters of its own."""
+        return self.adapter.class_name is not None
+
+    def with_adapter(
+        self, kind: str, downsampling: int, *, image_channels: int = 3, extra_latents: int = 0
+    ) -> "AdaptedUNet":
+        """This U-Net with a new adapter.
+
+        Args:
+            kind: its name.
+            downsampling: the autoencoder's.
+            image_channels: of the condition's "image".
+            extra_latents: channels of the condition's "latents" beyond the U-Net's.
+
+        Raises:
+            UserError: there is no adapter of this name.
+        """
+        adapter = adapter_class(kind).new(
+            self.unet, downsampling, image_channels=image_channels, extra_latents=extra_latents
+        )
+        return dataclasses.replace(self, adapter=adapter)
+
+    def without_adapter(self) -> "AdaptedUNet":
+        """The U-Net alone; it takes the same parameters."""
+        return dataclasses.replace(self, adapter=NoAdapter())
+
+    def init(self, key: Key[Array, ""]) -> dict[str, Any]:
+        """Random parameters, float32. The adapter's copied encoder *is* the U-Net's."""
+        unet_key, adapter_key = jax.random.split(key)
+        params: dict[str, Any] = {"unet": self._init_unet(unet_key)}
+        if self.has_adapter:
+            params["adapter"] = self.adapter.init(self._host, adapter_key, params["unet"])
+        return params
+
+    def copy_encoder(self, params: Params) -> dict[str, Any]:
+        """Copy the U-Net's encoder into the adapter: run after a prior's weights were loaded.
+
+        An adapter without such a copy stays as it is.
+
+        Raises:
+            UserError: the adapter is a ControlNet with an encoder of its own kind.
+        """
+        copied = dict(params)
+        if self.has_adapter:
+            adapter, unet = params["adapter"], params["unet"]
+            copied["adapter"] = self.adapter.copy_encoder(self._host, adapter, unet)
+        return copied
+
+    def condition(self, params: Params, cond: Cond) -> Any:
+        """What depends on the condition alone, to be computed once per image."""
+        return self.adapter.condition(self._host, self._adapter_params(params), cond)
+
+    def predict(
+        self,
+        params: Params,
+        z_t: Float[Array, "batch height width channels"],
+        t: Real[Array, " batch"],
+        cond: Cond,
+    ) -> Float[Array, "batch height width out_channels"]:
+        """The network's output, float32; a ``PredictFn``."""
+        prompt, unet, host = Prompt.of(cond), {"params": params["unet"]}, self._host
+        own = cond["features"] if "features" in cond else self.condition(params, cond)
+        residuals = self.adapter.residuals(own)
+        features, temb = host.encoder().apply(unet, z_t, t, prompt, residuals=residuals)
+        inputs = Inputs(z_t, t, prompt)
+        features = self.adapter.adapt(host, self._adapter_params(params), features, own, inputs)
+        return host.decoder().apply(unet, features, temb, prompt.text)
+
+    def _adapter_params(self, params: Params) -> Params:
+        return params["adapter"] if self.has_adapter else {}
+
+    @property
+    def _host(self) -> Host:
+        return Host(config=self.unet, dtype=self.dtype, remat=self.remat)
+
+    def _init_unet(self, key: Key[Array, ""]) -> dict[str, Any]:
+        encoder_key, decoder_key = jax.random.split(key)
+        z, t, prompt = self._host.example()
+        encoder = self._host.encoder()
+        params = encoder.init(encoder_key, z, t, prompt)["params"]
+        features, temb = encoder.apply({"params": params}, z, t, prompt)
+        decoder = self._host.decoder().init(decoder_key, features, temb, prompt.text)["params"]
+        return {**params, **decoder}
