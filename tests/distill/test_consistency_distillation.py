@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.distill.codi import CoDiLoss
 from codi_jax.distill.consistency import ConsistencyLoss
 from codi_jax.distill.distances import distance
@@ -116,3 +117,13 @@ def test_codi_on_the_teachers_path_with_boundary_scalings_is_the_same_loss():
     arguments = (PARAMS, TARGET, make_batch(), jax.random.key(3), lambda z, t, cond: 0.3 * z)
     found = [run(loss, Recorder(), *arguments) for loss in (codi, ConsistencyLoss(**common))]
     np.testing.assert_allclose(found[0]["loss"], found[1]["loss"], rtol=1e-5)
+
+
+def test_what_was_distilled_is_sampled_at_the_times_and_with_the_scalings_of_the_training():
+    loss = ConsistencyLoss(
+        schedule=SCHEDULE, prediction_type="v_prediction", grid_steps=7, timestep_scaling=3.0
+    )
+    expected = SamplerConfig(solver="consistency", original_inference_steps=7, timestep_scaling=3.0)
+    assert loss.sampler == expected
+    codi = CoDiLoss(schedule=SCHEDULE, prediction_type="v_prediction")
+    assert codi.sampler == SamplerConfig()

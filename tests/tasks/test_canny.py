@@ -49,3 +49,16 @@ def test_score_compares_with_the_condition():
     assert task.inputs(batch)["edges"].shape == (1, 32, 32, 3)
     with pytest.raises(UserError, match="no mask"):
         task.from_user(image, mask=np.zeros((32, 32), np.uint8))
+
+
+def test_the_condition_is_minus_one_off_the_edges_and_one_on_them():
+    class Encoder:
+        def apply(self, variables, image, *, method):
+            return 2 * image
+
+    edges = np.zeros((1, 4, 4), np.uint8)
+    edges[0, 1] = 255
+    found = Canny().condition(Encoder(), {}, {"edges": edges})
+    expected = np.where(edges[..., None] > 0, 1.0, -1.0) * np.ones(3)
+    np.testing.assert_allclose(found["image"], expected)
+    np.testing.assert_allclose(found["latents"], 2 * expected)

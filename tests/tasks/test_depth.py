@@ -10,7 +10,7 @@ from codi_jax.data import scenes
 from codi_jax.data.images import load_depth
 from codi_jax.data.sources import make_source
 from codi_jax.sample import Sampler
-from codi_jax.tasks.depth import Depth, normalise
+from codi_jax.tasks.depth import RECOVERED_BY, Depth, normalise
 from codi_jax.typing import UserError
 from configs import depth
 
@@ -101,3 +101,14 @@ def test_the_shared_pairs_go_through(shared_data, tiny_model):
     np.testing.assert_array_equal(np.asarray(picture), sampler(small, steps=1))
     with pytest.raises(UserError, match="depth map"):
         sampler(Image.new("RGB", (8, 8)))
+
+
+def test_depth_error_is_a_share_of_the_range(monkeypatch):
+    depth = np.linspace(1.0, 2.0, 64, dtype=np.float32).reshape(8, 8)
+    monkeypatch.setitem(RECOVERED_BY, "haze", lambda picture: depth)
+    near, pictures = normalise(depth, "metric")[None], np.zeros((1, 8, 8, 3), np.uint8)
+    task = Depth(recovered_by="haze")
+    assert task.score(pictures, {"near": near})["depth_error"] == 0.0
+    # The opposite map differs by 2 |near|, of a range of 2.
+    opposite = task.score(pictures, {"near": -near})["depth_error"]
+    assert opposite == pytest.approx(np.abs(near).mean(), rel=1e-5)
