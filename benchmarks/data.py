@@ -93,6 +93,7 @@ def measure(config: Any, workers: int, seconds: float) -> dict[str, float]:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument(
         "--configs",

@@ -98,6 +98,7 @@ def breakdown(inputs: list[np.ndarray], repeats: int) -> dict[str, float]:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--images", type=int, default=100, help="images in a repeat")

@@ -96,6 +96,7 @@ class Peer:
         self._batch_size = batch_size
 
     def __call__(self, inputs: list[np.ndarray]) -> None:
+        """Degrade the images, batch by batch."""
         for start in range(0, len(inputs), self._batch_size):
             batch = inputs[start : start + self._batch_size]
             drawn = [self._dataset[0] for _ in batch]
@@ -114,6 +115,7 @@ def ours(inputs: list[np.ndarray]) -> None:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--images", type=int, default=48, help="images in a repeat")

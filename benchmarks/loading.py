@@ -87,6 +87,7 @@ def load(directory: str, dtype: str) -> None:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--output", type=Path, help="write the numbers here as JSON")
     args = parser.parse_args()

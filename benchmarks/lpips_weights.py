@@ -57,6 +57,7 @@ def _archive() -> bytes:
 
 
 def main(_: list[str]) -> None:
+    """The command."""
     output = Path(flags.FLAGS.output).expanduser()
     with tarfile.open(fileobj=io.BytesIO(_archive())) as archive:
         for network, (name, root) in FILES.items():

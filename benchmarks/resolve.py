@@ -91,6 +91,7 @@ def newest() -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -17,8 +17,10 @@ from configs.methods import METHODS, apply_method
 
 
 def get_config(variants: str = "default") -> ConfigDict:
-    """``default``, ``tiny`` (the same road with small networks, for tests), or a method that needs
-    no condition, such as ``progressive``; several with commas between.
+    """The config of ``variants``, with commas between.
+
+    They are ``default``, ``tiny`` (the same road with small networks, for tests), and the methods
+    that need no condition, such as ``progressive``.
     """
     config = base()
     config.task, config.method = "prior", "finetune"

@@ -26,14 +26,15 @@ def conditional(
     clean_share: float = 0.0,
     own: Mapping[str, Callable[[ConfigDict], None]] | None = None,
 ) -> ConfigDict:
-    """CoDi of ``task`` with the embedded prior in minutes on a CPU, or changes of that: one of
-    :data:`VARIANTS` or of the methods, or several with commas between.
+    """CoDi of ``task`` with the embedded prior in minutes on a CPU, or changes of that.
 
     Args:
         task: ``config.task``.
-        variants: what to make of it.
-        steps, batch_size: of the default.
-        scale, clean_share: those of ``config.data``.
+        variants: one of :data:`VARIANTS` or of the methods, or several with commas between.
+        steps: of the default.
+        batch_size: of the default.
+        scale: ``config.data.scale``.
+        clean_share: ``config.data.clean_share``.
         own: variants of this task alone, changes of a config.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Real-world x4 super-resolution, distilled by CoDi from a prior.
+r"""Real-world x4 super-resolution, distilled by CoDi from a prior.
 
 Command:   python -m codi_jax.main --config=configs/sr.py --workdir=runs/sr
 Hardware:  two CPU cores, no accelerator.
@@ -19,7 +19,7 @@ Your own photos: --config.data.source=DIR (folders are searched recursively).
 Stable Diffusion, 128 -> 512 px:
 
     python -m codi_jax.main --config=configs/sr.py:sd21 --workdir=runs/sd21 \
-        --config.data.source='photos/*.array_record' --config.data.num_workers=16 \\
+        --config.data.source='photos/*.array_record' --config.data.num_workers=16 \
         --config.mesh.fsdp=8
 
 The checkpoint is fetched from Hugging Face; --config.model.pretrained=DIR takes a directory in

@@ -74,8 +74,9 @@ def _linked(config: ConfigDict) -> ConfigDict:
 def _stage(
     run: ConfigDict, method: str, start: str = "", parts: int = 1, **settings: object
 ) -> dict[str, object]:
-    """One training run on a ``parts``-th of the budget; ``settings`` are keys of its config with
-    ``__`` for the dots.
+    """One training run on a ``parts``-th of the budget.
+
+    ``settings`` are keys of its config with ``__`` for the dots.
     """
     changed = _linked(run)
     changed.steps = run.get_ref("steps") // parts

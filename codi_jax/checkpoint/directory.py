@@ -108,8 +108,9 @@ def _parts(model: AutoencoderModel) -> dict[str, tuple[str, dict[str, Any]]]:
 def _pipeline_class(model: Model, index: dict[str, Any]) -> Any:
     """What diffusers is to run the directory with; it adds to ``index`` what that needs."""
     adapter = model.network.adapter
-    if model.task and model.task in adapter.own_pipelines:
-        return ["pipeline", adapter.own_pipelines[model.task]]
+    own = adapter.own_pipelines.get(model.task or "")
+    if own is not None:
+        return ["pipeline", own]
     if adapter.pipeline is None or "text_encoder" not in index:
         return "CoDiModel"  # diffusers has no pipeline without text; its parts load one by one
     if "text_encoder_2" in index:

@@ -194,8 +194,11 @@ def _lacking(folder: Path) -> str:
 
 
 def checkpoint_path(name: str) -> Path:
-    """The directory of a checkpoint: "prior" or "demo" (shipped with the package), a directory,
-    or a Hugging Face id, which is fetched.
+    """The directory of a checkpoint.
+
+    Args:
+        name: "prior" or "demo" (shipped with the package), a directory, or a Hugging Face id,
+            which is fetched.
 
     Raises:
         UserError: no such directory or repository, or a single file.

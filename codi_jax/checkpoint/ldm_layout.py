@@ -80,6 +80,7 @@ class Section:
         return self.shapes[full]
 
     def source(self, name: str, **how: Any) -> Source:
+        """Where a tensor comes from, which is then counted as used."""
         self.shape(name)
         self.used.add(name)
         return Source(self.names[name], **how)

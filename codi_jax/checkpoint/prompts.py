@@ -52,8 +52,11 @@ class PromptEncoder:
             self._parts.append((tokenizer, jax.jit(model.apply), params))
 
     def __call__(self, prompts: Sequence[str]) -> dict[str, Array]:
-        """Condition entries of ``prompts``: "text" [B, S, D] float32, and with two encoders
-        "text_embeds" [B, P], the second's pooled output (Podell et al. 2023, section 2.1).
+        """What a U-Net reads of ``prompts``.
+
+        Returns:
+            "text" [B, S, D] float32, and with two encoders "text_embeds" [B, P], the second's
+            pooled output (Podell et al. 2023, section 2.1).
         """
         outputs: list[CLIPTextOutput] = [
             encode({"params": params}, jnp.asarray(tokenizer.encode(prompts)))
@@ -68,8 +71,14 @@ class PromptEncoder:
         }
 
     def negative(self, prompt: str | None) -> dict[str, Array]:
-        """The other side of classifier-free guidance: ``prompt``, by default the empty one, for
-        which Stable Diffusion XL was trained with zeros (``force_zeros_for_empty_prompt``).
+        """What classifier-free guidance leads away from.
+
+        Args:
+            prompt: None for the empty prompt, for which Stable Diffusion XL was trained with
+                zeros (``force_zeros_for_empty_prompt``).
+
+        Returns:
+            The entries of one prompt, [1, ...].
         """
         text = self([prompt or ""])
         if prompt is None and self._zeros_for_empty:

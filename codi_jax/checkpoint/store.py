@@ -112,7 +112,9 @@ class Store:
 
         Args:
           step: number of steps done.
-          trainable, ema, opt: trees of arrays; a tree without arrays is not stored.
+          trainable: the trained parameters. A tree without arrays is not stored.
+          ema: their averages.
+          opt: the optimiser's state.
           data_state: the iterator's state, JSON-able or bytes of UTF-8.
           meta: JSON-able; ``step`` is added.
           force: save although ``step`` is not a multiple of the interval (the last step). A

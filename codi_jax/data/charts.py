@@ -33,8 +33,9 @@ class ReplaceByChart(grain.transforms.RandomMap):
 
 
 def chart(size: int, rng: np.random.Generator) -> np.ndarray:
-    """uint8 [size, size, 3]: one colour, a grid of patches, a gradient between colours, or
-    stripes, each as likely.
+    """A chart, uint8 [size, size, 3].
+
+    One colour, a grid of patches, a gradient between colours, or stripes, each as likely.
     """
     draw = (_flat, _patches, _gradient, _stripes)[rng.integers(4)]
     return draw(size, rng)

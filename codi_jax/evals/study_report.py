@@ -67,8 +67,9 @@ class StudyResults:
 
 
 def perceptual(metrics: Collection[str]) -> str:
-    """What the paper's order is judged by beside :data:`DISTRIBUTION`: the paper's own measure,
-    LPIPS, where its network's weights were given, else HaarPSI.
+    """The measure of single pictures that the paper's order is judged by.
+
+    It is the paper's own, LPIPS, where its network's weights were given, else HaarPSI.
     """
     return "lpips_alex" if "lpips_alex" in metrics else "haarpsi"
 

@@ -189,6 +189,7 @@ class AutoencoderDC(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def setup(self) -> None:
+        """Make the two halves."""
         self.encoder = _Encoder(self.config, self.dtype)
         self.decoder = _Decoder(self.config, self.dtype)
 

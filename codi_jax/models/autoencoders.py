@@ -25,8 +25,10 @@ CLASSES = tuple(_CONFIGS)
 
 
 def autoencoder_config(config: Mapping[str, Any]) -> AnyAutoencoderConfig:
-    """The architecture in the content of ``config.json``, of the class that it names; without
-    ``_class_name``, an ``AutoencoderKL``.
+    """The architecture that the content of a ``config.json`` describes.
+
+    Args:
+        config: names its class as ``_class_name``; without that it is an ``AutoencoderKL``.
 
     Raises:
         UserError: another class, or a key or value that is not implemented.

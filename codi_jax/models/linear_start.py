@@ -75,8 +75,12 @@ def patches(images: np.ndarray, factor: int) -> np.ndarray:
 
 
 def linear_params(config: AutoencoderDCConfig, params: Params, code: LinearCode) -> dict[str, Any]:
-    """``params``, drawn at random, changed so that the network computes ``code`` (but for what the
-    last norm makes of it).
+    """``params`` changed so that the network computes ``code``, but for what the last norm adds.
+
+    Args:
+        config: the architecture.
+        params: drawn at random; silent branches keep them.
+        code: the linear code.
 
     Raises:
         UserError: an architecture whose shuffles cannot carry the picture.
@@ -167,8 +171,9 @@ def _carry_in(config: AutoencoderDCConfig, encoder: Params, code: LinearCode) ->
 
 
 def _carry_out(config: AutoencoderDCConfig, decoder: Params, code: LinearCode) -> None:
-    """Each number of a patch and its negative, which ReLU takes apart and the last convolution
-    puts together again, beside a large constant for the norm.
+    """Write each number of a patch and its negative, beside a large constant for the norm.
+
+    ReLU takes the two apart and the last convolution puts them together again.
     """
     first, width = _first(config, "decoder"), config.entry_width("decoder")
     coarsest = len(config.decoder_block_out_channels) - 1

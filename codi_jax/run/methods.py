@@ -74,8 +74,9 @@ def make_objective(
 
 
 def ema_decays(decays: Mapping[str, float], loss: Loss) -> dict[str, Decay]:
-    """The averages of a run by name: those of ``config.ema``, and progressive distillation's
-    teacher.
+    """The averages of a run by name.
+
+    They are those of ``config.ema`` and, for progressive distillation, the teacher.
 
     Raises:
         UserError: no "eval" among them.

@@ -42,6 +42,7 @@ class Canny(Task):
         return {**element, "edges": self.edges(element["image"])}
 
     def shapes(self, size: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and dtype of each array of an example."""
         return {**super().shapes(size), "edges": ((size, size), "uint8")}
 
     def condition(self, vae: Autoencoder, vae_params: Params, batch: Batch) -> dict[str, Array]:

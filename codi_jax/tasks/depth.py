@@ -62,6 +62,7 @@ class Depth(Task):
         return {**element, "near": normalise(element["depth"], self.kind)}
 
     def shapes(self, size: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and dtype of each array of an example."""
         return {**super().shapes(size), "near": ((size, size), "float32")}
 
     def condition(self, vae: Autoencoder, vae_params: Params, batch: Batch) -> dict[str, Array]:

@@ -91,6 +91,7 @@ class Editing(Task):
         return vae + self.instruction_channels
 
     def shapes(self, size: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and dtype of each array of an example."""
         return {
             **super().shapes(size),
             "source": ((size, size, 3), "uint8"),

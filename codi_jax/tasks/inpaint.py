@@ -53,6 +53,7 @@ class Inpainting(Task):
         return vae + 1
 
     def shapes(self, size: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and dtype of each array of an example."""
         return {**super().shapes(size), "mask": ((size, size), "uint8")}
 
     def condition(self, vae: Autoencoder, vae_params: Params, batch: Batch) -> dict[str, Array]:

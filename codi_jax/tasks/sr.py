@@ -17,8 +17,12 @@ from codi_jax.typing import Array, Params, Settings, UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SuperResolution(Task):
-    """Reads "lr" uint8 [B, H / scale, W / scale, 3], made by ``degradation`` from "image"; a
-    ``clean_share`` of those that are trained on is reduced bicubically alone.
+    """Reads "lr" uint8 [B, H / scale, W / scale, 3], which is made of "image".
+
+    Attributes:
+        scale: how many times larger the result is.
+        degradation: what makes the small picture, "realesrgan" or "bicubic".
+        clean_share: share of the training pictures that are reduced bicubically alone.
     """
 
     scale: int = 4
@@ -55,6 +59,7 @@ class SuperResolution(Task):
         return Degrade(degradation, self.scale, clean_share=clean_share)
 
     def shapes(self, size: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and dtype of each array of an example."""
         return {
             **super().shapes(size),
             "lr": ((size // self.scale, size // self.scale, 3), "uint8"),

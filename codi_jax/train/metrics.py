@@ -33,25 +33,35 @@ _logger = logging.getLogger(__name__)
 class SilentWriter:
     """clu's ``MetricWriter`` interface; what a subclass does not write passes unseen."""
 
-    def write_summaries(self, step: int, values: Any, metadata: Any = None) -> None: ...
+    def write_summaries(self, step: int, values: Any, metadata: Any = None) -> None:
+        """Raw summaries."""
 
-    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None: ...
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Numbers by name."""
 
-    def write_images(self, step: int, images: Mapping[str, Any]) -> None: ...
+    def write_images(self, step: int, images: Mapping[str, Any]) -> None:
+        """Pictures [N, H, W, 3] by name."""
 
-    def write_videos(self, step: int, videos: Any) -> None: ...
+    def write_videos(self, step: int, videos: Any) -> None:
+        """Videos."""
 
-    def write_audios(self, step: int, audios: Any, *, sample_rate: int) -> None: ...
+    def write_audios(self, step: int, audios: Any, *, sample_rate: int) -> None:
+        """Sounds."""
 
-    def write_texts(self, step: int, texts: Any) -> None: ...
+    def write_texts(self, step: int, texts: Any) -> None:
+        """Texts."""
 
-    def write_histograms(self, step: int, arrays: Any, num_buckets: Any = None) -> None: ...
+    def write_histograms(self, step: int, arrays: Any, num_buckets: Any = None) -> None:
+        """Distributions."""
 
-    def write_hparams(self, hparams: Any) -> None: ...
+    def write_hparams(self, hparams: Any) -> None:
+        """Hyperparameters."""
 
-    def flush(self) -> None: ...
+    def flush(self) -> None:
+        """Write out what is buffered."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Write everything out; nothing can be written afterwards."""
 
 
 class JsonlWriter(SilentWriter):
@@ -72,14 +82,17 @@ class JsonlWriter(SilentWriter):
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Numbers by name."""
         record = {name: _json_number(value) for name, value in scalars.items()}
         self._file.write(json.dumps({"step": int(step), **record}) + "\n")
         self._file.flush()
 
     def flush(self) -> None:
+        """Write out what is buffered."""
         self._file.flush()
 
     def close(self) -> None:
+        """Write everything out; nothing can be written afterwards."""
         self._file.close()
 
 
@@ -125,9 +138,11 @@ class EventsWriter(SilentWriter):
             self._add(step, name, "images", tensor)
 
     def flush(self) -> None:
+        """Write out what is buffered."""
         self._records.flush()
 
     def close(self) -> None:
+        """Write everything out; nothing can be written afterwards."""
         self._records.close()
 
     def _add(self, step: int, name: str, plugin: str, tensor: Any) -> None:
@@ -190,10 +205,12 @@ class MetricsWriter:
             writer.write_images(step, arrays)
 
     def flush(self) -> None:
+        """Write out what is buffered."""
         for writer in self._writers:
             writer.flush()
 
     def close(self) -> None:
+        """Write everything out; nothing can be written afterwards."""
         for writer in self._writers:
             writer.close()
         self._writers = []
@@ -239,6 +256,7 @@ class Progress:
             print(line, file=self._file, flush=True)
 
     def close(self) -> None:
+        """Write everything out; nothing can be written afterwards."""
         if self._bar is not None:
             self._bar.close()
 

@@ -81,7 +81,7 @@ class Adapter:
         kind: the adapter's word in configs.
         class_name: ``_class_name`` of its config.json; None where there is nothing to save.
         folder: where it is in a model's directory; diffusers' pipelines expect these names.
-        reads: the condition's entry that it reads, if any.
+        reads: the condition's entry that it reads; empty where it reads none.
         reads_guidance_scale: whether it reads the guidance scale where its U-Net does.
         pipeline: the pipeline of diffusers that runs it with a text encoder, if there is one.
         own_pipelines: task -> class of our own pipeline for PyTorch (``assets/community``).
@@ -91,7 +91,7 @@ class Adapter:
     kind: ClassVar[str]
     class_name: ClassVar[str | None] = None
     folder: ClassVar[str] = "adapter"
-    reads: ClassVar[str | None] = None
+    reads: ClassVar[str] = ""
     reads_guidance_scale: ClassVar[bool] = False
     pipeline: ClassVar[str | None] = None
     own_pipelines: ClassVar[Mapping[str, str]] = {}

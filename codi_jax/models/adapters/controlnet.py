@@ -158,7 +158,7 @@ class ControlNet(Adapter):
     kind: ClassVar[str] = "controlnet"
     class_name: ClassVar[str | None] = "ControlNetModel"
     folder: ClassVar[str] = "controlnet"
-    reads: ClassVar[str | None] = "image"
+    reads: ClassVar[str] = "image"
     pipeline: ClassVar[str | None] = "StableDiffusionControlNetPipeline"
 
     @classmethod

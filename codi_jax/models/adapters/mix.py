@@ -33,7 +33,7 @@ class Mix(Adapter):
 
     kind: ClassVar[str] = "mix"
     class_name: ClassVar[str | None] = "CoDiMixAdapter"
-    reads: ClassVar[str | None] = "latents"
+    reads: ClassVar[str] = "latents"
     reads_guidance_scale: ClassVar[bool] = True
     own_pipelines: ClassVar[Mapping[str, str]] = {"sr": "CoDiPipeline"}
     own_module: ClassVar[str] = "mix_adapter"

@@ -190,7 +190,7 @@ class T2I(Adapter):
 
     kind: ClassVar[str] = "t2i"
     class_name: ClassVar[str | None] = "T2IAdapter"
-    reads: ClassVar[str | None] = "image"
+    reads: ClassVar[str] = "image"
     pipeline: ClassVar[str | None] = "StableDiffusionAdapterPipeline"
 
     @classmethod
