@@ -178,7 +178,9 @@ def finish(
     """Export the model, write and print the results."""
     images = evaluator.batch["image"]
     save_directory(workdir / MODEL, unit_latents(run.plan.model, params, images))
-    results = evaluator.results(method_name(run.plan.config), first, last)
+    task = run.plan.task
+    method = method_name(run.plan.config) if task.diffuses else task.name
+    results = evaluator.results(method, first, last)
     if jax.process_index() == 0:
         results.save(workdir / RESULTS)
         if results.scores:
