@@ -1,10 +1,10 @@
-"""What all training configs share. Not a config itself: see sr.py, prior.py, autoencoder.py."""
+"""What all training configs share. Not a config itself: sr.py, prior.py and others start from it."""
 
 from ml_collections import ConfigDict
 
 
 def base() -> ConfigDict:
-    """Defaults of every key; the keys are locked, so a misspelt one is refused."""
+    """Defaults of every key. The command line can set these keys and refuses others."""
     return ConfigDict(
         {
             "task": "sr",  # a file of codi_jax/tasks, or module:Class of your own
@@ -47,7 +47,7 @@ def base() -> ConfigDict:
             },
             "ema": {"target": 0.95, "eval": 0.999},
             "data": {
-                "source": "skimage",  # skimage | folder | tfds:NAME | a glob of shards
+                "source": "skimage",  # skimage | a folder | tfds:NAME | a glob of shards
                 "eval_source": "",  # the same kinds; empty: the source's own held-out part
                 "size": 64,  # side of the training crops, in pixels
                 "scale": 4,
