@@ -1,4 +1,4 @@
-"""What all training configs share. Not a config itself: sr.py, prior.py and others start from it."""
+"""What all training configs share. Not a config itself: sr.py and others start from it."""
 
 from ml_collections import ConfigDict
 

@@ -3,8 +3,8 @@
 Command:   python -m codi_jax.main --config=configs/depth.py --workdir=runs/depth
 Hardware:  two CPU cores, no accelerator.
 Time:      5 to 6 minutes with compilation and evaluation.
-Expect:    in results.json at 4 steps a "depth_error" of at most half of that of "start". It compares
-           the depth that is read off the result with the depth that was asked for.
+Expect:    in results.json at 4 steps a "depth_error" of at most half of that of "start". It
+           compares the depth that is read off the result with the depth that was asked for.
 
 The default's data are closed synthetic scenes in blue haze, off which depth can be read exactly
 (codi_jax/data/scenes.py). Your own: a folder whose metadata.jsonl has a column depth_file_name

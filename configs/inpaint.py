@@ -17,8 +17,8 @@ Variants:  default   the embedded prior on the bundled photos
            METHOD    any of configs/methods.py: pe_codi (parameter-efficient), finetune, ...
 
 sd15 and sd21 need --config.data.source, and hardware as configs/sr.py says. To train the adapter
-alone: --config=configs/inpaint.py:sd21,pe_codi --config.model.adapter=controlnet. We have run neither
-variant to its end.
+alone: --config=configs/inpaint.py:sd21,pe_codi --config.model.adapter=controlnet. We have run
+neither variant to its end.
 """
 
 from ml_collections import ConfigDict

@@ -3,7 +3,8 @@ r"""Real-world x4 super-resolution, distilled by CoDi from a prior.
 Command:   python -m codi_jax.main --config=configs/sr.py --workdir=runs/sr
 Hardware:  two CPU cores, no accelerator.
 Time:      4 to 5 minutes with compilation and evaluation.
-Expect:    at 4 steps a PSNR of "codi" about 8 dB above that of "start" (printed, and in results.json).
+Expect:    at 4 steps a PSNR of "codi" about 8 dB above that of "start" (printed,
+           and in results.json).
 
 Variants:  default   the embedded prior on the bundled photos
            tiny      the same with small random networks, in under a minute, for tests
