@@ -280,7 +280,7 @@ def makes_pictures(function: ast.expr) -> bool:
 TINY = {
     "--config=configs/sr.py": "--config=configs/sr.py:tiny",
     "demo": "runs/sr",
-    "runs/shards": "runs/sr",
+    "--workdir=runs/shards": "--workdir=runs/sr",
     "runs/sd21": "runs/sr",
     "stabilityai/stable-diffusion-2-1": "models/my_sr",
     "--crop=512": "--crop=32",
