@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from codi_jax.checkpoint.diffusers_format import CONFIG
 from codi_jax.checkpoint.files import INDEX, load_json, weight_files
@@ -22,7 +21,7 @@ ASSETS = Path(__file__).parents[1] / "assets"
 _ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 
 
-def resolve(name: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None = None) -> Path:
+def resolve(name: str | os.PathLike[str], cache_dir: str | Path | None = None) -> Path:
     """The path of a checkpoint; one that is named by its Hugging Face id is fetched first.
 
     Args:
@@ -105,7 +104,7 @@ def wanted_files(repo: str, names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-def _fetch(repo: str, revision: str | None, cache_dir: Any) -> Path:
+def _fetch(repo: str, revision: str | None, cache_dir: str | Path | None) -> Path:
     try:
         import huggingface_hub
         from huggingface_hub import errors
@@ -141,7 +140,9 @@ def _fetch(repo: str, revision: str | None, cache_dir: Any) -> Path:
         return _cached(repo, revision, cache_dir, reason=error)
 
 
-def _cached(repo: str, revision: str | None, cache_dir: Any, reason: Exception) -> Path:
+def _cached(
+    repo: str, revision: str | None, cache_dir: str | Path | None, reason: Exception
+) -> Path:
     """The snapshot in the cache, if it is complete."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError

@@ -143,7 +143,7 @@ class AutoencoderDCConfig(FromConfig):
         scale = float((mean**2 + deviation**2) ** -0.5)
         return dataclasses.replace(self, scaling_factor=scale)
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> dict[str, object]:
         """The config dict, JSON-ready, keys as in diffusers."""
         config: dict[str, Any] = dict(super().to_config())
         for name in ("encoder_qkv_multiscales", "decoder_qkv_multiscales"):

@@ -59,7 +59,7 @@ def make_files(request: Request, guidance: Guidance) -> str:
     pairs = zip(files, masks, strict=True)
     for (file, name), mask in tqdm(pairs, unit="image", total=len(files), disable=len(files) == 1):
         result = sampler(load(file), mask=None if mask is None else load_mask(mask), **options)
-        _save((request.output / name).with_suffix(".png"), result)
+        _save((request.output / name).with_suffix(".png"), np.asarray(result))
     return f"{len(files)} image{'s' * (len(files) != 1)} written to {request.output}"
 
 
