@@ -21,11 +21,13 @@ class AutoencoderModel:
     Attributes:
         vae: the autoencoder's architecture.
         directory: the diffusers-format directory that it was read from, if any.
+        vae_directory: where the autoencoder's weights are, if not in ``directory``.
         params: float32 nested dicts by part; here only "vae".
     """
 
     vae: AnyAutoencoderConfig
     directory: Path | None = None
+    vae_directory: Path | None = None
     params: Params = dataclasses.field(default_factory=dict)
 
     def init(self, key: jax.Array) -> dict[str, Any]:
@@ -51,6 +53,7 @@ class Model(AutoencoderModel):
         task_options: what else sampling must know of the task.
         sampler: how the checkpoint's own scheduler samples; few-step DDIM for our models.
         directory: where the model was read from; its text encoder and tokenizer are there.
+        vae_directory: where the autoencoder's weights are, if not in ``directory``.
         adapter_directory: where the adapter's weights are, if it has any yet.
         params: float32 nested dicts under "vae", "unet", "adapter".
     """

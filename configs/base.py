@@ -23,6 +23,7 @@ def base() -> ConfigDict:
                 "adapter": "none",  # none | mix | controlnet | t2i
                 "pretrained_adapter": "",  # directory of a ControlNet or a T2I-Adapter
                 "trainable": "(unet|adapter)/.*",  # regex over parameter paths; the rest is frozen
+                "autoencoder": "",  # a checkpoint whose autoencoder replaces the pretrained one
                 "vae_init": "random",  # random | linear: the best linear code of the pictures
                 "vae": {},  # architectures, where nothing pretrained is given
                 "unet": {},

@@ -44,6 +44,8 @@ def with_params(
     places = place(shapes) if place else dict.fromkeys(shapes)
     root = model.directory
     folders = {} if root is None else {"vae": root / "vae", "unet": root / "unet"}
+    if model.vae_directory is not None:
+        folders["vae"] = model.vae_directory
     if isinstance(model, Model) and model.adapter_directory is not None:
         folders["adapter"] = model.adapter_directory
     loaded = {

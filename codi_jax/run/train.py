@@ -39,7 +39,8 @@ def train(config: ConfigDict, workdir: Path) -> Results:
     """
     config = as_started(config, workdir)
     check_workdir(config, workdir)
-    for name in (config.model.pretrained, config.model.pretrained_adapter):
+    read = config.model.pretrained, config.model.pretrained_adapter, config.model.autoencoder
+    for name in read:
         if name:
             checkpoint_path(name)  # an id is fetched here: the plan downloads nothing
     planned = plan(config)
@@ -82,6 +83,7 @@ def write_origin(run: Run, workdir: Path) -> None:
     origin = Origin(
         pretrained=config.model.pretrained,
         adapter=config.model.pretrained_adapter,
+        autoencoder=config.model.autoencoder,
         redraw=("unet", "adapter") if config.model.init == "random" else (),
         seed=config.seed,
         guidance_input=run.plan.model is not run.plan.base,
@@ -176,7 +178,9 @@ def finish(
     """Export the model, write and print the results."""
     images = evaluator.batch["image"]
     save_directory(workdir / MODEL, unit_latents(run.plan.model, params, images))
-    results = evaluator.results(method_name(run.plan.config), first, last)
+    task = run.plan.task
+    method = method_name(run.plan.config) if task.diffuses else task.name
+    results = evaluator.results(method, first, last)
     if jax.process_index() == 0:
         results.save(workdir / RESULTS)
         if results.scores:

@@ -24,6 +24,7 @@ FREE = {
 #: Keys that configs have gained since version 0.1.0, with what older runs did.
 ADDED: dict[str, Any] = {
     "label": "",
+    "model.autoencoder": "",
     "model.vae_init": "random",
     "data.clean_share": 0.0,
     "data.chart_share": 0.0,

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from codi_jax.checkpoint.directory import read_directory, with_adapter
@@ -12,6 +13,7 @@ from codi_jax.models.adapted_unet import AdaptedUNet
 from codi_jax.models.autoencoders import autoencoder_config
 from codi_jax.models.configs import UNetConfig
 from codi_jax.tasks.base import Task
+from codi_jax.typing import UserError
 
 
 def build_architecture(options: Mapping[str, Any], task: Task, size: int) -> AutoencoderModel:
@@ -29,6 +31,8 @@ def build_architecture(options: Mapping[str, Any], task: Task, size: int) -> Aut
         base = read_directory(checkpoint_path(options["pretrained"]))
     else:
         base = AutoencoderModel(vae=autoencoder_config(options["vae"]))
+    if options.get("autoencoder"):
+        base = with_autoencoder(base, checkpoint_path(options["autoencoder"]))
     if not task.diffuses:
         return base
     model = base if isinstance(base, Model) else _new_unet(base, options, size)
@@ -53,12 +57,32 @@ def build_architecture(options: Mapping[str, Any], task: Task, size: int) -> Aut
     return model
 
 
+def with_autoencoder(model: AutoencoderModel, directory: Path) -> AutoencoderModel:
+    """``model`` with the autoencoder of another checkpoint, on which it must then be trained.
+
+    Args:
+        model: any; its U-Net stays.
+        directory: a diffusers-format directory with ``vae/``.
+
+    Raises:
+        UserError: an autoencoder whose latents have other channels than the U-Net reads.
+    """
+    vae = read_directory(directory).vae
+    if isinstance(model, Model) and vae.latent_channels != model.vae.latent_channels:
+        raise UserError(
+            f"config.model.autoencoder={directory} has latents of {vae.latent_channels} channels, "
+            f"and the U-Net reads {model.vae.latent_channels}: give an autoencoder that fits."
+        )
+    return dataclasses.replace(model, vae=vae, vae_directory=directory / "vae")
+
+
 def _new_unet(base: AutoencoderModel, options: Mapping[str, Any], size: int) -> Model:
     """``base`` with a U-Net and a schedule as ``options`` describe them."""
     trained_at = {"sample_size": size // base.vae.downsampling}
     return Model(
         vae=base.vae,
         directory=base.directory,
+        vae_directory=base.vae_directory,
         network=AdaptedUNet(unet=UNetConfig.from_config(trained_at | dict(options["unet"]))),
         schedule=schedule_from_config(options["scheduler"]),
         prediction_type=options["prediction_type"],

@@ -45,6 +45,7 @@ def _origin(config: dict[str, Any]) -> Origin:
     return Origin(
         pretrained=model["pretrained"],
         adapter=model["pretrained_adapter"],
+        autoencoder="",
         redraw=("unet", "adapter") if model["init"] == "random" else (),
         seed=config["seed"],
         guidance_input=bool(model["time_cond_proj_dim"]),

@@ -25,6 +25,7 @@ class Origin:
     Attributes:
         pretrained: checkpoint of the parts that are read, "" for none.
         adapter: directory of a pretrained adapter, "" for none.
+        autoencoder: checkpoint of another autoencoder than the pretrained one's, "" for none.
         redraw: parts that were drawn at random although they are on disk.
         seed: of the parameters that were drawn.
         guidance_input: whether the run gave its U-Net a guidance scale to read.
@@ -36,6 +37,7 @@ class Origin:
 
     pretrained: str
     adapter: str
+    autoencoder: str
     redraw: tuple[str, ...]
     seed: int
     guidance_input: bool
@@ -64,8 +66,9 @@ class Origin:
     def params(self, model: AutoencoderModel) -> Params:
         """The parameters that the run started from."""
         directory = checkpoint_path(self.pretrained) if self.pretrained else None
+        vae = checkpoint_path(self.autoencoder) / "vae" if self.autoencoder else None
         if not isinstance(model, Model):
-            base = dataclasses.replace(model, directory=directory)
+            base = dataclasses.replace(model, directory=directory, vae_directory=vae)
             return with_params(base, jax.random.key(self.seed)).params
         adapter = self._adapter(directory)
         unet = model.network.unet
@@ -75,6 +78,7 @@ class Origin:
             model,
             network=dataclasses.replace(model.network, unet=unet),
             directory=directory,
+            vae_directory=vae,
             adapter_directory=adapter,
         )
         params = with_params(base, jax.random.key(self.seed), redraw=self.redraw).params

@@ -209,3 +209,13 @@ def test_a_plan_is_refused_before_anything_is_made() -> None:
         config.update_from_flattened_dict({key: value})
         with pytest.raises(UserError, match=message):
             plan(config)
+
+
+def test_another_autoencoder_replaces_the_pretrained_one(model_of: Callable[..., Path]) -> None:
+    config = one_device(sr.get_config("tiny"))
+    config.model.pretrained = config.model.autoencoder = str(model_of("sr"))
+    made = plan(config)
+    assert made.model.vae_directory == model_of("sr") / "vae"
+    config.model.autoencoder = "prior"
+    with pytest.raises(UserError, match="12 channels, and the U-Net reads 4"):
+        plan(config)

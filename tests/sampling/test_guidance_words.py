@@ -1,12 +1,16 @@
 """Guidance in a user's words: what the networks read of it, and what is refused."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
 
+from codi_jax.diffusion.schedules import DiscreteSchedule
+from codi_jax.model import Model
+from codi_jax.models.adapters import AdaptedUNet
+from codi_jax.models.configs import AutoencoderConfig, UNetConfig
 from codi_jax.sampling.guidance import Guidance
+from codi_jax.tasks.edit import Editing
 from codi_jax.typing import UserError
 
 
@@ -21,9 +25,13 @@ class Letters:
 
 
 def encode(guidance, *, text=True, reads_scale=False, reads_prompt=False):
-    unet = SimpleNamespace(time_cond_proj_dim=8 if reads_scale else None)
-    model = SimpleNamespace(takes_text=text, network=SimpleNamespace(unet=unet))
-    return guidance.encode(model, SimpleNamespace(reads_prompt=reads_prompt), Letters)
+    unet = UNetConfig(
+        cross_attention_dim=8 if text else None, time_cond_proj_dim=8 if reads_scale else None
+    )
+    network = AdaptedUNet(unet=unet)
+    model = Model(vae=AutoencoderConfig(), network=network, schedule=DiscreteSchedule())
+    task = Editing(instruction_channels=4 if reads_prompt else 0)
+    return guidance.encode(model, task, Letters)
 
 
 def words(condition):
