@@ -22,6 +22,7 @@ from tests.smallest import smallest
 NOTHING = Origin(
     pretrained="",
     adapter="",
+    autoencoder="",
     redraw=(),
     seed=0,
     guidance_input=False,
@@ -129,3 +130,20 @@ def test_a_guidance_scale_that_the_run_added(trained: Path, tmp_path: Path) -> N
     )
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     assert trees.flatten(params).keys() == trees.flatten(shapes).keys()
+
+
+def test_another_autoencoder_than_the_pretrained_models(
+    trained: Path, tmp_path: Path, tiny_model: Any
+) -> None:
+    save_directory(tmp_path / "other", tiny_model(smallest("finetune", seed=8)))
+    config = smallest(
+        model__pretrained=str(trained), model__autoencoder=str(tmp_path / "other"), seed=1
+    )
+    planned = plan(config)
+    origin = origin_of(planned, tmp_path / "w")
+    assert origin.autoencoder == str(tmp_path / "other")
+    params = origin.params(Origin.read(tmp_path / "w")[1])
+    assert_equal(params, initial_params(planned))
+    own = tiny_model(smallest("finetune", seed=7)).params
+    assert trees.tree_hash(params["vae"]) != trees.tree_hash(own["vae"])
+    assert_equal(params["unet"], own["unet"])

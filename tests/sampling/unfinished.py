@@ -77,7 +77,7 @@ def old_config(config: ConfigDict) -> dict[str, Any]:
 
 def architecture(model: AutoencoderModel) -> AutoencoderModel:
     """The model without what depends on where and how it is used."""
-    changes: dict[str, Any] = {"directory": None, "params": {}}
+    changes: dict[str, Any] = {"directory": None, "vae_directory": None, "params": {}}
     if hasattr(model, "network"):
         plain = type(model.network)(unet=model.network.unet, adapter=model.network.adapter)
         changes |= {"network": plain, "adapter_directory": None}
