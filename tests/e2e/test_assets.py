@@ -22,11 +22,16 @@ def test_the_assets_are_made_by_one_command(tmp_path: Path) -> None:
             save_image(tmp_path / folder / f"{i}.png", picture)
     environment = {**os.environ, "TINY": "1", "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
 
+    folders = [tmp_path / name for name in ("train", "held_out", "w")]
+
     def make() -> str:
         done = subprocess.run(
-            [ROOT / "benchmarks" / "assets.sh", *(tmp_path / n for n in ("train", "held_out", "w"))],
-            cwd=ROOT, env=environment, capture_output=True, text=True,
-        )  # fmt: skip
+            [ROOT / "benchmarks" / "assets.sh", *folders],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout
 
