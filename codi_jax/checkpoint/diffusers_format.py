@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Sharding
-from safetensors import safe_open
 
 from codi_jax import trees
 from codi_jax.checkpoint.files import (
     WEIGHTS,
+    OpenTensors,
     load_json,
     open_tensors,
     save_json,
@@ -150,7 +150,7 @@ def load_params(
     return trees.unflatten({path: loaded[path] for path in flat})
 
 
-def _read(opened: safe_open, found: _Stored, path: str, dtype: np.dtype) -> np.ndarray:
+def _read(opened: OpenTensors, found: _Stored, path: str, dtype: np.dtype) -> np.ndarray:
     tensor = from_torch(path, opened.get_tensor(found.name).reshape(found.shape))
     # In one pass: converting first would copy a transposed tensor twice.
     return tensor.astype(dtype, order="C", copy=False)

@@ -14,6 +14,8 @@ from codi_jax.checkpoint.names import NOT_READ, STEMS, choose_weights
 from codi_jax.typing import UserError
 
 WEIGHTS = STEMS[0]
+#: An open safetensors file.
+OpenTensors = safe_open
 #: At the top of a pipeline: which parts it has.
 INDEX = "model_index.json"
 
@@ -52,7 +54,7 @@ def save_tensors(path: Path, tensors: dict[str, np.ndarray], **metadata: str) ->
         temporary.unlink(missing_ok=True)
 
 
-def open_tensors(file: Path) -> safe_open:
+def open_tensors(file: Path) -> OpenTensors:
     """A safetensors file as a context that gives numpy arrays (ml_dtypes' bfloat16 among them).
 
     Raises UserError if the file is truncated or not safetensors.

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
 
 from codi_jax.checkpoint.diffusers_format import CONFIG
-from codi_jax.checkpoint.files import open_tensors, save_json, save_tensors
+from codi_jax.checkpoint.files import OpenTensors, open_tensors, save_json, save_tensors
 from codi_jax.checkpoint.ldm_families import (
     SD2,
     SDXL,
@@ -192,7 +191,7 @@ def _write_part(path: Path, part: Part, directory: Path, stem: str) -> None:
     save_json(directory / CONFIG, part.config)
 
 
-def _read(opened: safe_open, source: Source) -> np.ndarray:
+def _read(opened: OpenTensors, source: Source) -> np.ndarray:
     if source.rows is None:
         array = opened.get_tensor(source.name)
     else:
