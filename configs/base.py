@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 
 def base() -> ConfigDict:
-    """Defaults of every key; the keys are locked, so a misspelt one is refused."""
+    """Defaults of every key. As --config they are locked: a misspelt one is refused."""
     return ConfigDict(
         {
             "task": "sr",  # a file of codi_jax/tasks, or module:Class of your own

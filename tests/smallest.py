@@ -33,8 +33,11 @@ def smallest(variants: str = "codi", **changes: Any) -> ConfigDict:
     config = sr.get_config(f"tiny,{variants}")
     config.mesh.data, config.tensorboard = 1, False
     config.model.unet, config.model.vae = ConfigDict(UNET), ConfigDict(VAE)
-    with config.unlocked():
-        config.update_from_flattened_dict(
-            {key.replace("__", "."): value for key, value in changes.items()}
-        )
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        node = config
+        for part in path:
+            node = node[part]
+        assert last in node, key
+        node[last] = value
     return config

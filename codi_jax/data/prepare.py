@@ -24,6 +24,7 @@ from codi_jax.data.duplicates import near_duplicates
 from codi_jax.data.pool import Pool
 from codi_jax.data.prepare_units import Encode, PrepareConfig
 from codi_jax.data.sources import Source, write_array_record
+from codi_jax.data.sources.array_record import array_record_module
 from codi_jax.data.sources.skipping import too_many
 from codi_jax.typing import UserError
 
@@ -66,8 +67,10 @@ def prepare(
     done = _claim(output, work, identity)
     if done is not None:
         return done
+    # What is absent should not be found after the first pass.
+    array_record_module(f"the preparation of {label}")
     if config.depth:
-        DepthEstimator(config.depth)  # a wrong name should not be found after the first pass
+        DepthEstimator(config.depth)
     units = [
         range(start, min(start + config.shard_images, len(source)))
         for start in range(0, len(source), config.shard_images)

@@ -5,9 +5,9 @@ import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import grain
-from array_record.python.array_record_module import ArrayRecordWriter
 
 from codi_jax.data.images import CorruptError
 from codi_jax.data.sources.base import Element
@@ -23,11 +23,12 @@ class ArrayRecordSource:
         paths: a glob pattern, or the paths themselves; read in sorted order.
 
     Raises:
-        UserError: no such file, or shards that hold no record.
+        UserError: no such file, or shards that hold no record; ArrayRecord is not installed.
     """
 
     def __init__(self, paths: str | Sequence[str | os.PathLike[str]]) -> None:
         self._paths = find_files(paths, "ArrayRecord")
+        array_record_module(f"ArrayRecord {paths}")
         try:
             self._records = grain.sources.ArrayRecordDataSource(self._paths)
         except (OSError, RuntimeError, ValueError) as error:
@@ -55,13 +56,17 @@ def write_array_record(path: str | os.PathLike[str], records: Iterable[bytes]) -
 
     Returns:
         The number of records.
+
+    Raises:
+        UserError: ArrayRecord is not installed.
     """
     path = Path(path)
+    module = array_record_module(f"the shard {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         temporary = os.path.join(folder, path.name)
         # One record a group: a random read then decompresses one record.
-        writer = ArrayRecordWriter(temporary, "group_size:1")
+        writer = module.ArrayRecordWriter(temporary, "group_size:1")
         count = 0
         for record in records:
             writer.write(record)
@@ -69,3 +74,22 @@ def write_array_record(path: str | os.PathLike[str], records: Iterable[bytes]) -
         writer.close()
         os.replace(temporary, path)
     return count
+
+
+def array_record_module(what: str) -> Any:
+    """The package that reads and writes the files; there is no build of it for Windows.
+
+    Args:
+        what: the data that needs it, for the message.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        from array_record.python import array_record_module as module
+    except ImportError as error:
+        raise UserError(
+            f"{what} needs the package array_record: run `pip install array_record`. It has no "
+            "build for Windows; there use WSL 2, or another data source, such as a folder."
+        ) from error
+    return module

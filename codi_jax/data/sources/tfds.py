@@ -30,7 +30,7 @@ class TfdsSource:
         except ImportError as error:
             raise UserError(
                 f"data source 'tfds:{name}' needs tensorflow_datasets; "
-                "run `pip install tensorflow-datasets`."
+                "run `pip install -e '.[tfds]'` in the folder of this repository."
             ) from error
         self._name = name
         try:

@@ -1,4 +1,5 @@
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -29,6 +30,20 @@ def test_array_record_roundtrip(tmp_path, save):
     (tmp_path / "ar" / "s-3.array_record").write_bytes(b"no shard")
     with pytest.raises(UserError, match="s-3"):
         sources.ArrayRecordSource(str(tmp_path / "ar" / "s-3*"))
+
+
+def test_without_the_package_all_else_runs_and_the_message_helps(tmp_path, save, monkeypatch):
+    """As on Windows, for which the package has no build."""
+    save(tmp_path / "a.png", 7)
+    (tmp_path / "a.array_record").write_bytes(b"not opened")
+    blocked = [name for name in sys.modules if name.split(".")[0] == "array_record"]
+    for name in {*blocked, "array_record", "array_record.python"}:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert (sources.make_source(str(tmp_path), "train")[0]["image"] == 7).all()
+    with pytest.raises(UserError, match=r"\*.array_record needs .*array_record.*WSL 2"):
+        sources.make_source(str(tmp_path / "*.array_record"), "train")
+    with pytest.raises(UserError, match=r"b\.array_record needs .*pip install array_record"):
+        sources.write_array_record(tmp_path / "b.array_record", [b"x"])
 
 
 def test_records_of_several_columns(tmp_path, save):

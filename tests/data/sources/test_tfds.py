@@ -42,7 +42,7 @@ def test_tfds_that_is_wrong(monkeypatch):
     with pytest.raises(UserError, match="tfds:nono.*check its name"):
         sources.make_source("tfds:nono", "train")
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(UserError, match="pip install tensorflow-datasets"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[tfds\]'"):
         sources.make_source("tfds:tiny", "train")
 
 
