@@ -214,8 +214,7 @@ def test_an_adapter_of_another_directory(model: Model, directory: Path, tmp_path
 
 def test_text_encoders_go_along_unchanged(model: Model, tmp_path: Path) -> None:
     prior = tmp_path / "prior"
-    source = model_with("none", TEXT)
-    write_architecture(prior, source)
+    save_directory(prior, with_params(model_with("none", TEXT), jax.random.key(1)))
     content = index(prior)
     entries = {
         "text_encoder": ["transformers", "CLIPTextModel"],
