@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any, ClassVar, NoReturn, Self
 
+import numpy as np
+
 from codi_jax.models.configs import FromConfig
 from codi_jax.typing import UserError
 
@@ -138,7 +140,7 @@ class AutoencoderDCConfig(FromConfig):
         """Pixels per latent, along each side."""
         return 2 ** (len(self.encoder_block_out_channels) - 1)
 
-    def unit_sized(self, mean: float, deviation: float) -> Self:
+    def unit_sized(self, mean: np.float32, deviation: np.float32) -> Self:
         """With the scale that gives latents of this mean and deviation a mean square of 1."""
         scale = float((mean**2 + deviation**2) ** -0.5)
         return dataclasses.replace(self, scaling_factor=scale)
