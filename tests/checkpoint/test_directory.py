@@ -150,12 +150,14 @@ def test_weights_are_read_back_bit_for_bit(model: Model, directory: Path) -> Non
     assert names == ["adapter", "unet", "vae"]
 
 
-def test_half_precision_is_about_half_as_large(
+def test_half_precision_takes_two_bytes_a_number(
     model: Model, directory: Path, tmp_path: Path
 ) -> None:
     save_directory(tmp_path, model, dtype="float16")
     file = "unet/diffusion_pytorch_model.safetensors"
-    assert (tmp_path / file).stat().st_size < 0.75 * (directory / file).stat().st_size
+    count = trees.count(model.params["unet"])
+    saved = (directory / file).stat().st_size - (tmp_path / file).stat().st_size
+    assert abs(saved - 2 * count) < 0.2 * count  # the headers differ a little
     for a, b in zip(
         *map(jax.tree.leaves, (load_directory(tmp_path).params, model.params)), strict=True
     ):
@@ -206,7 +208,7 @@ def test_an_adapter_of_another_directory(model: Model, directory: Path, tmp_path
     assert taken.adapter_directory == tmp_path / "controlnet"
     assert taken.network.unet == model.network.unet
     write_architecture(tmp_path / "text", model_with("controlnet", TEXT))
-    with pytest.raises(UserError, match="belongs to another model"):
+    with pytest.raises(UserError, match="another model|does not fit|of another"):
         with_adapter(model, tmp_path / "text" / "controlnet")
     with pytest.raises(UserError, match=r"UNet2DConditionModel.*an adapter is one of"):
         with_adapter(model, directory / "unet")
@@ -231,7 +233,8 @@ def test_text_encoders_go_along_unchanged(model: Model, tmp_path: Path) -> None:
     assert found["_class_name"] == "StableDiffusionControlNetPipeline"
     assert found["tokenizer"] == entries["tokenizer"]
     assert found["safety_checker"] == [None, None]
-    save_directory(tmp_path / "whole", with_params(distilled, jax.random.key(0)))
+    drawn = with_params(dataclasses.replace(distilled, directory=None), jax.random.key(0))
+    save_directory(tmp_path / "whole", dataclasses.replace(drawn, directory=prior))
     for folder in entries:
         assert (tmp_path / "whole" / folder / "file.bin").read_bytes() == b"as it was"
     # Written over itself, it stays whole.

@@ -24,7 +24,7 @@ class Halving:
 
 def test_every_level_comes_back() -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    signed = to_signed(levels)
+    signed = to_signed(jnp.asarray(levels))
     assert signed.dtype == jnp.float32
     assert float(signed.min()) == -1.0 and float(signed.max()) == 1.0
     np.testing.assert_array_equal(signed_to_uint8(signed), levels)
@@ -43,6 +43,7 @@ def test_sizes_are_those_of_a_picture_that_was_not_cropped() -> None:
     np.testing.assert_array_equal(ids, [[512, 768, 0, 0, 512, 768]] * 3)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_the_small_picture_is_enlarged_bicubically_and_encoded() -> None:
     lr = np.zeros((2, 4, 6, 3), np.uint8)
     lr[:, :, 3:] = 255
@@ -57,6 +58,7 @@ def test_the_small_picture_is_enlarged_bicubically_and_encoded() -> None:
     np.testing.assert_allclose(made["latents"], expected, atol=1e-6)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_a_map_is_a_grey_picture(dtype: type) -> None:
     values = jnp.asarray(np.linspace(-1, 1, 32).reshape(2, 4, 4), dtype)

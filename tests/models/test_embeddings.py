@@ -1,5 +1,6 @@
 """Embeddings of times, guidance scales and SDXL's sizes."""
 
+import dataclasses
 import math
 
 import flax.linen as nn
@@ -67,8 +68,6 @@ def test_the_time_alone() -> None:
 
 
 def test_what_a_unet_reads_must_be_given() -> None:
-    import dataclasses
-
     scaled = dataclasses.replace(NO_TEXT, time_cond_proj_dim=6)
     with pytest.raises(UserError, match="reads cond\\['guidance_scale'\\]"):
         shapes(scaled, NO_PROMPT)

@@ -65,7 +65,8 @@ def test_own_prompts_are_encoded_batch_by_batch_and_read_by_the_network(texts, t
     assert text == {}
 
     class Data:
-        position = 7
+        def get_state(self):
+            return {"next_index": 7}
 
         def __next__(self):
             return {"prompt": np.array(["add fog", ""]), "text": np.array(["", ""])}
@@ -73,7 +74,7 @@ def test_own_prompts_are_encoded_batch_by_batch_and_read_by_the_network(texts, t
     data = EncodedTexts(Data(), encode)
     batch = next(data)
     np.testing.assert_array_equal(batch["text"][:, 0, 0], [7, 0])
-    assert data.position == 7
+    assert data.get_state() == {"next_index": 7}
 
     class Spy(LatentLoss):
         def __call__(self, networks, params, target, data, context):

@@ -1,5 +1,6 @@
 """Which model a name stands for: a directory, a finished run, an unfinished one."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,7 @@ def test_frozen_parts_must_be_what_they_were(trained: Path, tmp_path: Path) -> N
     kept = (prior / "unet").rename(tmp_path / "kept")
     changed = load_model(trained)
     moved = {**changed.params, "unet": jax.tree.map(lambda x: x + 1.0, changed.params["unet"])}
-    object.__setattr__(changed, "params", moved)
-    save_directory(prior, changed)
+    save_directory(prior, dataclasses.replace(changed, params=moved))
     with pytest.raises(UserError, match=r"prior'.*has changed since: put that checkpoint back"):
         load_model(workdir)
     shutil.rmtree(prior / "unet")

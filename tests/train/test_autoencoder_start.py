@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -41,7 +42,7 @@ def drawn() -> AutoencoderModel:
 
 
 def error(model: AutoencoderModel, params: Any) -> float:
-    vae, x = make_autoencoder(model.vae), to_signed(pictures())
+    vae, x = make_autoencoder(model.vae), to_signed(jnp.asarray(pictures()))
     variables = {"params": jax.device_get(params["vae"])}
     made = jax.jit(lambda v: vae.apply(v, x, jax.random.key(0))[0])(variables)
     return float(np.square(made - x).mean())
