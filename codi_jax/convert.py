@@ -5,9 +5,9 @@
     python -m codi_jax.convert import  v1-5-pruned.safetensors models/sd15 --tokenizer TOKENIZER
     python -m codi_jax.convert export  runs/sr models/my_sr --dtype float16
 
-The first says what a checkpoint is and what fits it. What is read is a directory in diffusers'
-format, a Hugging Face id, a run's workdir (export) or a single .safetensors file (the others); what
-is written is a new directory.
+`inspect` says what a checkpoint is and what it can be used for. A source is a directory in
+diffusers' format or a Hugging Face id; `export` also takes a run's workdir, the others a single
+.safetensors file. A target is a new directory.
 """
 
 from pathlib import Path

@@ -4,11 +4,11 @@
     python -m codi_jax.evaluate --checkpoint demo --source PHOTOS --steps 1,2,4 --output runs/eval
     python -m codi_jax.evaluate --checkpoint runs/sr --metrics psnr,lpips_alex,fid --weights DIR
 
-A model for any task is given inputs made of the source's images: whole frames, or with --crop the
-crops that training evaluates on. Prints a table and the warnings, and writes to --output:
-results.json, quality_vs_steps.png, metric_vs_metric.png, grid.png. Sampling is spread over all
-devices and processes; a run that was stopped goes on where it was. docs/metrics.md says what is
-measured how.
+A model's inputs are made of the source's images, as its task says: whole frames, or with --crop
+crops of that size. The command prints a table and warnings, and writes to --output: results.json
+and, for a model, quality_vs_steps.png, metric_vs_metric.png and grid.png. Sampling is spread over
+all devices and processes, and an evaluation that was stopped goes on where it was.
+docs/metrics.md says what is measured how.
 """
 
 import dataclasses

@@ -1,11 +1,11 @@
-"""Train: read the config and the workdir, plan, run.
+"""Train a model as a config says; everything that the run writes goes to its workdir.
 
     python -m codi_jax.main --config=configs/sr.py --workdir=runs/sr
     python -m codi_jax.main --config=configs/sr.py:tiny --workdir=runs/tiny
     python -m codi_jax.main --config=configs/sr.py --config.data.source=PHOTOS --workdir=runs/mine
 
-The same command run again goes on from the last checkpoint. Any key of the config can be set on
-the command line as --config.KEY=VALUE.
+If it was stopped, the same command goes on from the last checkpoint. Any key of the config can be
+set on the command line as --config.KEY=VALUE.
 """
 
 from pathlib import Path

@@ -6,9 +6,9 @@ r"""Prepare training data: from any source to ArrayRecord shards.
     python -m codi_jax.prepare --source=PHOTOS --output=shards --crop=512 --latents=CHECKPOINT \
         --embeddings=CHECKPOINT
 
-Broken, too small and near-duplicate images are left out. The same command run again goes on where
-it was stopped, and ends with the same bytes. It writes `images-*.array_record`, `report.json` and
-`contact_sheet.png`; train on it with --config.data.source='shards/*.array_record'.
+Broken, too small and near-duplicate images are left out. If it was stopped, the same command goes
+on where it was and ends with the same bytes. It writes `images-*.array_record`, `report.json` and
+`contact_sheet.png`; train on the shards with --config.data.source='shards/*.array_record'.
 """
 
 from codi_jax.cli import app, flags

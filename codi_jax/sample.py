@@ -1,11 +1,14 @@
-"""Make pictures with a trained model, from Python and from the command line.
+"""Make pictures with a trained model, from the command line and from Python.
 
-from codi_jax.sample import Sampler
-sampler = Sampler.load("demo")
-picture = sampler(Image.open("small.jpg"), steps=4)
+    python -m codi_jax.sample --checkpoint demo --input small.jpg --output out/ --steps 4
+    python -m codi_jax.sample --checkpoint models/sd21 --prompt "a cat" --output out/
 
-python -m codi_jax.sample --checkpoint demo --input small.jpg --output out/ --steps 4
-python -m codi_jax.sample --checkpoint SD --prompt "a cat" --output out/     (text to image)
+The second makes a picture from text alone. In Python:
+
+    from codi_jax.sample import Sampler
+
+    sampler = Sampler.load("demo")
+    picture = sampler(Image.open("small.jpg"), steps=4)
 """
 
 from codi_jax.cli import app, flags

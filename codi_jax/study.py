@@ -3,7 +3,7 @@ r"""The study: train every method with one budget, score all on the same photos,
     python -m codi_jax.study --config=configs/study.py --workdir=runs/study \
         --config.run.data.source=TRAIN --config.run.data.eval_source=HELD_OUT
 
-Resumable: what is finished is not done again. The report is written to docs/results.md.
+What is finished is not done again. The report is written to docs/results.md.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The embedded prior's autoencoder: 4 times smaller latents of 12 channels.
+r"""An autoencoder for a prior on small photos: 4 times smaller latents of 12 channels.
 
 Command:   python -m codi_jax.main --config=configs/autoencoder.py --workdir=runs/autoencoder \
                --config.data.source=PHOTOS
@@ -6,8 +6,8 @@ Hardware:  two CPU cores (float32), or any accelerator.
 Time:      about 20 minutes on two cores.
 Expect:    results.json with the PSNR of reconstructions of held-out photos.
 
-It starts as the best linear code of the photos (``model.vae_init``), and every norm is over the
-channels of one pixel: no statistics of the whole picture move its colours.
+It starts as the best linear code of the photos (``model.vae_init``). Every norm is over the
+channels of one pixel, so no statistics of the whole picture shift its colours.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +16,7 @@ from configs.base import base
 
 
 def get_config(variant: str = "default") -> ConfigDict:
-    """``default``, or ``tiny``: the same road with a small network, for tests."""
+    """``default``, or ``tiny``: the same with a small network, for tests."""
     config = base()
     config.task = "autoencoder"
     config.steps, config.batch_size = 6000, 8

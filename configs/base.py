@@ -1,10 +1,10 @@
-"""What all training configs share. Not a config itself: see sr.py, prior.py, autoencoder.py."""
+"""What all training configs share. Not a config itself: sr.py and others start from it."""
 
 from ml_collections import ConfigDict
 
 
 def base() -> ConfigDict:
-    """Defaults of every key. As --config they are locked: a misspelt one is refused."""
+    """Defaults of every key. The command line can set these keys and refuses others."""
     return ConfigDict(
         {
             "task": "sr",  # a file of codi_jax/tasks, or module:Class of your own

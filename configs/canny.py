@@ -3,22 +3,22 @@
 Command:   python -m codi_jax.main --config=configs/canny.py --workdir=runs/canny
 Hardware:  two CPU cores, no accelerator.
 Time:      10 to 12 minutes with compilation and evaluation.
-Expect:    in results.json at 4 steps an F1 of the condition's and the result's edges ("edge_f1")
-           at least 0.2 above "start". So short a run on so few photos puts texture where edges
-           are; contours take longer, and a stronger prior.
+Expect:    in results.json at 4 steps an "edge_f1" (of the condition's and the result's edges) at
+           least 0.2 above that of "start". So short a run on so few photos puts texture where
+           edges are; contours need longer training and a stronger prior.
 
-The edges are computed on the fly by OpenCV, with thresholds 100 and 200; others by
---config.task_options.low=... and .high=....
+OpenCV computes the edges on the fly, with the thresholds 100 and 200;
+--config.task_options.low and --config.task_options.high set others.
 
 Variants:  default   the embedded prior on the bundled photos
-           tiny      the same road with small random networks: for tests
+           tiny      the same with small random networks, for tests
            sd15      Stable Diffusion 1.5 at 512 px, all parameters
            sd21      Stable Diffusion 2.1 (v, 768 px) at 512 px, all parameters
            METHOD    any of configs/methods.py: pe_codi (parameter-efficient), finetune, ...
 
-sd15 and sd21 need --config.data.source, and hardware as configs/sr.py says. With them,
-parameter-efficient: --config=configs/canny.py:sd21,pe_codi --config.model.adapter=controlnet.
-Neither has been run to the end by us.
+sd15 and sd21 need --config.data.source, and hardware as configs/sr.py says. To train the adapter
+alone: --config=configs/canny.py:sd21,pe_codi --config.model.adapter=controlnet. We have run neither
+variant to its end.
 """
 
 from ml_collections import ConfigDict

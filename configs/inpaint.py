@@ -3,22 +3,22 @@
 Command:   python -m codi_jax.main --config=configs/inpaint.py --workdir=runs/inpaint
 Hardware:  two CPU cores, no accelerator.
 Time:      about 10 minutes with compilation and evaluation.
-Expect:    in results.json, against "mean fill" (the hole in the mean colour of the rest): in the
-           hole at 1 step at least 1 dB more PSNR ("hole_psnr"); at 4 steps a higher HaarPSI and a
-           lower GMSD. Outside the hole every pixel is the input's.
+Expect:    in results.json better scores than "mean fill" (the hole in the mean colour of the rest):
+           at 1 step a "hole_psnr", the PSNR in the hole, at least 1 dB higher; at 4 steps a higher
+           HaarPSI and a lower GMSD. Outside the hole every pixel is the input's.
 
-Holes are strokes, boxes, halves and silhouettes, drawn on the fly; a column mask_file_name in the
-data's metadata.jsonl is used where there is one (white is filled).
+Holes are strokes, boxes, halves and silhouettes, drawn on the fly. If the data's metadata.jsonl has
+a column mask_file_name, those masks are used instead (white is filled).
 
 Variants:  default   the embedded prior on the bundled photos
-           tiny      the same road with small random networks: for tests
+           tiny      the same with small random networks, for tests
            sd15      Stable Diffusion 1.5 at 512 px, all parameters
            sd21      Stable Diffusion 2.1 (v, 768 px) at 512 px, all parameters
            METHOD    any of configs/methods.py: pe_codi (parameter-efficient), finetune, ...
 
-sd15 and sd21 need --config.data.source, and hardware as configs/sr.py says. With them,
-parameter-efficient: --config=configs/inpaint.py:sd21,pe_codi --config.model.adapter=controlnet.
-Neither has been run to the end by us.
+sd15 and sd21 need --config.data.source, and hardware as configs/sr.py says. To train the adapter
+alone: --config=configs/inpaint.py:sd21,pe_codi --config.model.adapter=controlnet. We have run
+neither variant to its end.
 """
 
 from ml_collections import ConfigDict

@@ -1,16 +1,17 @@
-"""The methods that the paper compares, and the presets of CoDi, as changes of a config.
+r"""The methods that the paper compares, and the presets of CoDi, as changes of a config.
 
-    python -m codi_jax.main --config=configs/sr.py:cm_frozen --config.model.pretrained=RUN/model ...
+    python -m codi_jax.main --config=configs/sr.py:cm_frozen --workdir=runs/cm_frozen \
+        --config.model.pretrained=RUN/model
 
 =================  ==========================================================================
-codi               ours: all parameters; also ``paper``
-pe_codi            ours, parameter-efficient: the prior is frozen, only the adapter trains
+codi               the paper's method: U-Net and adapter are trained
+pe_codi            the same, parameter-efficient: the prior is frozen, the adapter is trained
 finetune           LDM-SR, ControlNet: the ordinary diffusion loss, to be sampled in many steps
 cm, cm_frozen      CM-II: consistency distillation of a fine-tuned model; frozen: the adapter
                    alone trains
 guided             stage 1 of guided distillation: one network for all guidance scales
 progressive        GD: progressive distillation, which halves the sampling steps again and again
-paper              the paper's setting: dt of one timestep
+paper              codi with the paper's setting: dt of one timestep
 google_research    one t per picture, s = t - 1000/N, consistency in x
 fast_codi          ControlNet on a frozen prior; a grid of 20 times, consistency in x with boundary
                    scalings, random guidance scales

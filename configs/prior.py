@@ -1,9 +1,9 @@
-"""The embedded prior: an unconditional latent diffusion model, velocity prediction.
+r"""A prior like the embedded one: an unconditional latent diffusion model, velocity prediction.
 
 Command:   python -m codi_jax.main --config=configs/prior.py --workdir=runs/prior \
                --config.model.pretrained=runs/autoencoder/model --config.data.source=PHOTOS
 Hardware:  two CPU cores (float32), or any accelerator.
-Time:      see the model card of the shipped weights, which says how long on what.
+Time:      see codi_jax/assets/prior/README.md, which says how long the shipped one took.
 Expect:    a falling loss, and samples/step_N.png with pictures from noise.
 
 Convolutions only: attention at high resolution is what costs on a CPU, and without it the model
@@ -19,7 +19,7 @@ from configs.methods import METHODS, apply_method
 def get_config(variants: str = "default") -> ConfigDict:
     """The config of ``variants``, with commas between.
 
-    They are ``default``, ``tiny`` (the same road with small networks, for tests), and the methods
+    They are ``default``, ``tiny`` (the same with small networks, for tests), and the methods
     that need no condition, such as ``progressive``.
     """
     config = base()

@@ -3,18 +3,19 @@ r"""Real-world x4 super-resolution, distilled by CoDi from a prior.
 Command:   python -m codi_jax.main --config=configs/sr.py --workdir=runs/sr
 Hardware:  two CPU cores, no accelerator.
 Time:      4 to 5 minutes with compilation and evaluation.
-Expect:    at 4 steps "codi" about 8 dB of PSNR above "start" (results.json, and printed).
+Expect:    at 4 steps a PSNR of "codi" about 8 dB above that of "start" (printed,
+           and in results.json).
 
 Variants:  default   the embedded prior on the bundled photos
-           tiny      the same road with small random networks, under a minute: for tests
+           tiny      the same with small random networks, in under a minute, for tests
            demo      how the shipped "demo" model was made (needs --config.data.source=PHOTOS)
            sd15      Stable Diffusion 1.5 (epsilon) to 512 px, all parameters
            sd21      Stable Diffusion 2.1 (v at 768 px) to 512 px, all parameters
            METHOD    any of configs/methods.py: pe_codi, finetune, cm, progressive, ...
 
-Several, one after the other: --config=configs/sr.py:sd15,pe_codi
+Several variants are joined by commas: --config=configs/sr.py:sd15,pe_codi
 
-Your own photos: --config.data.source=DIR (folders are searched recursively).
+Your own photos: --config.data.source=DIR (subfolders are read too).
 
 Stable Diffusion, 128 -> 512 px:
 
@@ -27,8 +28,8 @@ diffusers' format. Memory: float32 parameters, two averages and two Adam moments
 are 24 GB, and 5 GB of gradients come on top; --config.mesh.fsdp=N shares them over N devices. So
 fsdp=8 on a TPU v5e-8 or v4-8, fsdp=1 or 2 on GPUs of 80 GB. --config.model.trainable='adapter/.*'
 (parameter-efficient) needs less than half. --config.accumulation=N divides the activations by N;
-blocks are recomputed in the backward pass (remat) already. These two variants have not been run
-to the end by us: only their shapes, and shortened runs of small networks of the same kind.
+blocks are recomputed in the backward pass (remat) already. We have not run these two variants to
+their end, only checked their shapes and run small networks of the same kind for a few steps.
 """
 
 from ml_collections import ConfigDict

@@ -1,16 +1,16 @@
-"""The study: every method and every ablation, with one budget, on one set of photos.
+r"""The study: every method and every ablation, with one budget, on one set of photos.
 
 Command:   python -m codi_jax.study --config=configs/study.py --workdir=runs/study \
                --config.run.data.source=TRAIN --config.run.data.eval_source=HELD_OUT
 Hardware:  two CPU cores; any accelerator with more `--config.run.steps`.
 Time:      about an hour on two cores.
-Writes:    WORKDIR/<stage>/ (one training run each), WORKDIR/rows/*.json, WORKDIR/results.json
-           and the report, docs/results.md with its pictures; nothing is done twice.
+Expect:    WORKDIR/<stage>/ (one training run each), WORKDIR/rows/*.json, WORKDIR/results.json, and
+           the report docs/results.md with its pictures. Nothing is done twice.
 
-LPIPS, as the judge and as a distance to train with, needs `--config.eval.lpips=True` and its
-networks (docs/metrics.md); else the rows that train with it are left out.
+LPIPS, as a score and as a distance to train with, needs `--config.eval.lpips=True` and its
+networks (docs/metrics.md). Without them, the rows that train with it are left out.
 
-Variants:  default, or tiny: the same road with small networks, in about two minutes, for tests.
+Variants:  default, or tiny: the same with small networks, in about two minutes, for tests.
 
 ``stages`` are training runs: what they start from ("" is the embedded prior), the method (a name
 of ``configs/methods.py``), their share of the budget ``run.steps``, and further settings. A method
