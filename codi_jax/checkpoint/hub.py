@@ -16,7 +16,8 @@ from codi_jax.typing import UserError
 
 _MODELS = ("unet", "vae", "adapter", "text_encoder", "text_encoder_2")
 _OTHERS = ("tokenizer", "tokenizer_2", "scheduler")
-#: The checkpoints that are shipped, by name.
+#: The checkpoints that are shipped, and their folder.
+SHIPPED = ("codec", "prior", "demo")
 ASSETS = Path(__file__).parents[1] / "assets"
 _ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 
@@ -198,13 +199,13 @@ def checkpoint_path(name: str) -> Path:
     """The directory of a checkpoint.
 
     Args:
-        name: "prior" or "demo" (shipped with the package), a directory, or a Hugging Face id,
-            which is fetched.
+        name: "codec", "prior" or "demo" (shipped with the package), a directory, or a Hugging
+            Face id, which is fetched.
 
     Raises:
         UserError: no such directory or repository, or a single file.
     """
-    if name in ("prior", "demo"):
+    if name in SHIPPED:
         return ASSETS / name
     path = resolve(name)
     if path.is_file():

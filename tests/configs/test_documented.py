@@ -40,7 +40,7 @@ def test_command_hardware_and_time_are_documented(name: str) -> None:
     assert command.startswith(f"python -m codi_jax.{entry} --config=configs/{name}.py ")
     assert f"--workdir=runs/{name}" in command
     assert "CPU" in section(text, "Hardware")
-    assert re.search(r"minutes|hour|model card", section(text, "Time"))
+    assert re.search(r"minutes|hour|README", section(text, "Time"))
     assert section(text, "Expect") or section(text, "Writes")
 
 
@@ -64,7 +64,7 @@ def test_an_unknown_variant_is_named_with_those_that_exist(name: str) -> None:
 @pytest.mark.parametrize("name", ["sr", "inpaint", "canny", "depth", "edit"])
 def test_every_documented_variant_exists(name: str) -> None:
     text = module(name).__doc__
-    listed = re.search(r"^Variants:(.*?)(?=\n\n|\nTheir)", text, re.M | re.S)
+    listed = re.search(r"^Variants:(.*?)(?=\n\n|\n\S)", text, re.M | re.S)
     assert listed
     names = [line.split()[0] for line in listed[1].splitlines()]
     assert {*VARIANTS, "METHOD"} <= set(names)
