@@ -128,11 +128,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     photos = [centre(i, CROP) for i in all_files(args.photos)[: args.count]] if args.photos else []
     kodak = list(all_files(args.kodak)) if args.kodak else []
     codecs = {name: load_codec(name) for name in args.models}
-    rows = {name: scores(codec, photos, kodak, lpips) for name, codec in codecs.items()}
+    rows = {}
+    for name, codec in codecs.items():
+        rows[name] = scores(codec, photos, kodak, lpips)
+        print(name, *(f"{key} {value:.4f}" for key, value in rows[name].items()), sep="  ")
     for name, value in seconds(codecs, args.repeats).items():
         rows[name]["seconds"] = value
-    for name, row in rows.items():
-        print(name, *(f"{key} {value:.4f}" for key, value in row.items()), sep="  ")
+        print(f"{name}  seconds {value:.4f}")
     if args.output:
         args.output.write_text(json.dumps(rows, indent=2) + "\n")
 

@@ -1,6 +1,6 @@
 """CoDi: conditional diffusion distillation (Mei et al., CVPR 2024) in JAX."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from codi_jax.sampling.sampler import Sampler
@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 __all__ = ["Sampler", "__version__"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "type[Sampler]":
     if name == "Sampler":  # not above: data workers import this package and must start fast
         from codi_jax.sampling.sampler import Sampler
 

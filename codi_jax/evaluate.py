@@ -20,6 +20,7 @@ from codi_jax.evals.checkpoints import Evaluation, evaluate
 from codi_jax.evals.report import report_text
 from codi_jax.run.workdir import run_method, run_setting
 from codi_jax.sampling.held_out import Setting
+from codi_jax.tasks.registry import trust_task
 
 
 def define_flags() -> None:
@@ -32,6 +33,8 @@ def run(_: list[str]) -> None:
     """Evaluate as the flags say."""
     evaluation, given = flags.read(Evaluation), flags.given(Setting)
     evaluation.check()
+    if evaluation.task_module:
+        trust_task(evaluation.task_module)
     app.join_processes()
     setting, method = Setting(), ""
     if evaluation.checkpoint is not None:

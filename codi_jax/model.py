@@ -1,9 +1,7 @@
 """A whole model: networks, noise schedule, sampler, task and parameters."""
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -11,7 +9,7 @@ from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import Schedule
 from codi_jax.models.adapted_unet import AdaptedUNet
 from codi_jax.models.autoencoders import AnyAutoencoderConfig, init_autoencoder
-from codi_jax.typing import Params
+from codi_jax.typing import Params, Settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +28,7 @@ class AutoencoderModel:
     vae_directory: Path | None = None
     params: Params = dataclasses.field(default_factory=dict)
 
-    def init(self, key: jax.Array) -> dict[str, Any]:
+    def init(self, key: jax.Array) -> Params:
         """Random parameters of every part; to be jitted by the caller."""
         return {"vae": init_autoencoder(self.vae, key)}
 
@@ -63,11 +61,11 @@ class Model(AutoencoderModel):
     prediction_type: str = "v_prediction"
     task: str | None = None
     scale: int = 1
-    task_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    task_options: Settings = dataclasses.field(default_factory=dict)
     sampler: SamplerConfig = SamplerConfig()
     adapter_directory: Path | None = None
 
-    def init(self, key: jax.Array) -> dict[str, Any]:
+    def init(self, key: jax.Array) -> Params:
         """Random parameters of every part; to be jitted by the caller."""
         return {**super().init(key), **self.network.init(key)}
 

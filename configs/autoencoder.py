@@ -3,8 +3,10 @@ r"""An autoencoder for a prior on small photos: 4 times smaller latents of 12 ch
 Command:   python -m codi_jax.main --config=configs/autoencoder.py --workdir=runs/autoencoder \
                --config.data.source=PHOTOS
 Hardware:  two CPU cores (float32), or any accelerator.
-Time:      about 20 minutes on two cores.
-Expect:    results.json with the PSNR of reconstructions of held-out photos.
+Time:      about 20 minutes on two cores that do nothing else.
+Expect:    results.json with the PSNR of reconstructions of held-out photos, well above that of the
+           linear code that it starts as. After a dip in the first thousand steps it rises until the
+           learning rate is down. `python -m benchmarks.codec` scores the model on photos of yours.
 
 It starts as the best linear code of the photos (``model.vae_init``). Every norm is over the
 channels of one pixel, so no statistics of the whole picture shift its colours.

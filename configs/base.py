@@ -46,19 +46,7 @@ def base() -> ConfigDict:
                 "mu_multiplier": 1.0,
             },
             "ema": {"target": 0.95, "eval": 0.999},
-            "data": {
-                "source": "skimage",  # skimage | a folder | tfds:NAME | a glob of shards
-                "eval_source": "",  # the same kinds; empty: the source's own held-out part
-                "size": 64,  # side of the training crops, in pixels
-                "scale": 4,
-                "degradation": "realesrgan",  # realesrgan | bicubic
-                "clean_share": 0.0,  # of training inputs that are reduced bicubically alone
-                "chart_share": 0.0,  # of training pictures that are colour charts
-                "num_workers": 0,
-                "prompt_dropout": 0.0,  # share of empty prompts, where each picture has its own
-                "encoded": False,  # use the data's columns of `prepare --latents --embeddings`
-                "max_corrupt": 0,  # so many corrupt images are skipped; then the run stops
-            },
+            "data": _data(),
             "mesh": {"data": -1, "fsdp": 1},
             "eval": {"every": 500, "count": 8, "size": 128, "steps": (1, 2, 4)},
             "checkpoint": {"every": 500, "keep": 2},
@@ -66,3 +54,19 @@ def base() -> ConfigDict:
             "tensorboard": True,
         }
     )
+
+
+def _data() -> dict[str, object]:
+    return {
+        "source": "skimage",  # skimage | folder | tfds:NAME | a glob of shards
+        "eval_source": "",  # the same kinds; empty: the source's own held-out part
+        "size": 64,  # side of the training crops, in pixels
+        "scale": 4,
+        "degradation": "realesrgan",  # realesrgan | bicubic
+        "clean_share": 0.0,  # of training inputs that are reduced bicubically alone
+        "chart_share": 0.0,  # of training pictures that are colour charts
+        "num_workers": 0,
+        "prompt_dropout": 0.0,  # share of empty prompts, where each picture has its own
+        "encoded": False,  # use the data's columns of `prepare --latents --embeddings`
+        "max_corrupt": 0,  # so many corrupt images are skipped; then the run stops
+    }

@@ -22,6 +22,7 @@ from collections.abc import Callable
 import beartype.typing  # noqa: F401  the hook below finds it
 import jax
 import jaxtyping
+import numpy as np
 import pytest
 
 # Every call in these packages is checked against the annotations: types, shapes and dtypes. The
@@ -49,6 +50,28 @@ def tiny_model() -> Callable:
         return dataclasses.replace(planned.model, params=initial_params(planned))
 
     return build
+
+
+def _random_params(init, *args):
+    """Parameters as ``init(key, *args)`` makes them, all random (zero convolutions, too).
+
+    Drawn by numpy: compiling one initialiser per parameter takes longer than the tests.
+    """
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        noise = rng.normal(size=leaf.shape)
+        if path[-1].key == "kernel":
+            return np.asarray(noise / np.sqrt(np.prod(leaf.shape[:-1])), leaf.dtype)
+        return np.asarray((path[-1].key == "scale") + 0.1 * noise, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(init, jax.random.key(0), *args))
+
+
+@pytest.fixture(scope="session")
+def random_params() -> Callable:
+    """Draws all parameters of an ``init``, also those that start at zero."""
+    return _random_params
 
 
 @pytest.fixture

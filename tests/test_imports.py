@@ -73,6 +73,8 @@ def imports_of(source: str, file: str) -> list[Import]:
                 names = [f"{child.module}.{alias.name}" for alias in child.names]
             found.extend(Import(file, child.lineno, name, lazy) for name in names)
             inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+                inside = True  # for annotations alone
             visit(child, lazy or inside)
 
     visit(ast.parse(source), False)

@@ -10,7 +10,7 @@ import codi_jax
 
 ROOT = Path(codi_jax.__file__).parent
 #: The share of signatures that may say ``Any``.
-LIMIT = 0.16
+LIMIT = 0.05
 
 
 def functions(source: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:

@@ -16,6 +16,7 @@ from jax.sharding import Sharding
 from codi_jax import trees
 from codi_jax.checkpoint.files import (
     WEIGHTS,
+    OpenTensors,
     load_json,
     open_tensors,
     save_json,
@@ -30,7 +31,7 @@ from codi_jax.checkpoint.names import (
     to_torch,
     torch_name,
 )
-from codi_jax.typing import Array, UserError
+from codi_jax.typing import Array, Params, PyTree, UserError
 
 CONFIG = "config.json"
 
@@ -51,7 +52,7 @@ def load_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def check_class(
-    config: Mapping[str, Any], expected: Sequence[str], directory: str | os.PathLike[str]
+    config: Mapping[str, object], expected: Sequence[str], directory: str | os.PathLike[str]
 ) -> None:
     """Raises UserError unless the configuration's ``_class_name`` is one of ``expected``."""
     found, names = config.get("_class_name"), " or ".join(expected)
@@ -64,8 +65,8 @@ def check_class(
 
 def save_model(
     directory: str | os.PathLike[str],
-    config: Mapping[str, Any],
-    params: Mapping[str, Any],
+    config: Mapping[str, object],
+    params: Params,
     *,
     dtype: str = "float32",
 ) -> None:
@@ -105,9 +106,9 @@ def save_model(
 
 def load_params(
     directory: str | os.PathLike[str],
-    template: Mapping[str, Any],
+    template: Params,
     *,
-    sharding: Sharding | Mapping[str, Any] | None = None,
+    sharding: Sharding | Mapping[str, PyTree] | None = None,
 ) -> dict[str, Array]:
     """The weights in ``directory`` as nested dicts like ``template``.
 
@@ -132,7 +133,9 @@ def load_params(
     wanted = {path: canonical_name(torch_name(path)) for path in flat}
     stored = _read_headers(weight_files(directory))
     _check_tensors(directory, flat, wanted, stored)
-    shardings = trees.flatten(sharding) if isinstance(sharding, Mapping) else None
+    places: Mapping[str, Sharding | None] = (
+        trees.flatten(sharding) if isinstance(sharding, Mapping) else dict.fromkeys(flat, sharding)
+    )
     by_file: dict[Path, list[str]] = {}
     for path, name in wanted.items():
         by_file.setdefault(stored[name].file, []).append(path)
@@ -140,21 +143,20 @@ def load_params(
     for file, paths in by_file.items():
         with open_tensors(file) as opened:
             for path in paths:
-                place = shardings[path] if shardings is not None else sharding
                 array = _read(opened, stored[wanted[path]], path, flat[path].dtype)
                 # Transfers that are under way keep their arrays on the host: wait for each.
-                loaded[path] = _put(array, place).block_until_ready()
+                loaded[path] = _put(array, places[path]).block_until_ready()
                 del array
     return trees.unflatten({path: loaded[path] for path in flat})
 
 
-def _read(opened: Any, found: _Stored, path: str, dtype: Any) -> np.ndarray:
+def _read(opened: OpenTensors, found: _Stored, path: str, dtype: np.dtype) -> np.ndarray:
     tensor = from_torch(path, opened.get_tensor(found.name).reshape(found.shape))
     # In one pass: converting first would copy a transposed tensor twice.
     return tensor.astype(dtype, order="C", copy=False)
 
 
-def _put(array: np.ndarray, sharding: Any) -> Array:
+def _put(array: np.ndarray, sharding: Sharding | None) -> Array:
     if sharding is None:
         return jax.device_put(array)
     # Unlike device_put, this needs no agreement between processes: each reads the file itself.
@@ -181,7 +183,10 @@ def _read_headers(files: list[Path]) -> dict[str, _Stored]:
 
 
 def _check_tensors(
-    directory: Path, flat: Mapping[str, Any], wanted: dict[str, str], stored: dict[str, _Stored]
+    directory: Path,
+    flat: Mapping[str, Array | jax.ShapeDtypeStruct],
+    wanted: dict[str, str],
+    stored: dict[str, _Stored],
 ) -> None:
     """Raises one UserError that names the missing, superfluous and wrongly shaped tensors."""
     # Shapes are compared in PyTorch's layout: that is what other tools show for the file.

@@ -93,7 +93,7 @@ def write_architecture(directory: str | os.PathLike[str], model: AutoencoderMode
     save_json(root / INDEX, {"_class_name": _pipeline_class(model, index), **index})
 
 
-def _parts(model: AutoencoderModel) -> dict[str, tuple[str, dict[str, Any]]]:
+def _parts(model: AutoencoderModel) -> dict[str, tuple[str, dict[str, object]]]:
     """Part of the parameters -> its folder and config."""
     parts = {"vae": ("vae", {"_class_name": model.vae.CLASS, **model.vae.to_config()})}
     if isinstance(model, Model):
@@ -105,7 +105,7 @@ def _parts(model: AutoencoderModel) -> dict[str, tuple[str, dict[str, Any]]]:
     return parts
 
 
-def _pipeline_class(model: Model, index: dict[str, Any]) -> Any:
+def _pipeline_class(model: Model, index: dict[str, object]) -> str | list[str]:
     """What diffusers is to run the directory with; it adds to ``index`` what that needs."""
     adapter = model.network.adapter
     own = adapter.own_pipelines.get(model.task or "")
@@ -127,7 +127,7 @@ def _text_parts(model: Model) -> dict[str, Path]:
     return {part: source / part for part in TEXT_PARTS if (source / part).is_dir()}
 
 
-def _text_index(model: Model) -> dict[str, Any]:
+def _text_index(model: Model) -> dict[str, object]:
     """Entries of the index for text encoders and tokenizers, as the model came with them."""
     parts = _text_parts(model)
     if model.directory is None or not model.takes_text:

@@ -14,11 +14,13 @@ from codi_jax.checkpoint.names import NOT_READ, STEMS, choose_weights
 from codi_jax.typing import UserError
 
 WEIGHTS = STEMS[0]
+#: An open safetensors file.
+OpenTensors = safe_open
 #: At the top of a pipeline: which parts it has.
 INDEX = "model_index.json"
 
 
-def save_json(path: str | os.PathLike[str], obj: Any) -> None:
+def save_json(path: str | os.PathLike[str], obj: object) -> None:
     """Writes ``obj`` as indented JSON; the file is replaced whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +54,7 @@ def save_tensors(path: Path, tensors: dict[str, np.ndarray], **metadata: str) ->
         temporary.unlink(missing_ok=True)
 
 
-def open_tensors(file: Path) -> Any:
+def open_tensors(file: Path) -> OpenTensors:
     """A safetensors file as a context that gives numpy arrays (ml_dtypes' bfloat16 among them).
 
     Raises UserError if the file is truncated or not safetensors.

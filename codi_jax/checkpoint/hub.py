@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from codi_jax.checkpoint.diffusers_format import CONFIG
 from codi_jax.checkpoint.files import INDEX, load_json, weight_files
@@ -17,12 +16,13 @@ from codi_jax.typing import UserError
 
 _MODELS = ("unet", "vae", "adapter", "text_encoder", "text_encoder_2")
 _OTHERS = ("tokenizer", "tokenizer_2", "scheduler")
-#: The checkpoints that are shipped, by name.
+#: The checkpoints that are shipped, and their folder.
+SHIPPED = ("codec", "prior", "demo")
 ASSETS = Path(__file__).parents[1] / "assets"
 _ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 
 
-def resolve(name: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None = None) -> Path:
+def resolve(name: str | os.PathLike[str], cache_dir: str | Path | None = None) -> Path:
     """The path of a checkpoint; one that is named by its Hugging Face id is fetched first.
 
     Args:
@@ -105,7 +105,7 @@ def wanted_files(repo: str, names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-def _fetch(repo: str, revision: str | None, cache_dir: Any) -> Path:
+def _fetch(repo: str, revision: str | None, cache_dir: str | Path | None) -> Path:
     try:
         import huggingface_hub
         from huggingface_hub import errors
@@ -141,7 +141,9 @@ def _fetch(repo: str, revision: str | None, cache_dir: Any) -> Path:
         return _cached(repo, revision, cache_dir, reason=error)
 
 
-def _cached(repo: str, revision: str | None, cache_dir: Any, reason: Exception) -> Path:
+def _cached(
+    repo: str, revision: str | None, cache_dir: str | Path | None, reason: Exception
+) -> Path:
     """The snapshot in the cache, if it is complete."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -197,13 +199,13 @@ def checkpoint_path(name: str) -> Path:
     """The directory of a checkpoint.
 
     Args:
-        name: "prior" or "demo" (shipped with the package), a directory, or a Hugging Face id,
-            which is fetched.
+        name: "codec", "prior" or "demo" (shipped with the package), a directory, or a Hugging
+            Face id, which is fetched.
 
     Raises:
         UserError: no such directory or repository, or a single file.
     """
-    if name in ("prior", "demo"):
+    if name in SHIPPED:
         return ASSETS / name
     path = resolve(name)
     if path.is_file():

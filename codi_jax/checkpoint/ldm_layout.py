@@ -26,6 +26,8 @@ from codi_jax.typing import UserError
 HEAD = 64
 #: Heads at every level of the U-Net in 1.x. The weights' shapes do not tell either of the two.
 _HEADS = 8
+#: On a tensor that was read.
+Transform = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Source:
 
     name: str
     rows: tuple[int, int] | None = None
-    transform: Callable[[np.ndarray], np.ndarray] | None = None
+    transform: Transform | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +81,13 @@ class Section:
             )
         return self.shapes[full]
 
-    def source(self, name: str, **how: Any) -> Source:
-        """Where a tensor comes from, which is then counted as used."""
+    def source(
+        self, name: str, rows: tuple[int, int] | None = None, transform: Transform | None = None
+    ) -> Source:
+        """Where a tensor comes from, which is then counted as used; see :class:`Source`."""
         self.shape(name)
         self.used.add(name)
-        return Source(self.names[name], **how)
+        return Source(self.names[name], rows, transform)
 
     def highest(self, pattern: str) -> int:
         """Of the numbers that the pattern's group matches at the start of a name; -1 if none."""
@@ -161,7 +165,7 @@ def unet_part(section: Section, pooled: int | None = None) -> Part:
     return Part(config, tensors)
 
 
-def _unet_config(section: Section, levels: int, layers: int) -> dict[str, Any]:
+def _unet_config(section: Section, levels: int, layers: int) -> dict[str, object]:
     def depth(block: str) -> int:
         return 1 + section.highest(rf"{re.escape(block)}\.1\.transformer_blocks\.(\d+)\.")
 

@@ -57,7 +57,7 @@ def with_params(
     if not missing:
         return dataclasses.replace(model, params=loaded)
 
-    def create(key: jax.Array, loaded: Params) -> dict[str, Any]:
+    def create(key: jax.Array, loaded: Params) -> Params:
         params: Params = {**model.init(key), **loaded}
         if "adapter" in missing:
             params = model.start_parts(params)

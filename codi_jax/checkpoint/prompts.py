@@ -3,10 +3,10 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from codi_jax.checkpoint.diffusers_format import load_config, load_params
 from codi_jax.checkpoint.files import INDEX, load_json
@@ -30,7 +30,7 @@ class PromptEncoder:
         UserError: a part is absent, or does not fit.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], dtype: Any = jnp.float32):
+    def __init__(self, directory: str | os.PathLike[str], dtype: DTypeLike = jnp.float32):
         root = Path(directory)
         pairs = [pair for pair in PAIRS if (root / pair[1]).is_dir()]
         if not pairs:

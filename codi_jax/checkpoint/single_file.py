@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from codi_jax.checkpoint.diffusers_format import CONFIG
-from codi_jax.checkpoint.files import open_tensors, save_json, save_tensors
+from codi_jax.checkpoint.files import OpenTensors, open_tensors, save_json, save_tensors
 from codi_jax.checkpoint.ldm_families import (
     SD2,
     SDXL,
@@ -191,7 +191,7 @@ def _write_part(path: Path, part: Part, directory: Path, stem: str) -> None:
     save_json(directory / CONFIG, part.config)
 
 
-def _read(opened: Any, source: Source) -> np.ndarray:
+def _read(opened: OpenTensors, source: Source) -> np.ndarray:
     if source.rows is None:
         array = opened.get_tensor(source.name)
     else:
@@ -201,10 +201,10 @@ def _read(opened: Any, source: Source) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def _index(found: SingleFile) -> dict[str, Any]:
+def _index(found: SingleFile) -> dict[str, object]:
     """The content of ``model_index.json``, so that diffusers reads the directory as well."""
     task = _TASKS[found.parts["unet"].config["in_channels"]]
-    index: dict[str, Any] = {"_class_name": f"{found.family.pipeline}{task}Pipeline"}
+    index: dict[str, object] = {"_class_name": f"{found.family.pipeline}{task}Pipeline"}
     index |= {name: list(_CLASSES[name]) for name in found.parts}
     index["scheduler"] = ["diffusers", found.scheduler["_class_name"]]
     for name in found.family.tokenizers:

@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
@@ -33,7 +34,7 @@ from codi_jax.typing import PyTree, UserError
 ARRAY_ITEMS = ("trainable", "ema", "opt")
 
 
-def _flat(tree: PyTree) -> dict[str, Any]:
+def _flat(tree: PyTree) -> dict[str, PyTree]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(k, simple=True, separator="/"): leaf for k, leaf in leaves}
 
@@ -102,8 +103,8 @@ class Store:
         trainable: PyTree,
         ema: PyTree,
         opt: PyTree,
-        data_state: Any,
-        meta: Mapping[str, Any],
+        data_state: object,
+        meta: Mapping[str, object],
         force: bool = False,
     ) -> bool:
         """Starts to save in the background, if ``step`` is due; says whether it did.
@@ -132,7 +133,7 @@ class Store:
             if flat  # orbax refuses an item without leaves, e.g. the state of plain SGD
         }
         if isinstance(data_state, bytes):
-            data: dict[str, Any] = {"bytes": data_state.decode()}
+            data: dict[str, object] = {"bytes": data_state.decode()}
         else:
             data = {"json": data_state}
         return self._manager.save(
@@ -177,7 +178,7 @@ class Store:
             for name, template in templates.items()
         }
         wanted = {name: ocp.args.StandardRestore(flat) for name, flat in flats.items() if flat}
-        restored: Mapping[str, Any] = {}
+        restored: Mapping[str, Mapping[str, PyTree]] = {}
         try:
             for name, flat in flats.items():
                 item = directory / name
@@ -199,7 +200,7 @@ class Store:
             for name, template in templates.items()
         }
 
-    def restore_meta(self, step: int) -> dict[str, Any]:
+    def restore_meta(self, step: int) -> dict[str, object]:
         """The ``meta`` that was saved with ``step``, including ``step``."""
         self._check_step(step)
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
@@ -252,7 +253,7 @@ class Store:
             )
 
 
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+def _abstract(leaf: jax.Array | np.ndarray | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     sharding = getattr(leaf, "sharding", None)
     if sharding is None:
         # Otherwise orbax takes the saved sharding, whose devices may not exist here.

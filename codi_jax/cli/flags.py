@@ -33,7 +33,7 @@ def define(kind: type, choices: Mapping[str, typing.Sequence[str]] | None = None
             flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)  # --help shows those
 
 
-def read(kind: type[Options], **others: Any) -> Options:
+def read(kind: type[Options], **others: object) -> Options:
     """Make the dataclass that the command line describes.
 
     Args:
@@ -67,7 +67,7 @@ def _is_flag(field: dataclasses.Field) -> bool:
     return field.metadata.get("flag", True)
 
 
-def _plain(hint: Any) -> Any:
+def _plain(hint: object) -> object:
     """The type of a field, None left out."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
@@ -75,7 +75,7 @@ def _plain(hint: Any) -> Any:
 
 
 def _define(
-    field: dataclasses.Field, hint: Any, text: str, choices: typing.Sequence[str] | None
+    field: dataclasses.Field, hint: object, text: str, choices: typing.Sequence[str] | None
 ) -> None:
     default = None if field.default is dataclasses.MISSING else field.default
     kind = _plain(hint)

@@ -2,9 +2,8 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
-from codi_jax.data.prepare import prepare
+from codi_jax.data.prepare import Report, prepare
 from codi_jax.data.prepare_units import Encode, PrepareConfig
 from codi_jax.data.sources import make_source
 from codi_jax.typing import UserError
@@ -36,7 +35,7 @@ class Preparation:
 
 def prepare_source(
     preparation: Preparation, config: PrepareConfig, encode: Encode | None
-) -> dict[str, Any]:
+) -> Report:
     """Prepare what ``preparation`` names; see :func:`codi_jax.data.prepare.prepare`."""
     return prepare(
         make_source(preparation.source, preparation.split),

@@ -131,11 +131,7 @@ def sample(
     check_prediction_type(schedule, prediction_type)
     infos = step_infos(schedule, sampler, num_inference_steps)
     num_calls, num_predictions = infos.x_weights.shape
-    keys = None
-    if sampler.stochastic:
-        if key is None:
-            raise UserError(f"solver={sampler.solver!r} draws noise: give a key.")
-        keys = call_keys(key, num_calls)
+    keys = _noise_keys(sampler, key, num_calls)
 
     def step(
         carry: tuple[Array, History], xs: tuple[StepInfo, Key[Array, "..."] | None]
@@ -143,17 +139,11 @@ def sample(
         (z_t, history), (info, noise_key) = carry, xs
         t = jnp.full(z_t.shape[:1], info.t)
         output = guided_predict(predict, params, z_t, t, condition)
-        x_hat, eps_hat = to_x_eps(
+        x_eps = to_x_eps(
             prediction_type, output.astype(jnp.float32), z_t, info.alpha_t, info.sigma_t
         )
-        if sampler.clip_sample_range is not None:
-            x_hat = jnp.clip(x_hat, -sampler.clip_sample_range, sampler.clip_sample_range)
-        predictions = ((x_hat, eps_hat), *history)
-        z_s = jnp.zeros_like(z_t)
-        for k, (x_hat, eps_hat) in enumerate(predictions):
-            z_s += info.x_weights[k] * x_hat + info.eps_weights[k] * eps_hat
-        if noise_key is not None:
-            z_s += info.noise_weight * initial_noise(noise_key, z_t.shape)
+        predictions = (_clipped(x_eps, sampler.clip_sample_range), *history)
+        z_s = _next_latents(info, predictions, noise_key)
         return (z_s, predictions[: num_predictions - 1]), None
 
     z_T = z_T.astype(jnp.float32)
@@ -161,3 +151,32 @@ def sample(
     history = ((jnp.zeros_like(z_T),) * 2,) * (num_predictions - 1)
     (x, _), _ = jax.lax.scan(step, (z_T, history), (infos, keys))
     return x
+
+
+def _noise_keys(
+    sampler: SamplerConfig, key: Key[Array, "*batch"] | None, num_calls: int
+) -> Key[Array, " {num_calls} *batch"] | None:
+    """See :func:`call_keys`; None for a solver that draws no noise."""
+    if not sampler.stochastic:
+        return None
+    if key is None:
+        raise UserError(f"solver={sampler.solver!r} draws noise: give a key.")
+    return call_keys(key, num_calls)
+
+
+def _clipped(x_eps: tuple[Array, Array], limit: float | None) -> tuple[Array, Array]:
+    """``(x_hat, eps_hat)`` with ``x_hat`` in [-limit, limit], if there is a limit."""
+    x_hat, eps_hat = x_eps
+    return (x_hat if limit is None else jnp.clip(x_hat, -limit, limit)), eps_hat
+
+
+def _next_latents(
+    info: StepInfo, predictions: History, noise_key: Key[Array, "..."] | None
+) -> Float[Array, "batch height width channels"]:
+    """``z_s``: the weighted sum of the predictions, latest first, and of new noise."""
+    z_s = jnp.zeros_like(predictions[0][0])
+    for k, (x_hat, eps_hat) in enumerate(predictions):
+        z_s += info.x_weights[k] * x_hat + info.eps_weights[k] * eps_hat
+    if noise_key is not None:
+        z_s += info.noise_weight * initial_noise(noise_key, z_s.shape)
+    return z_s

@@ -39,6 +39,7 @@ class Evaluation:
         clip: CLIP's directory or Hugging Face id.
         skip_missing: leave out metrics whose weights are absent.
         output: folder of everything that is written.
+        task_module: the model's task, module:Class, if it is one of your own; its code is run.
     """
 
     checkpoint: str | None = None
@@ -54,6 +55,7 @@ class Evaluation:
     clip: str = "openai/clip-vit-large-patch14"
     skip_missing: bool = False
     output: Path = Path("out/evaluation")
+    task_module: str | None = None
 
     def check(self) -> None:
         """Hold the settings against one another.

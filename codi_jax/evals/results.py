@@ -97,7 +97,7 @@ class Results:
     metrics: Mapping[str, Metric]
     scores: Mapping[str, Mapping[int | None, Scores]]
     task: str | None = None
-    setting: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    setting: Mapping[str, object] = dataclasses.field(default_factory=dict)
     warnings: Sequence[str] = ()
 
     @property
@@ -177,7 +177,7 @@ class Results:
         return cls.from_json(load_json(path))
 
 
-def check_version(content: Mapping[str, Any]) -> None:
+def check_version(content: Mapping[str, object]) -> None:
     """Hold the version of a file's format against ours.
 
     Raises:

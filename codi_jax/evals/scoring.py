@@ -4,7 +4,6 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -183,7 +182,7 @@ class Scorer:
         self,
         scores: Mapping[str, Mapping[int | None, Scores]],
         task: str | None = None,
-        setting: Mapping[str, Any] | None = None,
+        setting: Mapping[str, object] | None = None,
     ) -> Results:
         """What is written of scores that this scorer gave, arranged as ``Results.scores``."""
         found = {name for steps in scores.values() for row in steps.values() for name in row}

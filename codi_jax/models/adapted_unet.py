@@ -6,7 +6,6 @@ which parameters train, nowhere else. An adapter's parameters live beside the U-
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ from codi_jax.models.adapters.none import NoAdapter
 from codi_jax.models.adapters.registry import adapter_class
 from codi_jax.models.configs import UNetConfig
 from codi_jax.models.embeddings import Prompt
-from codi_jax.typing import Cond, Params
+from codi_jax.typing import Cond, Params, PyTree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,15 +80,15 @@ class AdaptedUNet:
         """The U-Net alone; it takes the same parameters."""
         return dataclasses.replace(self, adapter=NoAdapter())
 
-    def init(self, key: Key[Array, ""]) -> dict[str, Any]:
+    def init(self, key: Key[Array, ""]) -> Params:
         """Random parameters, float32. The adapter's copied encoder *is* the U-Net's."""
         unet_key, adapter_key = jax.random.split(key)
-        params: dict[str, Any] = {"unet": self._init_unet(unet_key)}
+        params: dict[str, PyTree] = {"unet": self._init_unet(unet_key)}
         if self.has_adapter:
             params["adapter"] = self.adapter.init(self._host, adapter_key, params["unet"])
         return params
 
-    def copy_encoder(self, params: Params) -> dict[str, Any]:
+    def copy_encoder(self, params: Params) -> Params:
         """Copy the U-Net's encoder into the adapter: run after a prior's weights were loaded.
 
         An adapter without such a copy stays as it is.
@@ -103,7 +102,7 @@ class AdaptedUNet:
             copied["adapter"] = self.adapter.copy_encoder(self._host, adapter, unet)
         return copied
 
-    def condition(self, params: Params, cond: Cond) -> Any:
+    def condition(self, params: Params, cond: Cond) -> PyTree:
         """What depends on the condition alone, to be computed once per image."""
         return self.adapter.condition(self._host, self._adapter_params(params), cond)
 
@@ -130,7 +129,7 @@ class AdaptedUNet:
     def _host(self) -> Host:
         return Host(config=self.unet, dtype=self.dtype, remat=self.remat)
 
-    def _init_unet(self, key: Key[Array, ""]) -> dict[str, Any]:
+    def _init_unet(self, key: Key[Array, ""]) -> Params:
         encoder_key, decoder_key = jax.random.split(key)
         z, t, prompt = self._host.example()
         encoder = self._host.encoder()

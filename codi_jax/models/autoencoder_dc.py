@@ -7,6 +7,7 @@ nothing else: tiles of a picture, with the receptive field as halo, equal the wh
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from codi_jax.models.autoencoder_dc_config import AutoencoderDCConfig
 from codi_jax.models.resnet import conv3x3
@@ -33,7 +34,7 @@ def pixel_shuffle(x: Array) -> Array:
 class RMSNorm(nn.Module):
     """Over the channels of each pixel (Zhang & Sennrich 2019), with a bias; in float32."""
 
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -48,7 +49,7 @@ class ResBlock(nn.Module):
     """[B, h, w, C] -> the same: two convolutions and a norm, around which there is a shortcut."""
 
     activation: str
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -65,7 +66,7 @@ class Down(nn.Module):
     channels: int
     unshuffle: bool
     shortcut: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -85,7 +86,7 @@ class Up(nn.Module):
     channels: int
     interpolate: bool
     shortcut: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -105,7 +106,7 @@ class _DownLevel(nn.Module):
     layers: int
     next_channels: int | None
     unshuffle: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -123,7 +124,7 @@ class _UpLevel(nn.Module):
     channels: int | None
     interpolate: bool
     activation: str
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -137,7 +138,7 @@ class _UpLevel(nn.Module):
 
 class _Encoder(nn.Module):
     config: AutoencoderDCConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -158,7 +159,7 @@ class _Encoder(nn.Module):
 
 class _Decoder(nn.Module):
     config: AutoencoderDCConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
@@ -186,7 +187,7 @@ class AutoencoderDC(nn.Module):
     """
 
     config: AutoencoderDCConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
         """Make the two halves."""

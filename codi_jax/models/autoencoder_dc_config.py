@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any, ClassVar, NoReturn, Self
 
+import numpy as np
+
 from codi_jax.models.configs import FromConfig
 from codi_jax.typing import UserError
 
@@ -138,12 +140,12 @@ class AutoencoderDCConfig(FromConfig):
         """Pixels per latent, along each side."""
         return 2 ** (len(self.encoder_block_out_channels) - 1)
 
-    def unit_sized(self, mean: float, deviation: float) -> Self:
+    def unit_sized(self, mean: np.float32, deviation: np.float32) -> Self:
         """With the scale that gives latents of this mean and deviation a mean square of 1."""
         scale = float((mean**2 + deviation**2) ** -0.5)
         return dataclasses.replace(self, scaling_factor=scale)
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> dict[str, object]:
         """The config dict, JSON-ready, keys as in diffusers."""
         config: dict[str, Any] = dict(super().to_config())
         for name in ("encoder_qkv_multiscales", "decoder_qkv_multiscales"):

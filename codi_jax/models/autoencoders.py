@@ -1,16 +1,14 @@
 """Either autoencoder by its config: the only place that knows which classes there are."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.autoencoder_dc import AutoencoderDC
 from codi_jax.models.autoencoder_dc_config import AutoencoderDCConfig
 from codi_jax.models.configs import AutoencoderConfig
-from codi_jax.typing import UserError
+from codi_jax.typing import Params, Settings, UserError
 
 #: Both have ``encode``, ``decode``, ``encode_unscaled``, ``decode_unscaled`` and ``__call__``.
 Autoencoder = AutoencoderKL | AutoencoderDC
@@ -24,7 +22,7 @@ _CONFIGS: dict[str, type[AutoencoderConfig] | type[AutoencoderDCConfig]] = {
 CLASSES = tuple(_CONFIGS)
 
 
-def autoencoder_config(config: Mapping[str, Any]) -> AnyAutoencoderConfig:
+def autoencoder_config(config: Settings) -> AnyAutoencoderConfig:
     """The architecture that the content of a ``config.json`` describes.
 
     Args:
@@ -41,14 +39,14 @@ def autoencoder_config(config: Mapping[str, Any]) -> AnyAutoencoderConfig:
     return _CONFIGS[name].from_config(dict(config))
 
 
-def make_autoencoder(config: AnyAutoencoderConfig, dtype: Any = jnp.float32) -> Autoencoder:
+def make_autoencoder(config: AnyAutoencoderConfig, dtype: DTypeLike = jnp.float32) -> Autoencoder:
     """The network of an architecture, computing in ``dtype``."""
     if isinstance(config, AutoencoderDCConfig):
         return AutoencoderDC(config, dtype)
     return AutoencoderKL(config, dtype)
 
 
-def init_autoencoder(config: AnyAutoencoderConfig, key: jax.Array) -> Any:
+def init_autoencoder(config: AnyAutoencoderConfig, key: jax.Array) -> Params:
     """Random parameters; of an ``AutoencoderKL`` with a narrow posterior.
 
     Drawn as usual, the posterior's deviation would start at 1 and bury the mean: training would

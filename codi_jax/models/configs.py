@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar, NoReturn, Self
 
+import numpy as np
+
 from codi_jax.models.from_config import FromConfig
 from codi_jax.typing import UserError
 
@@ -240,7 +242,7 @@ class AutoencoderConfig(FromConfig):
         """Pixels per latent, along each side."""
         return 2 ** (len(self.block_out_channels) - 1)
 
-    def unit_sized(self, mean: float, deviation: float) -> Self:
+    def unit_sized(self, mean: np.float32, deviation: np.float32) -> Self:
         """With the shift and scale that give latents of these moments mean 0 and deviation 1."""
         scale, shift = float(1.0 / deviation), float(mean)
         return dataclasses.replace(self, scaling_factor=scale, shift_factor=shift)

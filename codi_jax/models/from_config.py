@@ -24,7 +24,7 @@ class FromConfig:
         kept: dict[str, Any] = {}
         for key, value in config.items():
             if key in names:
-                kept[key] = tuple(value) if isinstance(value, list) else value
+                kept[key] = _hashable(value)
             elif key.startswith("_") or key == "sample_size":
                 continue  # These say nothing about the computation.
             elif key in cls.FIXED and value == cls.FIXED[key]:
@@ -45,3 +45,8 @@ class FromConfig:
         """The config dict, JSON-ready, keys as in diffusers."""
         values = dataclasses.asdict(self)  # type: ignore[call-overload]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def _hashable(value: Any) -> Any:
+    """Lists of any depth as tuples: what was read equals what was written, and can be hashed."""
+    return tuple(_hashable(item) for item in value) if isinstance(value, list) else value

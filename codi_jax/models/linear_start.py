@@ -7,7 +7,6 @@ network computes that code and learns what is not linear from there.
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import numpy as np
@@ -74,7 +73,7 @@ def patches(images: np.ndarray, factor: int) -> np.ndarray:
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, factor * factor * c)
 
 
-def linear_params(config: AutoencoderDCConfig, params: Params, code: LinearCode) -> dict[str, Any]:
+def linear_params(config: AutoencoderDCConfig, params: Params, code: LinearCode) -> Params:
     """``params`` changed so that the network computes ``code``, but for what the last norm adds.
 
     Args:
@@ -127,7 +126,7 @@ def _first(config: AutoencoderDCConfig, half: str) -> int:
     return int(getattr(config, f"{half}_layers_per_block")[0] == 0)
 
 
-def _modules(half: Params, blocks: str) -> list[Any]:
+def _modules(half: Params, blocks: str) -> list[Params]:
     """All modules of the levels of an encoder or a decoder."""
     levels = [part for name, part in half.items() if blocks in name]
     return [module for level in levels for module in level.values()]

@@ -8,7 +8,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from codi_jax.tasks.base import Task
-from codi_jax.tasks.registry import task_from_config
+from codi_jax.tasks.registry import task_from_config, trust_task
 from codi_jax.typing import UserError
 
 __all__ = ["ConfigDict", "build_task", "define_config_flag", "find_config"]
@@ -69,9 +69,10 @@ def _with_found_config(arguments: list[str]) -> list[str]:
 
 
 def build_task(config: ConfigDict) -> Task:
-    """The task, with its options.
+    """The task of a config, which may be a class of the user's own, with its options.
 
     Raises:
         UserError: an unknown task or option.
     """
+    trust_task(config.task)  # whoever runs a config runs its code
     return task_from_config(config.task, config.task_options.to_dict(), config.data.to_dict())

@@ -4,10 +4,10 @@ Everything else, networks, data and step, is the same for all of them.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from codi_jax.distill.autoencoding import AutoencoderLoss
 from codi_jax.distill.base import LatentLoss
@@ -22,7 +22,7 @@ from codi_jax.models.lpips import LPIPS
 from codi_jax.tasks.base import Task
 from codi_jax.train.objectives import TEACHER, autoencoder_objective, diffusion_objective
 from codi_jax.train.step import Decay, Objective
-from codi_jax.typing import UserError, check_choice
+from codi_jax.typing import Params, Settings, UserError, check_choice
 
 #: ``config.method`` -> its loss. Task "autoencoder" has a loss of its own.
 LOSSES: dict[str, type[LatentLoss]] = {
@@ -38,7 +38,7 @@ PRIOR_METHODS = ("finetune", "consistency", "progressive")
 DISTILLING = ("consistency", "progressive", "guided")
 
 
-def make_loss(task: Task, method: str, options: Mapping[str, Any], model: AutoencoderModel) -> Loss:
+def make_loss(task: Task, method: str, options: Settings, model: AutoencoderModel) -> Loss:
     """The loss of a task and a method.
 
     Args:
@@ -64,7 +64,7 @@ def make_loss(task: Task, method: str, options: Mapping[str, Any], model: Autoen
 
 
 def make_objective(
-    loss: Loss, model: AutoencoderModel, task: Task, dtype: Any, lpips: LPIPS | None = None
+    loss: Loss, model: AutoencoderModel, task: Task, dtype: DTypeLike, lpips: LPIPS | None = None
 ) -> Objective:
     """``loss`` on batches of pictures; see `diffusion_objective` for LPIPS."""
     vae = make_autoencoder(model.vae, dtype)
@@ -89,7 +89,7 @@ def ema_decays(decays: Mapping[str, float], loss: Loss) -> dict[str, Decay]:
     return averages
 
 
-def frozen_teacher(loss: Loss, trainable: Mapping[str, Any]) -> dict[str, Any]:
+def frozen_teacher(loss: Loss, trainable: Params) -> Params:
     """Under "teacher", what a frozen teacher keeps of the parameters that will be trained."""
     if loss.needs.teacher is None:
         return {}

@@ -9,11 +9,11 @@ import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import DTypeLike
 
 from codi_jax import trees
 from codi_jax.checkpoint.parameters import with_guidance_input
@@ -76,7 +76,7 @@ class Plan:
     step_fn: StepFn
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> DTypeLike:
         """Of the networks' computation."""
         return compute_dtype(self.config.dtype)
 
@@ -146,7 +146,7 @@ class Plan:
         everywhere = jax.tree.map(lambda _: replicated(self.mesh), prompts)
         return {**param_shardings(self.mesh, parts), **everywhere}
 
-    def jit_step(self) -> Any:
+    def jit_step(self) -> jax.stages.Wrapped:
         """The training step for the mesh; it donates the state."""
         state = self.state_shardings
         return jax.jit(

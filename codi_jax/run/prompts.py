@@ -2,14 +2,13 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from codi_jax.checkpoint.prompts import PromptEncoder
-from codi_jax.data.pipeline import Batch
+from codi_jax.data.pipeline import Batch, TrainIterator
 from codi_jax.data.transforms import ENCODED, LATENTS, PROMPTS, prompts_differ
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.conditioning import size_ids
@@ -17,7 +16,7 @@ from codi_jax.run.config import ConfigDict
 from codi_jax.typing import Array, UserError
 
 #: ``texts(prompts) -> condition entries`` [len(prompts), ...].
-TextFn = Callable[[Sequence[str]], dict[str, Any]]
+TextFn = Callable[[Sequence[str]], dict[str, Array]]
 #: uint8 [B, H, W, 3] -> latents.
 PictureFn = Callable[[Array | np.ndarray], Array]
 #: Tokens of a prompt, in CLIP's text encoders.
@@ -39,7 +38,7 @@ def prompt_shapes(model: AutoencoderModel) -> dict[str, jax.ShapeDtypeStruct]:
 
 def encode_prompt(
     prompt: str, model: AutoencoderModel, side: int
-) -> tuple[dict[str, Any], dict[str, Any], TextFn | None]:
+) -> tuple[dict[str, Array], dict[str, Array], TextFn | None]:
     """What the U-Net reads of ``prompt``, and of no prompt.
 
     Where each picture has its own prompt, the first is empty, and the third encodes prompts:
@@ -59,7 +58,7 @@ def encode_prompt(
     assert model.directory is not None
     encoder = PromptEncoder(model.directory)
 
-    def complete(text: dict[str, Any]) -> dict[str, Any]:
+    def complete(text: dict[str, Array]) -> dict[str, Array]:
         if "text_embeds" in text:
             text["time_ids"] = size_ids(len(text["text"]), side, side)
         return text
@@ -82,7 +81,7 @@ def check_text(model: AutoencoderModel) -> None:
 class EncodedTexts:
     """The data's batches with their prompts encoded, over the strings of the same names."""
 
-    def __init__(self, data: Any, encode: TextFn) -> None:
+    def __init__(self, data: TrainIterator, encode: TextFn) -> None:
         self._data, self._encode = data, encode
 
     def __next__(self) -> Batch:
@@ -91,7 +90,7 @@ class EncodedTexts:
             return {**batch, **self._encode([*batch["prompt"]])}
         entries = {}
         for name, empty in self._empty.items():
-            own = batch.get(PROMPTS.get(name), empty)
+            own = batch.get(PROMPTS.get(name, ""), empty)
             dropped = (batch["prompt"] == "").reshape(-1, *[1] * (empty.ndim - 1))
             entries[name] = np.where(dropped, empty, own)
         return {**batch, **entries}
@@ -100,12 +99,21 @@ class EncodedTexts:
     def _empty(self) -> dict[str, np.ndarray]:
         return {name: np.asarray(value) for name, value in self._encode([""]).items()}
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._data, name)  # the position, and how to close it
+    def get_state(self) -> dict[str, int]:
+        """The data's position."""
+        return self._data.get_state()
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Go on from a position of the data."""
+        self._data.set_state(state)
+
+    def close(self) -> None:
+        """Close the data."""
+        self._data.close()
 
 
 def encoded_columns(
-    config: ConfigDict, data: Any, encode_picture: PictureFn, encode_texts: TextFn | None
+    config: ConfigDict, data: TrainIterator, encode_picture: PictureFn, encode_texts: TextFn | None
 ) -> tuple[str, ...]:
     """The columns of ``prepare --latents --embeddings`` that the data brings.
 
@@ -139,8 +147,8 @@ def encoded_columns(
     return columns
 
 
-def _check_close(name: str, stored: np.ndarray, made: Any) -> None:
-    made = np.asarray(made, np.float32)
+def _check_close(name: str, stored: np.ndarray, encoded: Array) -> None:
+    made = np.asarray(encoded, np.float32)
     # Of the same networks they differ by the rounding to float16, or to bfloat16 here.
     if made.shape != stored.shape or np.abs(made - stored).mean() > 0.03 * np.abs(made).mean():
         raise UserError(

@@ -3,7 +3,6 @@
 import dataclasses
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +41,7 @@ class Run:
     plan: Plan
     state: TrainState
     frozen: Params
-    step: Any
+    step: jax.stages.Wrapped
     encode_texts: TextFn | None
 
     @property

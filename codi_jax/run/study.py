@@ -4,9 +4,9 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from codi_jax.checkpoint.files import load_json, save_json
-from codi_jax.data.pipeline import eval_batch
+from codi_jax.data.pipeline import Batch, eval_batch
 from codi_jax.data.sources import make_source
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.evals import image_metrics
@@ -32,10 +32,28 @@ from codi_jax.run.workdir import RESULTS, check_workdir
 from codi_jax.sampling.load import MODEL, load_model
 from codi_jax.sampling.picture_sampler import PictureSampler
 from codi_jax.train.metrics import JSONL
-from codi_jax.typing import UserError
+from codi_jax.typing import Settings, UserError
 
 #: The stages whose cost is compared: one of each kind of training step.
 COSTS = ("ldm", "codi", "pe_mix", "pe_controlnet", "pe_t2i", "cm", "cm_frozen", "gd2")
+
+
+class Row(TypedDict):
+    """One line of ``config.rows``: a stage's model, sampled in one way.
+
+    Attributes:
+        label: its name in the table.
+        stage: whose model it is.
+        steps: the numbers of sampling steps.
+        sampler: fields of :class:`SamplerConfig` that are not the default's.
+        table: where it stands.
+    """
+
+    label: str
+    stage: str
+    steps: Sequence[int]
+    sampler: Settings
+    table: str
 
 
 class Study:
@@ -53,7 +71,7 @@ class Study:
         self.rows = [row for row in config.rows if config.eval.lpips or not self._by_lpips(row)]
         self._samplers: list[tuple[Model, PictureSampler]] = []
 
-    def _by_lpips(self, row: Mapping[str, Any]) -> bool:
+    def _by_lpips(self, row: Row) -> bool:
         loss = self.config.stages[row["stage"]].config.loss
         return "lpips" in (loss.get("distance"), loss.get("data_space"))
 
@@ -93,16 +111,16 @@ class Study:
         save_json(workdir / "time.json", {"seconds": time.monotonic() - begin})
 
     @functools.cached_property
-    def batch(self) -> dict[str, Any]:
+    def batch(self) -> Batch:
         """The held-out pictures that every row is scored on."""
         return self._batch(self.config.run.data.eval_source or self.config.run.data.source)
 
     @functools.cached_property
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> Batch:
         """The pictures of the report."""
         return self._batch(self.config.shown, 4)
 
-    def _batch(self, source: str, count: int | None = None) -> dict[str, Any]:
+    def _batch(self, source: str, count: int | None = None) -> Batch:
         run, options = self.config.run, self.config.eval
         shown = transforms(run, self.task, options.size)
         return eval_batch(make_source(source, "eval"), shown, count or options.count, options.seed)
@@ -118,9 +136,7 @@ class Study:
         self._samplers.append((kind, PictureSampler(kind)))
         return model, self._samplers[-1][1]
 
-    def pictures(
-        self, stage: str, steps: int, sampler: Mapping[str, Any], lr: np.ndarray
-    ) -> np.ndarray:
+    def pictures(self, stage: str, steps: int, sampler: Settings, lr: np.ndarray) -> np.ndarray:
         """The results for low-resolution pictures, uint8 [N, H, W, 3]."""
         model, pictures = self.model(stage)
         size, config = self.config.eval.batch, SamplerConfig(**sampler)
@@ -136,7 +152,7 @@ class Study:
         """Scores pictures like :attr:`batch`, and keeps the score of each for differences."""
         return Scorer(self.batch["image"], self.networks, keep_values=True)
 
-    def score(self, row: Mapping[str, Any], steps: int) -> Scores:
+    def score(self, row: Row, steps: int) -> Scores:
         """A cell of the tables, from disk if it is there.
 
         Raises:
@@ -161,7 +177,7 @@ class Study:
         return {name: self.scorer.results(found, self.task.key) for name, found in scores.items()}
 
     @property
-    def cells(self) -> list[tuple[Mapping[str, Any], int]]:
+    def cells(self) -> list[tuple[Row, int]]:
         """Each row with each of its numbers of steps."""
         return [(row, n) for row in self.rows for n in row["steps"]]
 
@@ -179,7 +195,7 @@ class Study:
             save_json(path, cost)
         return load_json(path)
 
-    def sampling(self, label: str, stage: str, steps: int) -> dict[str, Any]:
+    def sampling(self, label: str, stage: str, steps: int) -> dict[str, str | float]:
         """Cost of one picture of a stage's model."""
         path = self.workdir / "cost" / f"{stage}_{steps}_steps.json"
         if not path.exists():
@@ -228,5 +244,5 @@ class Study:
         return {**shown, "ground truth": list(batch["image"])}
 
 
-def _file_name(row: Mapping[str, Any]) -> str:
+def _file_name(row: Row) -> str:
     return "_".join((row["stage"], *map(str, row["sampler"].values())))

@@ -3,7 +3,6 @@
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,10 +50,10 @@ def train(config: ConfigDict, workdir: Path) -> Results:
     write_origin(run, workdir)
     params0, text = run.params(run.state), run.text
     encoded = encoded_columns(
-        config, data, lambda images: run.encode(params0, images), run.encode_texts
+        config, stream, lambda images: run.encode(params0, images), run.encode_texts
     )
     if run.encode_texts is not None:
-        text, data = run.encode_texts(held_out["prompt"]), EncodedTexts(data, run.encode_texts)
+        text, data = run.encode_texts(held_out["prompt"]), EncodedTexts(stream, run.encode_texts)
     evaluator = Evaluator(
         planned.model,
         planned.task,
@@ -94,7 +93,9 @@ def write_origin(run: Run, workdir: Path) -> None:
     origin.write(workdir, run.plan.model)
 
 
-def restore(run: Run, store: Store, data: Any, frozen_hash: str) -> TrainState:
+def restore(
+    run: Run, store: Store, data: TrainIterator | EncodedTexts, frozen_hash: str
+) -> TrainState:
     """The state of the last checkpoint, or the start's.
 
     Raises:
@@ -120,7 +121,7 @@ def _run_loop(
     run: Run,
     evaluator: Evaluator,
     first: Evaluated,
-    data: Any,
+    data: TrainIterator | EncodedTexts,
     kept: tuple[str, ...],
     workdir: Path,
 ) -> tuple[TrainState, Evaluated | None]:

@@ -1,9 +1,7 @@
 """The workdir of a run: which config it belongs to, what evaluates it, where its results are."""
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -13,7 +11,7 @@ from codi_jax.checkpoint.hub import checkpoint_path
 from codi_jax.run.config import ConfigDict
 from codi_jax.sampling.held_out import Setting, degrades
 from codi_jax.tasks.registry import task_class
-from codi_jax.typing import UserError
+from codi_jax.typing import Settings, UserError
 
 CONFIG, RESULTS = "config.json", "results.json"
 #: Keys that may differ when a run is resumed: they change how long it is and how it is watched.
@@ -22,7 +20,7 @@ FREE = {
     *("data.num_workers", "data.max_corrupt"),
 }
 #: Keys that configs have gained since version 0.1.0, with what older runs did.
-ADDED: dict[str, Any] = {
+ADDED: dict[str, object] = {
     "label": "",
     "model.autoencoder": "",
     "model.vae_init": "random",
@@ -80,7 +78,7 @@ def write_config(config: ConfigDict, workdir: Path) -> None:
         save_json(workdir / CONFIG, config.to_dict())
 
 
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(config: Settings) -> dict[str, object]:
     """``{"data.size": 64, ...}``; tuples as the lists that JSON makes of them."""
     return {
         path.replace("/", "."): list(value) if isinstance(value, tuple) else value
@@ -88,7 +86,7 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def method_name(config: Mapping[str, Any]) -> str:
+def method_name(config: Settings) -> str:
     """What the results of a run are called."""
     return config.get("label") or config.get("method", "")
 
@@ -116,7 +114,7 @@ def run_setting(checkpoint: str) -> Setting:
     )
 
 
-def _run_config(checkpoint: str) -> dict[str, Any]:
+def _run_config(checkpoint: str) -> Settings:
     """The config of the run whose workdir this is; {} for other checkpoints."""
     path = checkpoint_path(checkpoint) / CONFIG
     config = load_json(path) if path.is_file() else {}

@@ -1,9 +1,7 @@
 """From the settings of a model to its architecture; no weights are read."""
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from codi_jax.checkpoint.directory import read_directory, with_adapter
 from codi_jax.checkpoint.hub import checkpoint_path
@@ -13,10 +11,10 @@ from codi_jax.models.adapted_unet import AdaptedUNet
 from codi_jax.models.autoencoders import autoencoder_config
 from codi_jax.models.configs import UNetConfig
 from codi_jax.tasks.base import Task
-from codi_jax.typing import UserError
+from codi_jax.typing import Settings, UserError
 
 
-def build_architecture(options: Mapping[str, Any], task: Task, size: int) -> AutoencoderModel:
+def build_architecture(options: Settings, task: Task, size: int) -> AutoencoderModel:
     """The networks of a run, without parameters: pretrained where given, else as described.
 
     Args:
@@ -76,7 +74,7 @@ def with_autoencoder(model: AutoencoderModel, directory: Path) -> AutoencoderMod
     return dataclasses.replace(model, vae=vae, vae_directory=directory / "vae")
 
 
-def _new_unet(base: AutoencoderModel, options: Mapping[str, Any], size: int) -> Model:
+def _new_unet(base: AutoencoderModel, options: Settings, size: int) -> Model:
     """``base`` with a U-Net and a schedule as ``options`` describe them."""
     trained_at = {"sample_size": size // base.vae.downsampling}
     return Model(

@@ -11,7 +11,7 @@ from codi_jax.checkpoint.directory import (
     save_directory,
 )
 from codi_jax.checkpoint.files import load_json, stored_tensors
-from codi_jax.checkpoint.hub import checkpoint_path, resolve
+from codi_jax.checkpoint.hub import SHIPPED, checkpoint_path, resolve
 from codi_jax.checkpoint.single_file import convert_single_file, open_single_file
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.adapters.registry import BY_CLASS_NAME
@@ -97,7 +97,7 @@ def export_model(source: str, target: Path, options: Conversion) -> str:
 
 def inspect(source: str) -> str:
     """Text for people: a checkpoint's networks, their parameters and files, and what uses it."""
-    path = checkpoint_path(source) if source in ("prior", "demo") else resolve(source)
+    path = checkpoint_path(source) if source in SHIPPED else resolve(source)
     if path.is_file():
         # Stable Diffusion 2.x does not tell what it predicts; for its parts that is no matter.
         found = open_single_file(path, prediction_type="epsilon")

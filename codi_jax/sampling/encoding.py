@@ -2,8 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from codi_jax.checkpoint.directory import read_directory
 from codi_jax.checkpoint.hub import checkpoint_path
 from codi_jax.checkpoint.parameters import with_params
 from codi_jax.checkpoint.prompts import PromptEncoder
+from codi_jax.data.sources import Element
 from codi_jax.data.transforms import LATENTS, PROMPTS
 from codi_jax.model import AutoencoderModel
 from codi_jax.models.autoencoders import make_autoencoder
@@ -47,7 +47,7 @@ class Encoder:
         if self.embeddings:
             _text_encoder(self.embeddings)
 
-    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def __call__(self, examples: Sequence[Element]) -> list[Element]:
         """Encode examples.
 
         Args:
@@ -60,7 +60,7 @@ class Encoder:
         Raises:
             UserError: S is no multiple of the autoencoder's factor.
         """
-        added: dict[str, Any] = {}
+        added: dict[str, Array] = {}
         if self.latents:
             factor, encode = _autoencoder(self.latents)
             images = np.stack([example["image"] for example in examples])

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -19,9 +18,9 @@ from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.sampling import held_out_files
 from codi_jax.sampling.batches import Devices
 from codi_jax.sampling.sampler import Sampler
-from codi_jax.tasks.base import Task
+from codi_jax.tasks.base import Example, Task
 from codi_jax.tasks.registry import task_class, task_from_config
-from codi_jax.typing import UserError
+from codi_jax.typing import Settings, UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,9 +47,7 @@ class Setting:
     seed: int = 0
     prompt: str = ""
     solver: str = ""
-    task_options: Mapping[str, Any] = dataclasses.field(
-        default_factory=dict, metadata={"flag": False}
-    )
+    task_options: Settings = dataclasses.field(default_factory=dict, metadata={"flag": False})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +70,18 @@ def degrades(task: type[Task]) -> bool:
     return "degradation" in {field.name for field in dataclasses.fields(task)}
 
 
-def check_measures(task: Task, example: Mapping[str, Any]) -> None:
+def _with_degradation(setting: Setting, task: str) -> Setting:
+    """``setting`` with the degradation that the task's inputs are made by, if it has one."""
+    if degrades(task_class(task)):
+        return dataclasses.replace(setting, degradation=setting.degradation or "bicubic")
+    if setting.degradation is not None:
+        raise UserError(
+            f"--degradation={setting.degradation}: a model for {task} has none, leave it out."
+        )
+    return setting
+
+
+def check_measures(task: Task, example: Example) -> None:
     """Hold what a task scores against what it declares, before anything is made.
 
     Raises:
@@ -110,12 +118,7 @@ def sample_held_out(
             f"--checkpoint {checkpoint} is a prior, a model for no task: make pictures with it by "
             "`python -m codi_jax.sample`, and score their folder by --images."
         )
-    if degrades(task_class(model.task)):
-        setting = dataclasses.replace(setting, degradation=setting.degradation or "bicubic")
-    elif setting.degradation is not None:
-        raise UserError(
-            f"--degradation={setting.degradation}: a model for {model.task} has none, leave it out."
-        )
+    setting = _with_degradation(setting, model.task)
     options = {**model.task_options, **setting.task_options}
     data = {"scale": model.scale, "degradation": setting.degradation}
     task = task_from_config(model.task, options, data)

@@ -8,7 +8,7 @@ alone, whatever the batches, devices and processes are.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -18,14 +18,14 @@ from codi_jax.checkpoint.files import load_json, save_json
 from codi_jax.data.images import save_image
 from codi_jax.sampling.batches import Devices, buckets
 from codi_jax.sampling.image_files import ImageFiles
-from codi_jax.tasks.base import Task
+from codi_jax.tasks.base import Batch, Example, Task
 from codi_jax.typing import Array, UserError
 
 MANIFEST = "manifest.json"
 REFERENCE = "reference"
 
 
-def check_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+def check_manifest(folder: Path, manifest: Mapping[str, object]) -> None:
     """Write the manifest, or compare it with the one that is there.
 
     Raises:
@@ -59,7 +59,7 @@ def files(folder: Path, column: str, count: int) -> ImageFiles:
     return ImageFiles(folder / column, [image_name(i) for i in range(count)])
 
 
-def batch_of_one(example: Mapping[str, Any]) -> dict[str, Any]:
+def batch_of_one(example: Example) -> Batch:
     """An example as the batch that tasks take: arrays [1, ...], and lists of one string."""
     return {
         name: [value] if isinstance(value, str) else np.asarray(value)[None]
@@ -71,13 +71,13 @@ def batch_of_one(example: Mapping[str, Any]) -> dict[str, Any]:
 class Examples(Protocol):
     """Item n is one example: arrays and strings by name."""
 
-    def __getitem__(self, index: int, /) -> Any:
+    def __getitem__(self, index: int, /) -> Example:
         """One example."""
 
 
 class _Work(NamedTuple):
     number: int
-    example: Mapping[str, Any]
+    example: Example
     arrays: dict[str, np.ndarray]  # what the task reads
     missing: tuple[int, ...]  # numbers of steps
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from codi_jax.checkpoint.files import load_json
 from codi_jax.checkpoint.parameters import with_guidance_input
@@ -11,7 +10,7 @@ from codi_jax.model import AutoencoderModel, Model
 from codi_jax.sampling.architecture import build_architecture
 from codi_jax.sampling.origin import Origin
 from codi_jax.tasks.registry import task_from_config
-from codi_jax.typing import UserError
+from codi_jax.typing import Settings, UserError
 
 _CONFIG = "config.json"
 
@@ -37,7 +36,7 @@ def translate(workdir: Path) -> tuple[Origin, AutoencoderModel]:
         ) from None
 
 
-def _origin(config: dict[str, Any]) -> Origin:
+def _origin(config: Settings) -> Origin:
     model = config["model"]
     averages = [*config["ema"]]
     if config["method"] == "progressive":
@@ -55,7 +54,7 @@ def _origin(config: dict[str, Any]) -> Origin:
     )
 
 
-def _model(config: dict[str, Any]) -> AutoencoderModel:
+def _model(config: Settings) -> AutoencoderModel:
     task = task_from_config(config["task"], config["task_options"], config["data"])
     model = build_architecture(config["model"], task, config["data"]["size"])
     if not isinstance(model, Model):
@@ -65,7 +64,7 @@ def _model(config: dict[str, Any]) -> AutoencoderModel:
     return with_guidance_input(model, dim) if dim else model
 
 
-def _sampler(method: str, loss: dict[str, Any]) -> SamplerConfig:
+def _sampler(method: str, loss: Settings) -> SamplerConfig:
     if method != "consistency":
         return SamplerConfig()
     return SamplerConfig(

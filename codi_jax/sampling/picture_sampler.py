@@ -1,8 +1,5 @@
 """The jitted programs that turn conditions and noise into pictures."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -76,7 +73,7 @@ class PictureSampler:
             UserError: guidance by the image, and the task or the network has none.
         """
 
-        def entries(arrays: Mapping[str, Any], words: Cond) -> dict[str, Array]:
+        def entries(arrays: Batch, words: Cond) -> dict[str, Array]:
             image = self.image_condition(params["vae"], arrays)
             return {**image, **self.text_condition(words, image["latents"].shape)}
 

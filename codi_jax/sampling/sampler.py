@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from codi_jax.sampling.guidance import Guidance
 from codi_jax.sampling.load import load_model
 from codi_jax.sampling.picture_sampler import NO_TEXT, PictureSampler, sampling_key
 from codi_jax.sampling.user_pictures import Picture, as_map, as_mask, as_picture
+from codi_jax.tasks.base import Example, Task
 from codi_jax.typing import UserError
 
 
@@ -77,7 +78,7 @@ class Sampler:
         solver: str | None = None,
         mask: Picture | Sequence[Picture] | None = None,
         image_guidance_scale: float = 1.0,
-    ) -> Any:
+    ) -> Picture | list[Picture]:
         """Do what the model was made for (enlarge, fill, edit, ...) to one picture or several.
 
         Args:
@@ -104,40 +105,28 @@ class Sampler:
                 the task does not read.
         """
         task = self.pictures.task
-        if not task.conditional:
-            raise UserError(
-                "this checkpoint is a prior, not a distilled model: it takes no picture. "
-                "Distil it with configs/sr.py, or use --checkpoint demo."
-            )
-        text = self.encode(
-            Guidance(
-                prompt=prompt,
-                negative_prompt=negative_prompt,
-                guidance_scale=guidance_scale,
-                image_guidance_scale=image_guidance_scale,
-            )
+        _check_conditional(task)
+        guidance = Guidance(
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            guidance_scale=guidance_scale,
+            image_guidance_scale=image_guidance_scale,
         )
+        text = self.encode(guidance)
         _check_steps(steps)
         settings = self._sampler_config(solver)
 
         def one(picture: Picture, mask: Picture | None) -> Picture:
-            array = as_map(picture) if task.takes_map else as_picture(picture)
-            hole = None if mask is None else as_mask(mask)
-            example = task.from_user(array, mask=hole, prompt=prompt)
+            example = _example(task, picture, mask, prompt)
             batch = {name: np.asarray(value)[None] for name, value in example.items()}
             made = self.conditional(batch, jax.random.key(seed), steps, text, settings)
             result = task.finish(np.asarray(made[0]), example)
             return Image.fromarray(result) if isinstance(picture, Image.Image) else result
 
-        rank = 2 if task.takes_map else 3
-        if isinstance(images, Image.Image) or np.ndim(cast(Any, images)) == rank:
+        if _is_one(images, 2 if task.takes_map else 3):
             return one(cast(Picture, images), cast(Picture | None, mask))
         pictures = [*cast(Sequence[Picture], images)]
-        one_mask = mask is None or isinstance(mask, Image.Image) or np.ndim(cast(Any, mask)) == 2
-        masks = [mask] * len(pictures) if one_mask else [*cast(Sequence[Picture], mask)]
-        if len(masks) != len(pictures):
-            raise UserError(f"{len(masks)} masks for {len(pictures)} images: one each, or one.")
-        return [one(*pair) for pair in zip(pictures, cast(list[Any], masks), strict=True)]
+        return [one(*pair) for pair in zip(pictures, _masks(mask, len(pictures)), strict=True)]
 
     def conditional(
         self,
@@ -260,6 +249,39 @@ class Sampler:
         multiple = max(-(-p.multiple // p.scale), 16)
         missing = [(0, -size % multiple) for size in array.shape[1:3]]
         return jnp.pad(array, [(0, 0), *missing, *[(0, 0)] * (array.ndim - 3)], mode="edge")
+
+
+def _check_conditional(task: Task) -> None:
+    if not task.conditional:
+        raise UserError(
+            "this checkpoint is a prior, not a distilled model: it takes no picture. "
+            "Distil it with configs/sr.py, or use --checkpoint demo."
+        )
+
+
+def _example(task: Task, picture: Picture, mask: Picture | None, prompt: str | None) -> Example:
+    """What a task makes of the user's picture, mask and prompt."""
+    array = as_map(picture) if task.takes_map else as_picture(picture)
+    return task.from_user(array, mask=None if mask is None else as_mask(mask), prompt=prompt)
+
+
+def _is_one(pictures: Picture | Sequence[Picture], rank: int) -> bool:
+    """Whether it is one picture, and not several; as an array one has ``rank`` axes."""
+    return isinstance(pictures, Image.Image) or np.ndim(cast(np.ndarray, pictures)) == rank
+
+
+def _masks(mask: Picture | Sequence[Picture] | None, count: int) -> Sequence[Picture | None]:
+    """The mask of each of ``count`` pictures.
+
+    Raises:
+        UserError: there are several, but not ``count``.
+    """
+    if mask is None or _is_one(mask, 2):
+        return [cast(Picture | None, mask)] * count
+    masks = [*cast(Sequence[Picture], mask)]
+    if len(masks) != count:
+        raise UserError(f"{len(masks)} masks for {count} images: one each, or one.")
+    return masks
 
 
 def _check_steps(steps: int) -> None:

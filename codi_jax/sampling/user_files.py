@@ -11,6 +11,7 @@ from codi_jax.data.images import load_depth, load_image, load_mask, save_image
 from codi_jax.data.sources import FolderSource
 from codi_jax.sampling.guidance import Guidance
 from codi_jax.sampling.sampler import Sampler
+from codi_jax.tasks.registry import trust_task
 from codi_jax.typing import UserError
 
 
@@ -27,6 +28,7 @@ class Request:
         steps: number of sampling steps; by default 4 with an input, else 50.
         solver: name of another solver than the model's own.
         seed: of the noise.
+        task_module: the model's task, module:Class, if it is one of your own; its code is run.
     """
 
     checkpoint: str = "demo"
@@ -36,6 +38,7 @@ class Request:
     steps: int | None = None
     solver: str | None = None
     seed: int = 0
+    task_module: str | None = None
 
 
 def make_files(request: Request, guidance: Guidance) -> str:
@@ -44,6 +47,8 @@ def make_files(request: Request, guidance: Guidance) -> str:
     Raises:
         UserError: an input that does not exist or cannot be read, or that does not fit the model.
     """
+    if request.task_module:
+        trust_task(request.task_module)
     options: dict[str, Any] = {
         **{name: getattr(request, name) for name in ("steps", "solver", "seed")},
         **dataclasses.asdict(guidance),
@@ -59,7 +64,7 @@ def make_files(request: Request, guidance: Guidance) -> str:
     pairs = zip(files, masks, strict=True)
     for (file, name), mask in tqdm(pairs, unit="image", total=len(files), disable=len(files) == 1):
         result = sampler(load(file), mask=None if mask is None else load_mask(mask), **options)
-        _save((request.output / name).with_suffix(".png"), result)
+        _save((request.output / name).with_suffix(".png"), np.asarray(result))
     return f"{len(files)} image{'s' * (len(files) != 1)} written to {request.output}"
 
 

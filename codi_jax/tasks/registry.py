@@ -10,6 +10,8 @@ from codi_jax.tasks.base import Task
 from codi_jax.typing import Settings, UserError
 
 _NO_TASKS = ("base", "registry")
+#: ``module:Class`` names that the user named; see :func:`trust_task`.
+_TRUSTED: set[str] = set()
 
 
 @functools.cache
@@ -19,17 +21,34 @@ def task_names() -> tuple[str, ...]:
     return tuple(name for name in names if name not in _NO_TASKS)
 
 
+def trust_task(name: str) -> None:
+    """Allow a task of one's own, ``module:Class``, for this process.
+
+    Its module is imported, which runs its code. So only a person may name it, in a config (which
+    is a program anyway) or by the flag --task_module, and never a file of a checkpoint or workdir.
+    """
+    _TRUSTED.add(name)
+
+
 def task_class(name: str) -> type[Task]:
     """The class of a task.
 
     Args:
-        name: a file of this package, or ``module:Class`` of an importable module.
+        name: a file of this package, or ``module:Class`` that was given to :func:`trust_task`.
 
     Raises:
-        UserError: there is none of this name.
+        UserError: there is none of this name, or it is not trusted.
     """
+    if not isinstance(name, str):
+        raise UserError(f"task={name!r} is no name; choose one of {task_names()}.")
     if name in task_names():
         return importlib.import_module(f"codi_jax.tasks.{name}").TASK
+    if name not in _TRUSTED:
+        raise UserError(
+            f"task={name!r} is none of {', '.join(task_names())}. If it is a class of your own, "
+            f"allow its code to run by --task_module={name} (in Python: "
+            "codi_jax.tasks.registry.trust_task)."
+        )
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute) if attribute else None

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import jax
 import numpy as np
@@ -26,6 +26,7 @@ from codi_jax.typing import UserError
 
 JSONL = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
+Scalar = float | np.generic | np.ndarray | jax.Array  # a number, or an array of one element
 
 _logger = logging.getLogger(__name__)
 
@@ -33,28 +34,28 @@ _logger = logging.getLogger(__name__)
 class SilentWriter:
     """clu's ``MetricWriter`` interface; what a subclass does not write passes unseen."""
 
-    def write_summaries(self, step: int, values: Any, metadata: Any = None) -> None:
+    def write_summaries(self, step: int, values: object, metadata: object = None) -> None:
         """Raw summaries."""
 
-    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+    def write_scalars(self, step: int, scalars: Mapping[str, Scalar]) -> None:
         """Numbers by name."""
 
-    def write_images(self, step: int, images: Mapping[str, Any]) -> None:
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         """Pictures [N, H, W, 3] by name."""
 
-    def write_videos(self, step: int, videos: Any) -> None:
+    def write_videos(self, step: int, videos: object) -> None:
         """Videos."""
 
-    def write_audios(self, step: int, audios: Any, *, sample_rate: int) -> None:
+    def write_audios(self, step: int, audios: object, *, sample_rate: int) -> None:
         """Sounds."""
 
-    def write_texts(self, step: int, texts: Any) -> None:
+    def write_texts(self, step: int, texts: object) -> None:
         """Texts."""
 
-    def write_histograms(self, step: int, arrays: Any, num_buckets: Any = None) -> None:
+    def write_histograms(self, step: int, arrays: object, num_buckets: object = None) -> None:
         """Distributions."""
 
-    def write_hparams(self, hparams: Any) -> None:
+    def write_hparams(self, hparams: object) -> None:
         """Hyperparameters."""
 
     def flush(self) -> None:
@@ -81,7 +82,7 @@ class JsonlWriter(SilentWriter):
             _truncate(path, start_step)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
 
-    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+    def write_scalars(self, step: int, scalars: Mapping[str, Scalar]) -> None:
         """Numbers by name."""
         record = {name: _json_number(value) for name, value in scalars.items()}
         self._file.write(json.dumps({"step": int(step), **record}) + "\n")
@@ -119,16 +120,15 @@ class EventsWriter(SilentWriter):
         self._records = RecordWriter(open(directory / name, "wb"))  # noqa: SIM115 (see close)
         self._write(file_version="brain.Event:2")
 
-    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+    def write_scalars(self, step: int, scalars: Mapping[str, Scalar]) -> None:
         """Each value a number or an array of one element."""
         for name, value in scalars.items():
-            tensor = self._tensor(
-                dtype=self._types.DT_FLOAT, float_val=[float(np.asarray(value).item())]
-            )
+            number = float(np.asarray(value).item())
+            tensor = self._tensor(dtype=self._types.DT_FLOAT, float_val=[number])
             tensor.tensor_shape.SetInParent()  # a shape without dimensions
             self._add(step, name, "scalars", tensor)
 
-    def write_images(self, step: int, images: Mapping[str, Any]) -> None:
+    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         """Pictures uint8 [N, H, W, 3], all N of them."""
         for name, pictures in images.items():
             height, width = pictures.shape[1:3]
@@ -145,13 +145,13 @@ class EventsWriter(SilentWriter):
         """Write everything out; nothing can be written afterwards."""
         self._records.close()
 
-    def _add(self, step: int, name: str, plugin: str, tensor: Any) -> None:
+    def _add(self, step: int, name: str, plugin: str, tensor: object) -> None:
         """``plugin`` is the name of TensorBoard's dashboard."""
         metadata = self._summary.SummaryMetadata(plugin_data={"plugin_name": plugin})
         value = self._summary.Summary.Value(tag=name, metadata=metadata, tensor=tensor)
         self._write(step=int(step), summary=self._summary.Summary(value=[value]))
 
-    def _write(self, **fields: Any) -> None:
+    def _write(self, **fields: object) -> None:
         self._records.write(self._event(wall_time=time.time(), **fields).SerializeToString())
         self._records.flush()  # seen while the run goes on, and whole when it is killed
 
@@ -184,7 +184,7 @@ class MetricsWriter:
                     JSONL,
                 )
 
-    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+    def write_scalars(self, step: int, scalars: Mapping[str, Scalar]) -> None:
         """Each value a number or an array of one element; waits for arrays on the device."""
         if not self._writers:
             return
@@ -192,7 +192,7 @@ class MetricsWriter:
         for writer in self._writers:
             writer.write_scalars(step, numbers)
 
-    def write_images(self, step: int, images: Mapping[str, Any]) -> None:
+    def write_images(self, step: int, images: Mapping[str, np.ndarray | jax.Array]) -> None:
         """Pictures [N, H, W, 3], uint8 or float in [0, 1]; TensorBoard only."""
         arrays = {name: np.asarray(image) for name, image in images.items()}
         for name, array in arrays.items():
@@ -238,7 +238,7 @@ class Progress:
     def update(
         self,
         step: int,
-        scalars: Mapping[str, Any] | None = None,
+        scalars: Mapping[str, Scalar] | None = None,
         images_per_s: float | None = None,
     ) -> None:
         """Call after every step with ``step`` steps done; with ``scalars`` at log intervals."""
@@ -295,6 +295,6 @@ def _truncate(path: Path, start_step: int) -> None:
     os.replace(temporary, path)
 
 
-def _json_number(value: Any) -> float | str:
+def _json_number(value: Scalar) -> float | str:
     number = float(np.asarray(value).item())
     return number if math.isfinite(number) else str(number)

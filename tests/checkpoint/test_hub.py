@@ -290,3 +290,9 @@ def test_without_huggingface_hub(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UserError, match=r"pip install 'codi_jax\[sd\]'"):
         hub.resolve("owner/name")
+
+
+def test_what_is_shipped_is_there():
+    for name in hub.SHIPPED:
+        assert (hub.checkpoint_path(name) / "model_index.json").is_file()
+        assert (hub.checkpoint_path(name) / "README.md").is_file()

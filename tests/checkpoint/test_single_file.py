@@ -38,7 +38,7 @@ def test_conversion_keeps_every_value_and_its_dtype(family, dtype, tmp_path):
     assert [p.name for p in out.parent.iterdir()] == ["out"]
     parts = [p.name for p in out.iterdir() if p.is_dir() and p.name != "scheduler"]
     index = json.loads((out / "model_index.json").read_text())
-    assert index["_class_name"] == f"StableDiffusion{'XL' if family == 'sdxl' else ''}Model"
+    assert index["_class_name"] == f"StableDiffusion{'XL' if family == 'sdxl' else ''}Pipeline"
     written = {}
     for part in parts:
         stem = "model" if part.startswith("text") else "diffusion_pytorch_model"

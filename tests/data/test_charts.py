@@ -1,14 +1,12 @@
 """Colour charts among the training pictures, and inputs that are clean."""
 
 import numpy as np
-import pytest
-from codi_jax.feed import build_data, build_task, first_pictures, transforms
 
 from codi_jax.data import charts, images
 from codi_jax.data.degradation import Bicubic, SecondOrder, degrade
 from codi_jax.data.transforms import Degrade
-from codi_jax.typing import UserError
-from configs import autoencoder, depth, sr
+from codi_jax.run.config import build_task
+from configs import sr
 
 
 def photo(seed, side=32):
@@ -42,37 +40,6 @@ def test_so_many_pictures_give_way_to_charts():
     kept = sum(element["image"].shape == (32, 32, 3) for element in elements)
     assert 270 < kept < 330
     assert {element["name"] for element in elements} == {"0.png"}
-
-
-def test_the_stream_has_charts_where_the_config_asks_for_them():
-    config = autoencoder.get_config("tiny")
-    config.batch_size = 24
-    assert config.data.chart_share == 0.1
-    for share, low, high in ((0.0, 0, 2), (1.0, 12, 24)):  # a crop of a photo may be plain
-        config.data.chart_share, config.eval.count = share, 8
-        data, shown = build_data(config)
-        batch = next(data)["image"]
-        data.close()
-        assert low <= sum(kind(picture) != "gradient" for picture in batch) <= high
-        assert batch.shape == (24, 32, 32, 3)
-        # Held-out pictures are none, nor what a linear start is made from.
-        for pictures in (shown["image"], first_pictures(config, 24)):
-            assert sum(kind(picture) != "gradient" for picture in pictures) <= 2
-
-
-def test_shares_are_checked():
-    config = autoencoder.get_config("tiny")
-    config.data.chart_share = 1.5
-    with pytest.raises(UserError, match="chart_share=1.5"):
-        transforms(config, 32, train=True)
-    config = depth.get_config("tiny")
-    config.data.chart_share = 0.5
-    with pytest.raises(UserError, match="depth reads image, depth"):
-        transforms(config, 32, train=True)
-    config = sr.get_config("tiny")
-    config.data.clean_share = -0.5
-    with pytest.raises(UserError, match="clean_share=-0.5"):
-        build_task(config)
 
 
 def test_without_clean_inputs_nothing_more_is_drawn():

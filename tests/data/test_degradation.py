@@ -3,7 +3,6 @@ import dataclasses
 import cv2
 import numpy as np
 import pytest
-import scipy.stats
 from PIL import Image
 
 from codi_jax.data import degradation, images
@@ -101,20 +100,6 @@ def test_gaussian_noise_moments(grey):
         assert noise[..., c].mean() == pytest.approx(0, abs=0.4)
     same = np.corrcoef(noise[..., 0].ravel(), noise[..., 1].ravel())[0, 1]
     assert same == pytest.approx(1.0 if grey else 0.0, abs=0.03)
-
-
-@pytest.mark.parametrize(("level", "levels"), [(3, 256), (40, 256), (200, 256), (17, 16)])
-def test_poisson_noise_has_the_poisson_distribution(level, levels):
-    image = np.full((300, 300), level, np.uint8)
-    image[0, :levels] = np.linspace(0, 255, levels).astype(np.uint8)  # sets the number of levels
-    noise = degradation._poisson_noise(image, np.random.default_rng(0))
-    counts = np.rint((noise[1:] + level / 255) * levels).astype(int).ravel()
-    rate = levels * level / 255
-    assert counts.mean() == pytest.approx(rate, rel=0.01)
-    assert counts.var() == pytest.approx(rate, rel=0.03)
-    n = np.arange(int(rate + 6 * rate**0.5) + 5)
-    histogram = np.bincount(counts, minlength=len(n))[: len(n)] / counts.size
-    np.testing.assert_allclose(histogram, scipy.stats.poisson.pmf(n, rate), atol=0.005)
 
 
 def test_noise_is_clipped():

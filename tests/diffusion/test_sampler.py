@@ -240,7 +240,7 @@ def test_a_stochastic_sample_with_its_own_key_does_not_depend_on_the_batch():
             schedule,
             "v_prediction",
             z_T,
-            {},
+            GuidedCondition(),
             num_inference_steps=4,
             sampler=SamplerConfig(solver="sde-dpmsolver++"),
             key=keys,

@@ -41,16 +41,17 @@ def test_loss_equals_the_computation_by_hand() -> None:
 
 X = np.random.default_rng(0).normal(size=(2, 4, 5, 3)).astype(np.float32)
 ERROR = np.random.default_rng(1).normal(size=X.shape).astype(np.float32)
-MEAN = np.random.default_rng(2).normal(size=(2, 2, 2, 4)).astype(np.float32)
+MEAN = jnp.asarray(np.random.default_rng(2).normal(size=(2, 2, 2, 4)), jnp.float32)
 
 
 def losses(loss, logvar):
     def reconstruct(params, images, key):
-        return images + params, MEAN, logvar
+        return images + params["error"], MEAN, logvar
 
     context = StepContext(jax.random.key(0), jnp.zeros((), jnp.int32))
     networks = Networks(reconstruct=reconstruct)
-    return loss(networks, ERROR, {}, {"images": jnp.asarray(X)}, context)
+    params = {"error": jnp.asarray(ERROR)}
+    return loss(networks, params, {}, {"images": jnp.asarray(X)}, context)
 
 
 @pytest.mark.parametrize(("pixel", "power"), [("l1", 1), ("l2", 2)])

@@ -51,7 +51,7 @@ def test_finetune_then_consistency_then_progressive(tmp_path: Path) -> None:
         # The U-Net is the fine-tuned one; only the adapter has moved.
         assert trees.tree_hash(start.params["unet"]) == trees.tree_hash(end.params["unet"])
         assert trees.tree_hash(start.params["adapter"]) != trees.tree_hash(end.params["adapter"])
-        assert set(results["metrics"]) == {"bicubic", "start", "cm_frozen"}
+        assert set(results.scores) == {"bicubic", "start", "cm_frozen"}
         # Whoever loads it, here or in diffusers, samples it as a consistency model.
         assert (end.sampler.solver, end.sampler.original_inference_steps) == ("consistency", 50)
         assert start.sampler.solver == "ddim"

@@ -85,6 +85,8 @@ def test_writes_everything_it_promises(workdir: Path) -> None:
         with Image.open(workdir / "samples" / f"step_{step}.png") as picture:
             picture.verify()
     assert (workdir / "config.json").is_file()
+    events = b"".join(path.read_bytes() for path in (workdir / "tensorboard").iterdir())
+    assert events.count(b"\x89PNG") == 3  # the pictures of each evaluation
 
 
 def test_autoencoder_then_prior_then_distillation(tmp_path: Path) -> None:

@@ -111,8 +111,8 @@ def test_a_new_kl_posterior_is_narrow():
 
 
 def test_unit_sized():
-    assert CONFIG.unit_sized(3.0, 4.0).scaling_factor == pytest.approx(0.2)
-    old = AutoencoderConfig().unit_sized(3.0, 4.0)
+    assert CONFIG.unit_sized(np.float32(3), np.float32(4)).scaling_factor == pytest.approx(0.2)
+    old = AutoencoderConfig().unit_sized(np.float32(3), np.float32(4))
     assert (old.scaling_factor, old.shift_factor) == (0.25, 3.0)
 
 

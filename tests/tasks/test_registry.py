@@ -14,7 +14,7 @@ from codi_jax.models.configs import AutoencoderConfig, UNetConfig
 from codi_jax.run.config import build_task
 from codi_jax.run.data import open_data
 from codi_jax.tasks.base import Task
-from codi_jax.tasks.registry import task_class, task_from_config, task_names, task_of
+from codi_jax.tasks.registry import task_class, task_from_config, task_names, task_of, trust_task
 from codi_jax.typing import UserError
 from configs import autoencoder, canny, depth, edit, inpaint, prior, sr
 
@@ -48,7 +48,23 @@ def test_every_file_is_a_task_of_its_name():
         assert inspect.getdoc(kind) != inspect.getdoc(Task)
 
 
+def test_a_files_word_for_a_task_runs_nothing(tmp_path, monkeypatch):
+    """A checkpoint or a workdir names a task; only a person may name a module."""
+    (tmp_path / "payload.py").write_text("open('ran', 'w')\nclass Evil: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name in ("payload:Evil", "payload", "os:system", 7, None):
+        with pytest.raises(UserError):
+            task_class(name)
+        with pytest.raises(UserError):
+            task_of(dataclasses.replace(MODEL, task=name or "payload:Evil"))
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(UserError, match="--task_module=payload:Evil"):
+        task_class("payload:Evil")
+
+
 def test_a_task_of_ones_own_is_module_and_class():
+    trust_task(f"{__name__}:Outside")
     assert task_class(f"{__name__}:Outside") is Outside
     assert Outside().key == f"{__name__}:Outside"
     assert isinstance(task_of(dataclasses.replace(MODEL, task=Outside().key)), Outside)
@@ -56,6 +72,7 @@ def test_a_task_of_ones_own_is_module_and_class():
 
 @pytest.mark.parametrize("name", ["magic", "numpy:ndarray", "no_such_module:Task", "codi_jax:Nix"])
 def test_unknown_tasks_are_named(name):
+    trust_task(name)
     with pytest.raises(UserError, match=name.split(":")[-1]):
         task_class(name)
 

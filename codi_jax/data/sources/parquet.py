@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from codi_jax.data.sources.base import Element
 from codi_jax.data.sources.columns import RESERVED, check_image_column, load_column
 from codi_jax.data.sources.files import find_files
 from codi_jax.typing import UserError
+
+if TYPE_CHECKING:
+    import pyarrow.parquet
 
 
 class ParquetSource:
@@ -54,7 +57,7 @@ class ParquetSource:
         self._start_empty()
 
     def _start_empty(self) -> None:
-        self._kept: tuple[int, Any] | None = None
+        self._kept: tuple[int, pyarrow.Table] | None = None
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, object]:
@@ -91,7 +94,7 @@ class ParquetSource:
                 element[column] = values[column] or ""
         return element
 
-    def _table(self, group: int, name: str) -> Any:
+    def _table(self, group: int, name: str) -> "pyarrow.Table":
         with self._lock:
             if self._kept is None or self._kept[0] != group:
                 number, inside = self._groups[group]
@@ -107,7 +110,7 @@ class ParquetSource:
             return self._kept[1]
 
 
-def _open(path: str) -> Any:
+def _open(path: str) -> "pyarrow.parquet.ParquetFile":
     try:
         import pyarrow.parquet
     except ImportError as error:
@@ -120,7 +123,7 @@ def _open(path: str) -> Any:
         raise UserError(f"{path}: no parquet file ({error}); write it again.") from error
 
 
-def _columns(schema: Any, path: str) -> tuple[list[str], list[str]]:
+def _columns(schema: "pyarrow.Schema", path: str) -> tuple[list[str], list[str]]:
     """(image columns, string columns) that are read."""
     from pyarrow import types
 

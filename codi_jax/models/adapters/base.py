@@ -7,7 +7,7 @@ them.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import ClassVar, Generic, NamedTuple, Self, TypeVar, cast
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -16,7 +16,10 @@ from jaxtyping import Array, Float, Key, Real
 from codi_jax.models.configs import EncoderConfig, UNetConfig
 from codi_jax.models.embeddings import Prompt
 from codi_jax.models.unet import Features, UNetDecoder, UNetEncoder
-from codi_jax.typing import Cond, Params, UserError
+from codi_jax.typing import Cond, Params, Settings, UserError
+
+#: What an adapter computes of the condition alone.
+Own = TypeVar("Own")
 
 
 class Inputs(NamedTuple):
@@ -74,7 +77,7 @@ class Host:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Adapter:
+class Adapter(Generic[Own]):
     """The base: it changes nothing. The fields of a subclass describe its architecture.
 
     Attributes:
@@ -114,7 +117,7 @@ class Adapter:
         return cls()
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], unet: UNetConfig, directory: Path) -> Self:
+    def from_config(cls, config: Settings, unet: UNetConfig, directory: Path) -> Self:
         """The adapter of ``unet`` that a ``config.json`` describes.
 
         Args:
@@ -127,7 +130,7 @@ class Adapter:
         """
         raise NotImplementedError
 
-    def to_config(self, unet: UNetConfig) -> dict[str, Any]:
+    def to_config(self, unet: UNetConfig) -> dict[str, object]:
         """The content of ``config.json`` but for the class: see :meth:`from_config`."""
         raise NotImplementedError
 
@@ -139,7 +142,7 @@ class Adapter:
         """
         return self
 
-    def _check_fit(self, key: str, own: Any, unets: Any) -> None:
+    def _check_fit(self, key: str, own: object, unets: object) -> None:
         if own != unets:
             raise UserError(
                 f"the {self.kind} adapter has {key}={own} where its U-Net needs {unets}: "
@@ -148,7 +151,7 @@ class Adapter:
 
     # Its parameters.
 
-    def init(self, host: Host, key: Key[Array, ""], unet: Params) -> dict[str, Any]:
+    def init(self, host: Host, key: Key[Array, ""], unet: Params) -> Params:
         """Random parameters, float32; empty where there are none.
 
         Args:
@@ -168,7 +171,7 @@ class Adapter:
 
     # What it computes.
 
-    def condition(self, host: Host, params: Params, cond: Cond) -> Any:
+    def condition(self, host: Host, params: Params, cond: Cond) -> Own:
         """What depends on the condition alone, to be computed once per image.
 
         Args:
@@ -179,14 +182,14 @@ class Adapter:
         Raises:
             UserError: the condition has no such entry, or one of a wrong size.
         """
-        return ()
+        return cast(Own, ())
 
-    def residuals(self, own: Any) -> Sequence[Float[Array, "batch _ _ _"]]:
+    def residuals(self, own: Own) -> Sequence[Float[Array, "batch _ _ _"]]:
         """What is added inside the U-Net's encoder, given the result of :meth:`condition`."""
         return ()
 
     def adapt(
-        self, host: Host, params: Params, features: Features, own: Any, inputs: Inputs
+        self, host: Host, params: Params, features: Features, own: Own, inputs: Inputs
     ) -> Features:
         """The encoder's features as the decoder is to read them.
 
@@ -202,7 +205,7 @@ class Adapter:
         """
         return features
 
-    def _needed(self, cond: Cond) -> Any:
+    def _needed(self, cond: Cond) -> Float[Array, "batch height width channels"]:
         """The condition's entry that the adapter reads."""
         if self.reads is None or self.reads not in cond:
             raise UserError(

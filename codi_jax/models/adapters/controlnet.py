@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import flax.linen as nn
 import jax
@@ -20,7 +20,7 @@ from codi_jax.models.adapters.encoder_copy import encoder_of, true_copy
 from codi_jax.models.configs import EncoderConfig, FromConfig, UNetConfig
 from codi_jax.models.resnet import conv3x3
 from codi_jax.models.unet import Features, UNetEncoder
-from codi_jax.typing import Cond, Params, UserError
+from codi_jax.typing import Cond, Params, Settings, UserError
 
 #: What a ControlNet and its U-Net must agree on: inputs, and the shapes of the features.
 SHARED = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim")
@@ -146,7 +146,7 @@ class ZeroConvs(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ControlNet(Adapter):
+class ControlNet(Adapter[Float[Array, "batch height width channels"]]):
     """Its encoder reads z_t, t, the prompt and the embedded image, and runs in every step.
 
     What it gives is added to the U-Net's features. In diffusers, a ControlNet reads no guidance
@@ -175,11 +175,11 @@ class ControlNet(Adapter):
         )
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], unet: UNetConfig, directory: Path) -> Self:
+    def from_config(cls, config: Settings, unet: UNetConfig, directory: Path) -> Self:
         """See the base class."""
         return cls(config=ControlNetConfig.from_config(dict(config)))
 
-    def to_config(self, unet: UNetConfig) -> dict[str, Any]:
+    def to_config(self, unet: UNetConfig) -> dict[str, object]:
         """See the base class."""
         return self.config.to_config()
 
@@ -191,7 +191,7 @@ class ControlNet(Adapter):
         config = dataclasses.replace(self.config, encoder=encoder)
         return dataclasses.replace(self, config=config)
 
-    def init(self, host: Host, key: Key[Array, ""], unet: Params) -> dict[str, Any]:
+    def init(self, host: Host, key: Key[Array, ""], unet: Params) -> Params:
         """See the base class: zero convolutions make it change nothing yet."""
         z_t, t, prompt = host.example()
         encoder = UNetEncoder(self._encoder_config(host.config), host.dtype)
@@ -225,7 +225,12 @@ class ControlNet(Adapter):
         return self._embedding(host).apply({"params": params}, self._needed(cond))
 
     def adapt(
-        self, host: Host, params: Params, features: Features, own: Any, inputs: Inputs
+        self,
+        host: Host,
+        params: Params,
+        features: Features,
+        own: Float[Array, "batch height width channels"],
+        inputs: Inputs,
     ) -> Features:
         """See the base class."""
         z_t, t, prompt = inputs
@@ -255,7 +260,7 @@ def _copied(unet: UNetConfig) -> EncoderConfig:
     return dataclasses.replace(unet.encoder, time_cond_proj_dim=None)
 
 
-def _copy(host: Host, unet: Params) -> dict[str, Any]:
+def _copy(host: Host, unet: Params) -> Params:
     copied = encoder_of(host.config, unet)
     time = copied["time_embedding"]
     copied["time_embedding"] = {k: v for k, v in time.items() if k != "cond_proj"}

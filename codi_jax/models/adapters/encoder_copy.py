@@ -1,12 +1,10 @@
 """A copy of the U-Net's encoder, which ``mix`` and ``controlnet`` start from."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from codi_jax.models.configs import UNetConfig
-from codi_jax.typing import Params
+from codi_jax.typing import Params, PyTree
 
 
 def encoder_names(unet: UNetConfig) -> tuple[str, ...]:
@@ -17,11 +15,11 @@ def encoder_names(unet: UNetConfig) -> tuple[str, ...]:
     return ("conv_in", "time_embedding", *added, "mid_block", *blocks)
 
 
-def encoder_of(config: UNetConfig, unet: Params) -> dict[str, Any]:
+def encoder_of(config: UNetConfig, unet: Params) -> dict[str, PyTree]:
     """The encoder's part of a U-Net's parameters."""
     return {name: unet[name] for name in encoder_names(config)}
 
 
-def true_copy(params: Params) -> dict[str, Any]:
+def true_copy(params: Params) -> Params:
     """Equal arrays in buffers of their own: a step donates its buffers, and can't do so twice."""
     return jax.tree.map(jnp.copy, dict(params))

@@ -6,7 +6,7 @@ Named as in ``assets/community/mix_adapter.py``.
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,11 @@ from codi_jax.models.adapters.encoder_copy import encoder_of, true_copy
 from codi_jax.models.configs import EncoderConfig, UNetConfig
 from codi_jax.models.embeddings import Prompt
 from codi_jax.models.unet import Features
-from codi_jax.typing import Cond, Params, UserError
+from codi_jax.typing import Cond, Params, Settings, UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Mix(Adapter):
+class Mix(Adapter[Features]):
     """Its features h_eta(c) are mixed with the U-Net's by one number, ``mu``.
 
     Attributes:
@@ -46,14 +46,14 @@ class Mix(Adapter):
         return cls(extra_latents=extra_latents)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], unet: UNetConfig, directory: Path) -> Self:
+    def from_config(cls, config: Settings, unet: UNetConfig, directory: Path) -> Self:
         """See the base class; ``config`` is the U-Net's with the channels of the "latents"."""
         extra = config["in_channels"] - unet.in_channels
         if extra < 0:
             raise UserError(f"{directory}: the adapter belongs to a U-Net of fewer channels.")
         return cls(extra_latents=extra)
 
-    def to_config(self, unet: UNetConfig) -> dict[str, Any]:
+    def to_config(self, unet: UNetConfig) -> dict[str, object]:
         """See the base class."""
         return {**unet.to_config(), "in_channels": self.in_channels(unet)}
 
@@ -64,7 +64,7 @@ class Mix(Adapter):
     def _encoder_config(self, unet: UNetConfig) -> EncoderConfig:
         return dataclasses.replace(unet.encoder, in_channels=self.in_channels(unet))
 
-    def init(self, host: Host, key: Key[Array, ""], unet: Params) -> dict[str, Any]:
+    def init(self, host: Host, key: Key[Array, ""], unet: Params) -> Params:
         """See the base class: the encoder's copy, and ``mu`` = 0, the U-Net as it was."""
         return {**self._copy(host, unet), "mu": jnp.zeros((), jnp.float32)}
 
@@ -72,7 +72,7 @@ class Mix(Adapter):
         """See the base class."""
         return {**params, **self._copy(host, unet)}
 
-    def _copy(self, host: Host, unet: Params) -> dict[str, Any]:
+    def _copy(self, host: Host, unet: Params) -> Params:
         copied = encoder_of(host.config, unet)
         kernel = copied["conv_in"]["kernel"]  # [3, 3, in, out]
         # Further inputs get zeros, so they change nothing yet.
@@ -88,7 +88,7 @@ class Mix(Adapter):
         return encoder.apply({"params": params}, latents, t, Prompt.of(cond))[0]
 
     def adapt(
-        self, host: Host, params: Params, features: Features, own: Any, inputs: Inputs
+        self, host: Host, params: Params, features: Features, own: Features, inputs: Inputs
     ) -> Features:
         """See the base class."""
         given, wanted = own.skips[0].shape[:3], features.skips[0].shape[:3]

@@ -7,7 +7,7 @@ from codi_jax.models.adapters.base import Adapter
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NoAdapter(Adapter):
+class NoAdapter(Adapter[tuple[()]]):
     """It has no parameters and reads no condition but the prompt."""
 
     kind: ClassVar[str] = "none"

@@ -4,9 +4,9 @@ Its features are added inside the U-Net's encoder. Named as in diffusers' ``T2IA
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from codi_jax.models.adapters.base import Adapter, Host
 from codi_jax.models.configs import UNetConfig
 from codi_jax.models.from_config import FromConfig
 from codi_jax.models.resnet import conv1x1, conv3x3
-from codi_jax.typing import Cond, Params, UserError
+from codi_jax.typing import Cond, Params, Settings, UserError
 
 TYPES = ("full_adapter", "full_adapter_xl", "light_adapter")
 
@@ -183,7 +183,7 @@ class T2IAdapter(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class T2I(Adapter):
+class T2I(Adapter[tuple[Float[Array, "batch _ _ _"], ...]]):
     """All its features are a function of the image alone, computed once."""
 
     config: T2IAdapterConfig = dataclasses.field(default_factory=T2IAdapterConfig)
@@ -210,11 +210,11 @@ class T2I(Adapter):
         )
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], unet: UNetConfig, directory: Path) -> Self:
+    def from_config(cls, config: Settings, unet: UNetConfig, directory: Path) -> Self:
         """See the base class."""
         return cls(config=T2IAdapterConfig.from_config(dict(config)))
 
-    def to_config(self, unet: UNetConfig) -> dict[str, Any]:
+    def to_config(self, unet: UNetConfig) -> dict[str, object]:
         """See the base class."""
         return self.config.to_config()
 
@@ -227,7 +227,7 @@ class T2I(Adapter):
         self._check_fit("channels", given, expected)
         return self
 
-    def init(self, host: Host, key: Key[Array, ""], unet: Params) -> dict[str, Any]:
+    def init(self, host: Host, key: Key[Array, ""], unet: Params) -> Params:
         """See the base class: its features start at zero."""
         side = self.config.downsampling
         image = jnp.zeros((1, side, side, self.config.in_channels))
@@ -239,6 +239,8 @@ class T2I(Adapter):
         """All its features, finest first."""
         return T2IAdapter(self.config, host.dtype).apply({"params": params}, self._needed(cond))
 
-    def residuals(self, own: Any) -> Sequence[Float[Array, "batch _ _ _"]]:
+    def residuals(
+        self, own: tuple[Float[Array, "batch _ _ _"], ...]
+    ) -> Sequence[Float[Array, "batch _ _ _"]]:
         """See the base class."""
         return own

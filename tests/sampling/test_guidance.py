@@ -7,7 +7,7 @@ import pytest
 
 from codi_jax.diffusion.schedules import DiscreteSchedule
 from codi_jax.model import Model
-from codi_jax.models.adapters import AdaptedUNet
+from codi_jax.models.adapted_unet import AdaptedUNet
 from codi_jax.models.configs import AutoencoderConfig, UNetConfig
 from codi_jax.sampling.guidance import Guidance
 from codi_jax.tasks.edit import Editing

@@ -1,0 +1,157 @@
+"""A model as users call it: one picture or several, of any size, and what is refused."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from codi_jax.diffusion.sampler_config import SamplerConfig
+from codi_jax.model import AutoencoderModel, Model
+from codi_jax.sampling.sampler import Sampler
+from codi_jax.typing import UserError
+from configs import autoencoder
+from tests.smallest import smallest
+
+RNG = np.random.default_rng(0)
+LR = RNG.integers(0, 256, (5, 7, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Any) -> Model:
+    return tiny_model(smallest())
+
+
+@pytest.fixture(scope="module")
+def sampler(model: Model) -> Sampler:
+    return Sampler(model)
+
+
+@pytest.fixture(scope="module")
+def prior(model: Model) -> Sampler:
+    """The same U-Net without its adapter."""
+    network = model.network.without_adapter()
+    unet = dataclasses.replace(network.unet, sample_size=8)
+    network = dataclasses.replace(network, unet=unet)
+    return Sampler(dataclasses.replace(model, network=network, task=None, scale=1))
+
+
+def test_what_was_given_comes_back_enlarged(sampler: Sampler) -> None:
+    array = sampler(LR, steps=1)
+    assert array.shape == (20, 28, 3) and array.dtype == np.uint8
+    picture = sampler(Image.fromarray(LR), steps=1)
+    assert picture.size == (28, 20)
+    np.testing.assert_array_equal(np.asarray(picture), array)
+
+
+def test_a_list_is_worked_through_one_by_one(sampler: Sampler) -> None:
+    alone = sampler(LR, steps=1)
+    for several in ([LR, Image.fromarray(LR)], np.stack([LR, LR])):
+        made = sampler(several, steps=1)
+        assert isinstance(made, list) and len(made) == 2
+        for result in made:
+            np.testing.assert_array_equal(np.asarray(result), alone)
+
+
+def test_the_seed_is_all_that_is_random(sampler: Sampler) -> None:
+    first, again, other = (sampler(LR, steps=1, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_what_is_padded_is_cut_off(sampler: Sampler, model: Model) -> None:
+    """Arrays are padded at their lower and right sides by their edge."""
+    padded = sampler._pad(LR[None])
+    height, width = padded.shape[1:3]
+    assert height % 16 == width % 16 == 0 and height * model.scale % model.multiple == 0
+    np.testing.assert_array_equal(padded[0, :5, :7], LR)
+    np.testing.assert_array_equal(padded[0, 5:, :7], np.repeat(LR[-1:], height - 5, axis=0))
+    np.testing.assert_array_equal(padded[0, :5, 7:], np.repeat(LR[:, -1:], width - 7, axis=1))
+    numbers = np.ones((2, 3), np.float32)
+    np.testing.assert_array_equal(sampler._pad(numbers), numbers)
+    key = jax.random.key(0)
+    whole = sampler.conditional({"lr": np.asarray(padded)}, key, 1)
+    cut = sampler.conditional({"lr": LR[None]}, key, 1)
+    np.testing.assert_array_equal(cut, whole[:, :20, :28])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"steps": 0}, "steps=0: give at least 1"),
+        ({"prompt": "a cat"}, "no text encoder"),
+        ({"guidance_scale": 2.0}, "no text encoder"),
+        ({"solver": "euler"}, "solver='euler'"),
+        ({"mask": np.zeros((5, 7), np.uint8)}, "takes no mask"),
+    ],
+)
+def test_what_the_model_does_not_read_is_refused(
+    options: dict[str, Any], said: str, sampler: Sampler
+) -> None:
+    with pytest.raises(UserError, match=said):
+        sampler(LR, **options)
+
+
+def test_masks_are_one_for_all_or_one_each(sampler: Sampler) -> None:
+    with pytest.raises(UserError, match="3 masks for 2 images: one each, or one"):
+        sampler([LR, LR], mask=[np.zeros((5, 7), np.uint8)] * 3)
+
+
+def test_a_solver_by_name_has_few_step_settings(sampler: Sampler) -> None:
+    assert sampler._sampler_config(None) is sampler.model.sampler
+    assert sampler._sampler_config("heun") == SamplerConfig(solver="heun")
+
+
+def test_an_autoencoder_makes_no_pictures() -> None:
+    from codi_jax.run.plan import plan
+
+    config = autoencoder.get_config("tiny")
+    config.mesh.data = 1
+    made = plan(config).model
+    assert type(made) is AutoencoderModel
+    with pytest.raises(UserError, match="is an autoencoder alone"):
+        Sampler(made)
+
+
+def test_pictures_and_noise_are_for_different_models(sampler: Sampler, prior: Sampler) -> None:
+    with pytest.raises(UserError, match="is a model for sr: give it a picture"):
+        sampler.generate()
+    with pytest.raises(UserError, match="is a prior, not a distilled model"):
+        prior(LR)
+
+
+def test_a_prior_makes_pictures_of_its_own_size_or_another(prior: Sampler) -> None:
+    assert prior.generate(steps=1).size == (16, 16)
+    wide = prior.generate(steps=1, size=(8, 12), seed=3)
+    assert wide.size == (12, 8)
+    with pytest.raises(UserError, match=r"size=9x12 must be a multiple of 2"):
+        prior.generate(steps=1, size=(9, 12))
+    with pytest.raises(UserError, match="steps=0"):
+        prior.generate(steps=0)
+    with pytest.raises(UserError, match="no text encoder"):
+        prior.generate("a cat", steps=1)
+
+
+def test_noise_may_be_given(prior: Sampler) -> None:
+    from codi_jax.diffusion.sampler import initial_noise
+
+    shape = (4, 6, 4)
+    noise = np.asarray(initial_noise(jax.random.key(3), shape))
+    by_seed, given = (
+        prior.generate(steps=1, size=(8, 12), **options)
+        for options in ({"seed": 3}, {"noise": noise})
+    )
+    np.testing.assert_array_equal(np.asarray(by_seed), np.asarray(given))
+    with pytest.raises(UserError, match=r"noise be \[4, 6, 4\]"):
+        prior.generate(steps=1, size=(8, 12), noise=noise[:3])
+
+
+def test_texts_are_encoded_once(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    from codi_jax.sampling.guidance import Guidance
+
+    first = sampler.encode(Guidance(guidance_scale=1.0))
+    assert sampler.encode(Guidance(guidance_scale=1.0)) is first
+    monkeypatch.setattr(sampler, "_last", None)
+    assert sampler.encode(Guidance()).scale == 1.0
