@@ -25,6 +25,9 @@ import jaxtyping
 import numpy as np
 import pytest
 
+# Helpers whose assertions are to say what failed, as those of the tests do.
+pytest.register_assert_rewrite("tests.printed", "tests.parity.schedulers")
+
 # Every call in these packages is checked against the annotations: types, shapes and dtypes. The
 # hook comes before the first import of codi_jax. As for mypy, an int may stand for a float;
 # beartype cannot check Self in a single method.
