@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from codi_jax.models.adapted_unet import AdaptedUNet
@@ -75,4 +77,4 @@ def with_mu(tree, mu):
 
 def predict(model, *args):
     """Not compiled as a whole: the tests share one set of small compiled operations."""
-    return np.asarray(model.predict(*args))
+    return np.asarray(model.predict(*jax.tree.map(jnp.asarray, args)))

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -25,10 +26,11 @@ def test_equation_10_by_hand(params, mu):
     tree = with_mu(params, mu)
 
     def encode(p, *args):
-        return UNetEncoder(TEXT).apply({"params": p}, *args[:2], Prompt(args[2]))
+        z, t, text = map(jnp.asarray, args)
+        return UNetEncoder(TEXT).apply({"params": p}, z, t, Prompt(text))
 
     def decode(p, *args):
-        return UNetDecoder(TEXT).apply({"params": p}, *args)
+        return UNetDecoder(TEXT).apply({"params": p}, *jax.tree.map(jnp.asarray, args))
 
     adapter = {k: v for k, v in tree["adapter"].items() if k != "mu"}
     h_eta, _ = encode(adapter, COND["latents"], np.zeros_like(T), COND["text"])
@@ -58,7 +60,7 @@ def test_further_channels_of_the_condition_start_silent_and_learn():
     kernel = params["adapter"]["conv_in"]["kernel"]
     assert kernel.shape[2] == model.adapter.in_channels(PLAIN) == 7
     np.testing.assert_array_equal(kernel[:, :, :4], params["unet"]["conv_in"]["kernel"])
-    latents = normal(2, 4, 6, 7, seed=3)
+    latents = jnp.asarray(normal(2, 4, 6, 7, seed=3))
     own = model.condition(params, {"latents": latents})
     plain = network("mix", PLAIN)
     same = plain.condition({"adapter": params["unet"]}, {"latents": latents[..., :4]})
