@@ -9,6 +9,11 @@ import pytest
 from codi_jax.checkpoint.diffusers_format import load_config, load_params, save_model
 
 
+@pytest.fixture(autouse=True)
+def arrays_of_numpy(unchecked):
+    """Both sides get the same numpy arrays, which the annotations of networks do not allow."""
+
+
 class Parity:
     """One directory for the models, and how both sides are run."""
 

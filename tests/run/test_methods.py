@@ -44,12 +44,6 @@ def planned(first: Path) -> Callable[[str], Plan]:
     return make
 
 
-@pytest.fixture(autouse=True)
-def standard_promotion() -> Any:
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-
-
 def tiny(name: str) -> ConfigDict:
     """Convolutions only: tracing is what these tests cost."""
     config = sr.get_config(f"tiny,{name}")

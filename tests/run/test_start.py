@@ -19,12 +19,6 @@ from configs import autoencoder
 from tests.smallest import smallest
 
 
-@pytest.fixture(autouse=True)
-def standard_promotion() -> Any:
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Any) -> Path:
     path = tmp_path_factory.mktemp("trained")

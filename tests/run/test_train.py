@@ -21,12 +21,6 @@ from codi_jax.typing import UserError
 from tests.smallest import smallest
 
 
-@pytest.fixture(autouse=True)
-def standard_promotion() -> Any:
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-
-
 @pytest.fixture(scope="module")
 def run() -> Run:
     with jax.numpy_dtype_promotion("standard"):
