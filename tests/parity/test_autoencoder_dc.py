@@ -15,6 +15,7 @@ diffusers = pytest.importorskip("diffusers", reason="parity extra")
 
 from codi_jax.checkpoint.diffusers_format import load_config  # noqa: E402
 from codi_jax.checkpoint.directory import read_directory, save_directory  # noqa: E402
+from codi_jax.diffusion.guidance import GuidedCondition  # noqa: E402
 from codi_jax.models.autoencoder_dc_config import AutoencoderDCConfig  # noqa: E402
 from codi_jax.models.autoencoders import (  # noqa: E402
     autoencoder_config,
@@ -142,7 +143,7 @@ def test_an_exported_model_runs_in_pytorch(tmp_path):
     theirs = pipe(Image.fromarray(lr), **options).images[0].permute(1, 2, 0).numpy()
     pictures = Sampler(model).pictures
     cond = pictures.image_condition(params["vae"], {"lr": lr[None]})
-    found = pictures.sample_latents(params, z, cond, None, 1.0, steps=2)
+    found = pictures.sample_latents(params, z, GuidedCondition(cond=cond), steps=2)
     ours = pictures.vae.apply({"params": params["vae"]}, found, method="decode")
     assert theirs.std() > 0.05
     np.testing.assert_allclose(np.clip(ours[0], -1, 1), theirs, atol=1e-3)

@@ -13,13 +13,21 @@ torch = pytest.importorskip("torch", reason="parity extra")
 diffusers = pytest.importorskip("diffusers", reason="parity extra")
 transformers = pytest.importorskip("transformers", reason="parity extra")
 
-from codi_jax import convert, main  # noqa: E402
 from codi_jax.checkpoint.store import Store  # noqa: E402
 from codi_jax.diffusion.guidance import GuidedCondition  # noqa: E402
+from codi_jax.run.train import train  # noqa: E402
 from codi_jax.sample import Sampler  # noqa: E402
+from codi_jax.sampling.conversion import (  # noqa: E402
+    Conversion,
+    export_model,
+    import_checkpoint,
+)
 from codi_jax.sampling.guidance import Guidance  # noqa: E402
 from codi_jax.typing import UserError  # noqa: E402
 from configs import sr  # noqa: E402
+
+# diffusers hands torch tensors to numpy.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 PROMPT, NEGATIVE = "a cat", "at"
 TOLERANCE = 1e-3  # of pictures in [-1, 1]
@@ -149,7 +157,7 @@ def as_torch(array):
 
 def decoded(sampler, latents):
     """Our float pictures [1, H, W, 3] in [-1, 1]."""
-    params = {"params": sampler.pipeline.params["vae"]}
+    params = {"params": sampler.model.params["vae"]}
     return np.clip(sampler.pictures.vae.apply(params, latents, method="decode"), -1, 1)
 
 
@@ -167,7 +175,7 @@ def trajectory(checkpoint, negative):
         jnp.asarray(noise()[None]),
         words.map(lambda text: pictures.text_condition(text, shape)),
         steps=10,
-        sampler=sampler.pipeline.sampler,
+        sampler=sampler.model.sampler,
     )
     return decoded(sampler, latents)[0], theirs[0].permute(1, 2, 0).numpy() * 2 - 1, sampler
 
@@ -208,19 +216,18 @@ def small_picture():
     return Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
 
 
-def test_whole_life_with_the_mix_adapter(sd, tmp_path, capsys):
+def test_whole_life_with_the_mix_adapter(sd, tmp_path):
     with jax.numpy_dtype_promotion("standard"):
-        assert convert.main(["import", str(sd), str(tmp_path / "imported")]) == 0
+        import_checkpoint(str(sd), tmp_path / "imported", Conversion())
         workdir = tmp_path / "run"
-        main.train(config_for(tmp_path / "imported", "mix", 2), workdir)
-        main.train(config_for(tmp_path / "imported", "mix", 4), workdir)
+        train(config_for(tmp_path / "imported", "mix", 2), workdir)
+        train(config_for(tmp_path / "imported", "mix", 4), workdir)
         with Store(workdir / "checkpoints", read_only=True) as store:
             assert store.latest_step() == 4
         sampler = Sampler.load(workdir)
         ours = np.asarray(sampler(small_picture(), steps=4, prompt=PROMPT))
-    assert convert.main(["export", str(workdir), str(tmp_path / "out")]) == 0
-    assert "trust_remote_code" in capsys.readouterr().out
-    mu = float(sampler.pipeline.params["adapter"]["mu"])
+    assert "trust_remote_code" in export_model(str(workdir), tmp_path / "out", Conversion())
+    mu = float(sampler.model.params["adapter"]["mu"])
     assert abs(mu) > 1e-3, "the adapter must matter"
     pipe = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "out", trust_remote_code=True)
     z = np.asarray(jax.random.normal(jax.random.key(0), (1, 16, 16, 4)))[0]
@@ -229,7 +236,7 @@ def test_whole_life_with_the_mix_adapter(sd, tmp_path, capsys):
     np.testing.assert_allclose(our_floats(sampler, z), theirs, atol=TOLERANCE)
     np.testing.assert_allclose(ours / 127.5 - 1, theirs, atol=0.005)
     with pytest.raises(UserError, match="not an empty folder"):
-        convert.export_model(str(workdir), tmp_path / "out", "float32")
+        export_model(str(workdir), tmp_path / "out", Conversion())
 
 
 def our_floats(sampler, z):
@@ -246,8 +253,8 @@ def our_floats(sampler, z):
 @pytest.mark.parametrize("adapter", ["controlnet", "t2i"])
 def test_exported_adapters_run_in_their_own_pipelines(sd, tmp_path, adapter):
     with jax.numpy_dtype_promotion("standard"):
-        main.train(config_for(sd, adapter, 2), tmp_path / "run")
-    assert convert.main(["export", str(tmp_path / "run"), str(tmp_path / "out")]) == 0
+        train(config_for(sd, adapter, 2), tmp_path / "run")
+    export_model(str(tmp_path / "run"), tmp_path / "out", Conversion())
     sampler = Sampler.load(tmp_path / "run")
     pipe = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "out")
     lr = jnp.asarray(np.asarray(small_picture())[None])

@@ -94,12 +94,16 @@ def test_what_is_frozen_as_the_teacher(planned: Callable[..., Plan]) -> None:
 
 
 def test_the_step_of_progressive_distillation_has_its_teacher_among_the_averages(
-    planned: Callable[..., Plan], first: Path
+    planned: Callable[..., Plan], tmp_path: Path
 ) -> None:
     assert set(planned("progressive").state.ema) == {"eval", TEACHER}
+    begun = prior.get_config("tiny")
+    begun.batch_size, begun.model.vae = 8, tiny("codi").model.vae
+    begun.model.unet.in_channels = begun.model.unet.out_channels = 4
+    write_architecture(tmp_path, plan(begun).model)
     config = prior.get_config("tiny,progressive")
     assert config.method == "progressive" and config.task == "prior"
-    config.model.pretrained = str(first)
+    config.model.pretrained = str(tmp_path)
     config.batch_size, config.steps, config.data.size = 8, 10, 32
     assert traced(plan(config))[1]["loss"].shape == ()
 

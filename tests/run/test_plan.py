@@ -99,6 +99,11 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(autouse=True)
+def quick(unchecked):
+    """Checks of annotations cost as much as the traces themselves."""
+
+
 def trace(made: Plan) -> dict[str, Any]:
     """The real step on shapes; its metrics."""
     key = jax.eval_shape(lambda: made.key)
@@ -156,8 +161,18 @@ def test_what_has_no_condition(config: Any, variant: str, model_of: Callable[...
     trace(plan(made))
 
 
-@pytest.mark.parametrize("name", UNETS)
-@pytest.mark.parametrize("method", ["codi", "pe_codi", "fast_codi"])
+def some_slow(*quick: str) -> list[Any]:
+    """All pairs of network and method; those that are not among ``quick`` are for `-m slow`."""
+    pairs = [(name, method) for name in UNETS for method in ("codi", "pe_codi", "fast_codi")]
+    return [
+        pytest.param(*pair, marks=() if "-".join(pair) in quick else pytest.mark.slow)
+        for pair in pairs
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), some_slow("sd15-codi", "sd21-codi", "sd21-fast_codi", "sdxl-pe_codi")
+)
 def test_stable_diffusion_at_full_size(name: str, method: str, checkpoints: Path) -> None:
     variant = name if name != "sdxl" else "sd21"
     config = one_device(sr.get_config(f"{variant},{method}"))
@@ -170,7 +185,13 @@ def test_stable_diffusion_at_full_size(name: str, method: str, checkpoints: Path
     assert ("time_ids" in made.frozen["prompt"]) == (name == "sdxl")
 
 
-@pytest.mark.parametrize("task", [name for name in TASKS if name != "sr"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        "inpaint",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("canny", "depth", "edit")),
+    ],
+)
 def test_the_other_tasks_on_stable_diffusion(task: str, checkpoints: Path) -> None:
     config = one_device(TASKS[task].get_config("sd21,pe_codi"))
     config.model.pretrained = str(checkpoints / "sd21")
