@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 
 from codi_jax.models.adapted_unet import AdaptedUNet
@@ -52,12 +53,12 @@ def network(kind, config=TEXT, **kwargs):
 
 
 def normal(*shape, seed):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 Z = normal(2, 4, 6, 4, seed=1)
-T = np.array([999, 3], np.int32)
-IDS = np.ones((2, 6), np.int32)
+T = jnp.array([999, 3], jnp.int32)
+IDS = jnp.ones((2, 6), jnp.int32)
 COND = {
     "latents": normal(2, 4, 6, 4, seed=2),
     "image": normal(2, 8, 12, 3, seed=3),

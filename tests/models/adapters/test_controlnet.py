@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -27,7 +28,7 @@ UNET = UNetConfig(
     norm_num_groups=2,
 )
 HINT = ControlNetConfig(conditioning_embedding_out_channels=(2, 4))
-IMAGE = np.random.default_rng(0).uniform(-1, 1, (2, 4, 6, 3)).astype(np.float32)
+IMAGE = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 4, 6, 3)), jnp.float32)
 
 
 def test_it_describes_its_whole_encoder():

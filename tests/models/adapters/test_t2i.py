@@ -1,6 +1,7 @@
 """The T2I-Adapter: what it is at the start, and where its features go."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -21,11 +22,11 @@ TWO = UNetConfig(
     cross_attention_dim=None,
     norm_num_groups=2,
 )
-T = np.array([999, 3], np.int32)
+T = jnp.array([999, 3], jnp.int32)
 
 
 def normal(*shape, seed):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 Z = normal(2, 4, 8, 4, seed=1)
@@ -59,7 +60,7 @@ def test_a_fresh_adapter_is_silent_and_learns(quick_jit, kind):
 
 
 def test_unshuffle_orders_channels_as_pytorch():
-    x = np.arange(2 * 4 * 6 * 3, dtype=np.float32).reshape(2, 4, 6, 3)
+    x = jnp.arange(2 * 4 * 6 * 3, dtype=jnp.float32).reshape(2, 4, 6, 3)
     ours = np.asarray(unshuffle(x, 2))
     assert ours.shape == (2, 2, 3, 12)
     for c, dy, dx in np.ndindex(3, 2, 2):
@@ -75,7 +76,7 @@ def test_features_are_added_where_the_decoder_sees_them(quick_jit, random_params
         encoder = UNetEncoder(TWO)
         return encoder.apply({"params": unet}, Z, T, NO_PROMPT, residuals=residuals)[0]
 
-    zeros = [np.zeros(shape, np.float32) for shape in ((2, 4, 8, 4), (2, 2, 4, 4), (2, 2, 4, 4))]
+    zeros = [jnp.zeros(shape) for shape in ((2, 4, 8, 4), (2, 2, 4, 4), (2, 2, 4, 4))]
     plain = encode(zeros)
     assert len(plain.skips) == 4  # conv_in, one layer, the downsampler, one layer
     first, last, mid = (encode([*zeros[:i], zeros[i] + 1, *zeros[i + 1 :]]) for i in range(3))
