@@ -5,7 +5,7 @@ their configs alone.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -118,14 +118,23 @@ def one_device(config: ConfigDict) -> ConfigDict:
     return config
 
 
-@pytest.mark.parametrize("method", ["codi", "pe_codi", "finetune"])
-@pytest.mark.parametrize("task", TASKS)
+def pairs(methods: Iterable[str]) -> list[Any]:
+    """Every task with every method; most beside super-resolution and CoDi are for `-m slow`."""
+    return [
+        pytest.param(
+            task, method, marks=() if "sr" in task or method == "codi" else pytest.mark.slow
+        )
+        for task in TASKS
+        for method in methods
+    ]
+
+
+@pytest.mark.parametrize(("task", "method"), pairs(["codi", "pe_codi", "finetune"]))
 def test_every_task_at_its_default_size(task: str, method: str) -> None:
     trace(plan(one_device(TASKS[task].get_config(method))))
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("task", "method"), pairs(METHODS))
 def test_every_task_by_every_method(task: str, method: str, model_of: Callable[..., Path]) -> None:
     config = one_device(TASKS[task].get_config(f"tiny,{method}"))
     if method in SECOND:

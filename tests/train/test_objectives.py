@@ -26,6 +26,9 @@ class ToyUNet:
 
     adapter: str = "mix"
 
+    def without_adapter(self) -> "ToyUNet":
+        return ToyUNet(adapter="none")
+
     def predict(self, params: Any, z_t: Any, t: Any, cond: Any) -> Any:
         del t, cond
         output = params["unet"]["w"] * z_t
@@ -82,20 +85,20 @@ def params(w: float = 2.0, v: float = 0.5, **teacher: Any) -> Any:
     return tree | ({"teacher": teacher} if teacher else {})
 
 
-def objective(asks: Needs = NOTHING, **texts: Any) -> Any:
+def objective(asks: Needs = NOTHING) -> Any:
     spy = Spy(asks=asks)
-    return diffusion_objective(ToyUNet(), ToyVae(), spy, condition, lpips=ToyLpips(), **texts)
+    return diffusion_objective(ToyUNet(), ToyVae(), spy, condition, lpips=ToyLpips())
 
 
 def test_latents_condition_and_pictures_of_a_batch() -> None:
-    text = {"text": jnp.asarray([[7.0, 8.0]])}
-    seen = objective(text=text)(params(), {}, BATCH, CONTEXT)
+    prompted = {**params(), "prompt": {"text": jnp.asarray([[7.0, 8.0]])}}
+    seen = objective()(prompted, {}, BATCH, CONTEXT)
     np.testing.assert_allclose(seen["images"], SIGNED, atol=1e-6)
     np.testing.assert_allclose(seen["latents"], 4 * SIGNED, rtol=1e-2)
     np.testing.assert_array_equal(seen["cond"]["text"], [[7, 8], [7, 8]])
     np.testing.assert_array_equal(seen["cond"]["latents"], np.full((2, 2, 2, 1), 4.0))
     own = {**BATCH, "text": jnp.ones((2, 2)), "latents": jnp.full((2, 1, 1, 1), 9.0)}
-    seen = objective(text=text)(params(), {}, own, CONTEXT)
+    seen = objective()(prompted, {}, own, CONTEXT)
     np.testing.assert_array_equal(seen["cond"]["text"], np.ones((2, 2)))
     np.testing.assert_array_equal(seen["latents"], own["latents"])
 
@@ -112,8 +115,8 @@ def test_networks_that_are_asked_for() -> None:
     )
     # Without a prompt the null condition has zeros for the picture; with one, another text.
     assert not seen["null"]["latents"].any() and seen["null"]["guidance_scale"].all()
-    texts = {"text": {"text": jnp.ones((1, 2))}, "null_text": {"text": jnp.zeros((1, 2))}}
-    null = objective(asks, **texts)(params(), {}, BATCH, CONTEXT)["null"]
+    texts = {"prompt": {"text": jnp.ones((1, 2))}, "null_prompt": {"text": jnp.zeros((1, 2))}}
+    null = objective(asks)({**params(), **texts}, {}, BATCH, CONTEXT)["null"]
     assert null["text"].shape == (2, 2) and not null["text"].any()
     np.testing.assert_array_equal(null["latents"], np.full((2, 2, 2, 1), 4.0))
 

@@ -33,12 +33,12 @@ def test_equation_10_by_hand(params, mu):
         return UNetDecoder(TEXT).apply({"params": p}, *jax.tree.map(jnp.asarray, args))
 
     adapter = {k: v for k, v in tree["adapter"].items() if k != "mu"}
-    h_eta, _ = encode(adapter, COND["latents"], np.zeros_like(T), COND["text"])
+    h_eta, _ = encode(adapter, COND["latents"], jnp.zeros_like(T), COND["text"])
     assert len(h_eta.skips) == 4  # conv_in, one layer, the downsampler, one layer
-    for t in (T, np.array([0, 500], np.int32)):  # the same h_eta at every t
+    for t in (T, jnp.array([0, 500], jnp.int32)):  # the same h_eta at every t
         h_theta, temb = encode(tree["unet"], Z, t, COND["text"])
         mixed = jax.tree.map(
-            lambda a, b: (1 - mu) * np.asarray(a) + mu * np.asarray(b), h_theta, h_eta
+            lambda a, b: jnp.asarray((1 - mu) * np.asarray(a) + mu * np.asarray(b)), h_theta, h_eta
         )
         expected = decode(tree["unet"], mixed, temb, COND["text"])
         ours = predict(network("mix"), tree, Z, t, COND)
