@@ -51,7 +51,7 @@ def test_score_compares_with_the_condition():
         task.from_user(image, mask=np.zeros((32, 32), np.uint8))
 
 
-def test_the_condition_is_minus_one_off_the_edges_and_one_on_them():
+def test_the_condition_is_minus_one_off_the_edges_and_one_on_them(unchecked):
     class Encoder:
         def apply(self, variables, image, *, method):
             return 2 * image

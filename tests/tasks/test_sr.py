@@ -46,7 +46,7 @@ def test_examples_are_degraded_by_the_scale():
     np.testing.assert_allclose(whole["lr"].astype(int), bicubic, atol=1)
 
 
-def test_the_condition_is_the_enlarged_picture_and_its_latents():
+def test_the_condition_is_the_enlarged_picture_and_its_latents(unchecked):
     lr = jnp.asarray([[[[0] * 3, [0] * 3], [[255] * 3, [255] * 3]]], jnp.uint8)
     found = SuperResolution(scale=4).condition(Encoder(), "parameters", {"lr": lr})
     assert found["image"].shape == (1, 8, 8, 3) and found["latents"].shape == (1, 4, 4, 3)
