@@ -34,7 +34,7 @@ def test_sinusoidal_embedding(flip, freq_shift):
 def test_geglu_gates_with_the_exact_gelu():
     x, kernel, bias = normal(3, 5), normal(5, 8, seed=1), normal(8, seed=2)
     ours = GEGLU(4).apply({"params": {"proj": {"kernel": kernel, "bias": bias}}}, x)
-    h = x.astype(np.float64) @ kernel + bias
+    h = np.asarray(x, np.float64) @ kernel + bias
     gelu = 0.5 * h[:, 4:] * (1 + np.vectorize(math.erf)(h[:, 4:] / math.sqrt(2)))
     # The tanh approximation is off by up to 5e-4.
     np.testing.assert_allclose(ours, h[:, :4] * gelu, atol=2e-5)
