@@ -10,18 +10,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from codi_jax.models.autoencoder_dc_config import AutoencoderDCConfig
-from codi_jax.models.resnet import conv3x3
+from codi_jax.models.resnet import conv3x3, pixel_unshuffle
 from codi_jax.typing import Array, UserError
 
 EPS = 1e-5
 ACTIVATIONS = {"silu": nn.silu, "relu": nn.relu}
-
-
-def pixel_unshuffle(x: Array) -> Array:
-    """[B, h, w, C] -> [B, h/2, w/2, 4 C]; channel c of pixel (i, j) becomes 4 c + 2 i + j."""
-    b, h, w, c = x.shape
-    x = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 5, 2, 4)
-    return x.reshape(b, h // 2, w // 2, 4 * c)
 
 
 def pixel_shuffle(x: Array) -> Array:

@@ -9,9 +9,11 @@ network computes that code and learns what is not linear from there.
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from codi_jax.models.autoencoder_dc_config import AutoencoderDCConfig
+from codi_jax.models.resnet import pixel_unshuffle
 from codi_jax.typing import Params, UserError
 
 #: The decoder's last norm divides each pixel's channels by their root mean square. Beside this
@@ -147,11 +149,10 @@ def _pixels(config: AutoencoderDCConfig, first: int) -> np.ndarray:
 
 def _unshuffled(values: np.ndarray, times: int) -> np.ndarray:
     """[h, w, C] through ``times`` pixel unshuffles."""
+    x = jnp.asarray(values)[None]
     for _ in range(times):
-        h, w, c = values.shape
-        values = values.reshape(h // 2, 2, w // 2, 2, c).transpose(0, 2, 4, 1, 3)
-        values = values.reshape(h // 2, w // 2, 4 * c)
-    return values
+        x = pixel_unshuffle(x)
+    return np.asarray(x[0])
 
 
 def _carry_in(config: AutoencoderDCConfig, encoder: Params, code: LinearCode) -> None:

@@ -5,10 +5,22 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 conv3x3 = partial(nn.Conv, kernel_size=(3, 3), padding=((1, 1), (1, 1)))
 conv1x1 = partial(nn.Conv, kernel_size=(1, 1))
+
+
+def pixel_unshuffle(
+    x: Shaped[Array, "batch height width channels"], factor: int = 2
+) -> Shaped[Array, "batch height//{factor} width//{factor} channels*{factor}**2"]:
+    """Blocks of ``factor`` x ``factor`` pixels as channels, in PyTorch's order.
+
+    Of 2 x 2 pixels, channel c of pixel (i, j) becomes 4 c + 2 i + j.
+    """
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // factor, factor, w // factor, factor, c)
+    return x.transpose(0, 1, 3, 5, 2, 4).reshape(b, h // factor, w // factor, -1)
 
 
 class ResnetBlock(nn.Module):

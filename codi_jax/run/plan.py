@@ -123,15 +123,15 @@ class Plan:
         params = jax.eval_shape(self.model.init, jax.eval_shape(lambda: jax.random.key(0)))
         regex = self.config.model.trainable
         try:
-            trained, _ = trees.split(params, regex)
+            shapes = jax.eval_shape(self.split, params)
         except re.error as error:
             raise UserError(f"config.model.trainable={regex!r} is no regex: {error}.") from error
-        if not trained:
+        if not shapes[0]:
             raise UserError(
                 f"config.model.trainable={regex!r} matches no parameter; the parts are "
                 f"{sorted(params)}, for example 'adapter/.*'."
             )
-        return jax.eval_shape(self.split, params)
+        return shapes
 
     @property
     def state_shardings(self) -> PyTree:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from codi_jax.models.autoencoder import AutoencoderKL
-from codi_jax.models.autoencoder_dc import AutoencoderDC, pixel_shuffle, pixel_unshuffle
+from codi_jax.models.autoencoder_dc import AutoencoderDC, pixel_shuffle
 from codi_jax.models.autoencoder_dc_config import AutoencoderDCConfig
 from codi_jax.models.autoencoders import autoencoder_config, init_autoencoder, make_autoencoder
 from codi_jax.models.configs import AutoencoderConfig
+from codi_jax.models.resnet import pixel_unshuffle
 from codi_jax.typing import UserError
 
 CONFIG = AutoencoderDCConfig(
@@ -43,7 +44,7 @@ def apply(variables, method, *args, dtype=jnp.float32):
 
 def test_shuffles_are_inverse_and_ordered_as_pytorchs():
     x = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
-    y = pixel_unshuffle(x)
+    y = pixel_unshuffle(jnp.asarray(x))
     assert y.shape == (2, 2, 3, 12)
     assert y[1, 1, 2, 4 * 2 + 2 * 1 + 0] == x[1, 2 * 1 + 1, 2 * 2 + 0, 2]
     np.testing.assert_array_equal(pixel_shuffle(y), x)

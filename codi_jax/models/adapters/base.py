@@ -207,7 +207,7 @@ class Adapter(Generic[Own]):
 
     def _needed(self, cond: Cond) -> Float[Array, "batch height width channels"]:
         """The condition's entry that the adapter reads."""
-        if self.reads is None or self.reads not in cond:
+        if self.reads not in cond:
             raise UserError(
                 f"the {self.kind} adapter needs cond[{self.reads!r}]; given: {sorted(cond)}."
             )

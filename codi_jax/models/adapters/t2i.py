@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Key
 from codi_jax.models.adapters.base import Adapter, Host
 from codi_jax.models.configs import UNetConfig
 from codi_jax.models.from_config import FromConfig
-from codi_jax.models.resnet import conv1x1, conv3x3
+from codi_jax.models.resnet import conv1x1, conv3x3, pixel_unshuffle
 from codi_jax.typing import Cond, Params, Settings, UserError
 
 TYPES = ("full_adapter", "full_adapter_xl", "light_adapter")
@@ -70,15 +70,6 @@ class T2IAdapterConfig(FromConfig):
     def downsampling(self) -> int:
         """Heights and widths of the condition image must be multiples of this."""
         return self.downscale_factor * 2 ** sum(half for _, half in self.blocks)
-
-
-def unshuffle(
-    x: Float[Array, "batch height width channels"], factor: int
-) -> Float[Array, "batch height//{factor} width//{factor} channels*{factor}**2"]:
-    """Blocks of ``factor`` x ``factor`` pixels as channels, in PyTorch's order."""
-    b, h, w, c = x.shape
-    x = x.reshape(b, h // factor, factor, w // factor, factor, c)
-    return x.transpose(0, 1, 3, 5, 2, 4).reshape(b, h // factor, w // factor, -1)
 
 
 class _Resnet(nn.Module):
@@ -179,7 +170,7 @@ class T2IAdapter(nn.Module):
                 f"reads multiples of {c.downsampling} with {c.in_channels} channels."
             )
         x = (image.astype(self.dtype) + 1) / 2  # diffusers' adapters read [0, 1]
-        return _Pyramid(c, self.dtype, name="adapter")(unshuffle(x, c.downscale_factor))
+        return _Pyramid(c, self.dtype, name="adapter")(pixel_unshuffle(x, c.downscale_factor))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

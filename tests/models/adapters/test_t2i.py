@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from codi_jax.models.adapted_unet import AdaptedUNet
-from codi_jax.models.adapters.t2i import TYPES, T2IAdapter, T2IAdapterConfig, unshuffle
+from codi_jax.models.adapters.t2i import TYPES, T2IAdapter, T2IAdapterConfig
 from codi_jax.models.configs import UNetConfig
 from codi_jax.models.embeddings import NO_PROMPT
+from codi_jax.models.resnet import pixel_unshuffle
 from codi_jax.models.unet import UNetEncoder
 
 #: One level with attention, one without.
@@ -61,7 +62,7 @@ def test_a_fresh_adapter_is_silent_and_learns(quick_jit, kind):
 
 def test_unshuffle_orders_channels_as_pytorch():
     x = jnp.arange(2 * 4 * 6 * 3, dtype=jnp.float32).reshape(2, 4, 6, 3)
-    ours = np.asarray(unshuffle(x, 2))
+    ours = np.asarray(pixel_unshuffle(x, 2))
     assert ours.shape == (2, 2, 3, 12)
     for c, dy, dx in np.ndindex(3, 2, 2):
         np.testing.assert_array_equal(ours[..., 4 * c + 2 * dy + dx], x[:, dy::2, dx::2, c])
