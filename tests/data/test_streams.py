@@ -6,6 +6,7 @@ import itertools
 import json
 import tarfile
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,7 +38,13 @@ class Together:
 
 
 @pytest.fixture(scope="module")
-def every_source(tmp_path_factory):
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def every_source(tmp_path_factory, monkeypatch_module):
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
     root = tmp_path_factory.mktemp("every")
@@ -65,6 +72,8 @@ def every_source(tmp_path_factory):
     parts = [sources.make_source("skimage", "train")]
     parts += [sources.make_source(str(root / spec), "train") for spec in specs]
     if TFDS:
+        # Data workers import the builder, too: they are handed this process's sys.path.
+        monkeypatch_module.syspath_prepend(Path(__file__).parent)
         import tiny_flowers
 
         tiny_flowers.prepare(root / "tfds")

@@ -160,7 +160,10 @@ def test_images_of_another_shape_are_refused(tmp_path):
 
 
 def test_without_tensorboard_one_warning_and_the_jsonl(tmp_path, monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "tensorboard", None)  # import raises ImportError
+    # None makes an import raise ImportError; modules that are loaded already are found first.
+    loaded = [name for name in sys.modules if name.startswith("tensorboard.")]
+    for name in ("tensorboard", *loaded):
+        monkeypatch.setitem(sys.modules, name, None)
     with caplog.at_level(logging.WARNING):
         writer = MetricsWriter(tmp_path)
         writer.write_scalars(1, {"loss": 1.0})
