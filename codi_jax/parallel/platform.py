@@ -21,7 +21,9 @@ def keep_compiled() -> None:
     ``JAX_ENABLE_COMPILATION_CACHE=0`` turns it off. One line on standard error says where.
     """
     config = jax.config
-    if config.jax_compilation_cache_dir is not None or not config.jax_enable_compilation_cache:
+    if config.read("jax_compilation_cache_dir") is not None:
+        return
+    if not config.read("jax_enable_compilation_cache"):
         return
     caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     folder = caches / "codi_jax" / "compiled"
