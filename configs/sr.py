@@ -34,14 +34,18 @@ their end, only checked their shapes and run small networks of the same kind for
 
 from ml_collections import ConfigDict
 
-from configs.shared import conditional
+from configs.shared import CHECKPOINTS, conditional
 
 
 def get_config(variants: str = "default") -> ConfigDict:
     """The config of ``variants``, see :func:`configs.shared.conditional`; "demo" is one more."""
     own = {"demo": _make_demo}
-    clean = 0.0 if "tiny" in variants.split(",") else 0.3  # tiny runs are held against old ones
-    return conditional("sr", variants, steps=240, scale=4, clean_share=clean, own=own)
+    names = variants.split(",")
+    clean = 0.0 if "tiny" in names else 0.3  # tiny runs are held against old ones
+    config = conditional("sr", variants, steps=240, scale=4, clean_share=clean, own=own)
+    if not {"tiny", "demo", *CHECKPOINTS} & set(names):
+        config.eval.beside = "demo"
+    return config
 
 
 def _make_demo(config: ConfigDict) -> None:
