@@ -11,7 +11,8 @@ from codi_jax.evals.results import table
 from codi_jax.evals.scoring import metrics_of_runs
 from codi_jax.evals.weights import NETWORKS
 from codi_jax.run.config import build_task
-from configs import canny, depth, prior, sr
+from configs import canny, depth, prior
+from tests.smallest import shrunk, smallest
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,7 @@ def test_lpips_is_reported_where_its_weights_are(tmp_path):
 
 
 def test_a_finished_model_has_a_column_and_a_row(tiny_model, tmp_path, monkeypatch):
-    config = sr.get_config("tiny")
+    config = smallest()
     batch, model, task = batch_of(config), tiny_model(config), build_task(config)
     made = {1: batch["image"], 2: np.roll(batch["image"], 3, axis=1)}
     monkeypatch.setattr(Evaluator, "_conditional", lambda self, sampler, params, n: made[n])
@@ -56,9 +57,9 @@ def batch_of(config):
 @pytest.mark.parametrize(
     ("config", "names"),
     [
-        (sr.get_config("tiny"), {"psnr", "ssim", "gmsd", "haarpsi", "swd"}),
-        (canny.get_config("tiny"), {"edge_f1"}),
-        (depth.get_config("tiny"), {"edge_recall", "depth_error"}),
+        (smallest(), {"psnr", "ssim", "gmsd", "haarpsi", "swd"}),
+        (shrunk(canny.get_config("tiny")), {"edge_f1"}),
+        (shrunk(depth.get_config("tiny")), {"edge_recall", "depth_error"}),
         (prior.get_config("tiny"), set()),
     ],
     ids=lambda value: getattr(value, "task", None),
@@ -82,7 +83,7 @@ def test_scores_are_the_tasks(config, names, tiny_model, tmp_path, monkeypatch):
 
 
 def test_values_are_those_of_the_metrics(tiny_model, tmp_path, monkeypatch):
-    config = sr.get_config("tiny")
+    config = smallest()
     batch = batch_of(config)
     made = np.roll(batch["image"], 3, axis=1)
     monkeypatch.setattr(Evaluator, "_columns", lambda self, params: {2: made})
