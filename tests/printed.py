@@ -113,7 +113,8 @@ def check_command(name: str, arguments: list[str]) -> None:
     """One of our commands: its flags, its config with every override, its arguments."""
     with parsed(f"codi_jax.{name}", arguments) as others:
         if name in ("main", "study"):
-            assert flags.FLAGS.config is not None and flags.FLAGS.workdir is not None
+            assert flags.FLAGS.config is not None
+            assert flags.FLAGS.workdir is not None or flags.FLAGS.dry_run
         if name == "evaluate":
             dataclass_flags.read(Evaluation).check()
         if name == "prepare":
