@@ -9,10 +9,9 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
-from codi_jax.parallel.mesh import replicated
 from codi_jax.parallel.sharding import param_shardings
 from codi_jax.typing import Array, Params
 
@@ -53,7 +52,8 @@ def _part(part: str, tree: Params, mesh: jax.sharding.Mesh, dtype: DTypeLike) ->
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _whole(leaf: Array, sharding: NamedSharding, dtype: DTypeLike) -> Array:
     cast = jax.lax.with_sharding_constraint(leaf.astype(dtype), sharding)  # half the bytes travel
-    return jax.lax.with_sharding_constraint(cast, replicated(sharding.mesh))
+    everywhere = NamedSharding(sharding.mesh, PartitionSpec())
+    return jax.lax.with_sharding_constraint(cast, everywhere)
 
 
 def _forward(leaf: Array, sharding: NamedSharding, dtype: DTypeLike) -> tuple[Array, None]:
