@@ -4,12 +4,12 @@ import math
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
 
 from codi_jax import trees
+from codi_jax.parallel.chips import chip_of
+from codi_jax.parallel.sharding import bytes_a_device
 from codi_jax.run.plan import Plan
-from codi_jax.train.flops import PEAK_FLOPS, jaxpr_flops
-from codi_jax.typing import PyTree
+from codi_jax.train.flops import jaxpr_flops
 
 #: The share of a device's peak that a well-fed training step reaches, for estimates.
 USUAL_MFU = 0.35
@@ -62,21 +62,14 @@ def _parameters(plan: Plan) -> list[str]:
 
 
 def _memory(plan: Plan) -> list[str]:
-    state = _bytes_a_device(plan.state, plan.state_shardings)
-    frozen = _bytes_a_device(plan.frozen, plan.frozen_shardings)
-    gradients = _bytes_a_device(plan.state.trainable, plan.state_shardings.trainable)
+    state = bytes_a_device(plan.state, plan.state_shardings)
+    frozen = bytes_a_device(plan.frozen, plan.frozen_shardings)
+    gradients = bytes_a_device(plan.state.trainable, plan.state_shardings.trainable)
     return [
         f"memory a device: {_gib(state + frozen + gradients)} and the activations: "
         f"{_gib(state)} of trained parameters, averages and moments, {_gib(gradients)} of "
         f"gradients, {_gib(frozen)} of frozen parameters"
     ]
-
-
-def _bytes_a_device(shapes: PyTree, shardings: PyTree) -> int:
-    def size(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> int:
-        return math.prod(sharding.shard_shape(leaf.shape)) * np.dtype(leaf.dtype).itemsize
-
-    return sum(jax.tree.leaves(jax.tree.map(size, shapes, shardings)))
 
 
 def _step_flops(plan: Plan) -> float:
@@ -86,10 +79,10 @@ def _step_flops(plan: Plan) -> float:
 
 def _time(plan: Plan, flops: float) -> str:
     device = plan.mesh.devices.flat[0].device_kind
-    peaks = [peak for name, peak in PEAK_FLOPS.items() if name in device]
-    if not peaks:
+    chip = chip_of(device)
+    if chip is None:
         return "time: unknown for this kind of device; the progress bar shows it after a few steps"
-    seconds = flops * plan.config.steps / (plan.mesh.size * peaks[0] * USUAL_MFU)
+    seconds = flops * plan.config.steps / (plan.mesh.size * chip.flops * USUAL_MFU)
     return (
         f"time: about {seconds / 3600:.1f} h where {USUAL_MFU:.0%} of the peak is reached and the "
         "data keep up"

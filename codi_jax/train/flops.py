@@ -14,17 +14,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-#: Dense bf16 peak of one device in FLOP/s, by a part of its kind's name (vendors' data sheets).
-PEAK_FLOPS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5p": 459e12,
-    "TPU v6": 918e12,
-    "A100": 312e12,
-    "H100": 989e12,
-    "H200": 989e12,
-}
+from codi_jax.parallel.chips import chip_of
 
 
 def count_flops(function: Callable[..., object], *args: object) -> float:
@@ -121,7 +111,7 @@ def utilisation(flops: float, seconds: float, device: jax.Device) -> dict[str, f
     """
     rate = flops / seconds
     result = {"tflops_per_device": rate / 1e12}
-    for name, peak in PEAK_FLOPS.items():
-        if name in device.device_kind:
-            result["mfu"] = rate / peak
+    chip = chip_of(device.device_kind)
+    if chip is not None:
+        result["mfu"] = rate / chip.flops
     return result
