@@ -5,8 +5,9 @@
     python -m codi_jax.main --config=configs/sr.py --config.data.source=PHOTOS --workdir=runs/mine
     python -m codi_jax.main --config=configs/sr.py:sd21 --dry_run
 
-If it was stopped, the same command goes on from the last checkpoint. Any key of the config can be
-set on the command line as --config.KEY=VALUE.
+If it was stopped, the same command goes on from the last checkpoint. SIGTERM and Ctrl-C let it
+save first; it then exits with the status 75, upon which schedulers start it again (docs/runs.md).
+Any key of the config can be set on the command line as --config.KEY=VALUE.
 """
 
 from pathlib import Path
@@ -14,10 +15,12 @@ from pathlib import Path
 from absl import flags
 
 from codi_jax.cli import app
+from codi_jax.parallel.platform import keep_compiled
 from codi_jax.run.config import define_config_flag
 from codi_jax.run.plan import plan
 from codi_jax.run.summary import summary
 from codi_jax.run.train import train
+from codi_jax.train.interrupt import Interrupt
 from codi_jax.typing import UserError
 
 
@@ -37,7 +40,9 @@ def run(_: list[str]) -> None:
     if args.dry_run:
         print(summary(plan(args.config)))
         return
-    train(args.config, Path(args.workdir).expanduser())
+    keep_compiled()
+    with Interrupt() as interrupt:
+        train(args.config, Path(args.workdir).expanduser(), interrupt)
 
 
 def main() -> None:

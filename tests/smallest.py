@@ -23,6 +23,11 @@ VAE = {
 }
 
 
+def get_config(variants: str = "codi") -> ConfigDict:
+    """:func:`smallest` for the command line: ``--config=tests/smallest.py``."""
+    return smallest(variants)
+
+
 def smallest(variants: str = "codi", **changes: Any) -> ConfigDict:
     """Super-resolution with tiny random networks.
 

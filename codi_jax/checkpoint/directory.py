@@ -11,6 +11,7 @@ pipeline.py, adapter/mix_adapter.py  what PyTorch diffusers needs to run the mix
 A prior has no adapter; an autoencoder alone is a directory with ``vae`` only.
 """
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -20,7 +21,7 @@ from typing import Any
 import jax
 
 from codi_jax.checkpoint.diffusers_format import CONFIG, check_class, load_config, save_model
-from codi_jax.checkpoint.files import INDEX, load_json, save_json
+from codi_jax.checkpoint.files import INDEX, load_json, new_directory, save_json
 from codi_jax.checkpoint.parameters import Placement, with_params
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import schedule_from_config
@@ -34,6 +35,8 @@ from codi_jax.typing import UserError
 
 #: Parts that are carried from the prior to the distilled model as they are.
 TEXT_PARTS = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+#: What is replaced when a model is written where another was.
+OWNED = {INDEX, "vae", "unet", "scheduler", "pipeline.py", *FOLDERS, *TEXT_PARTS}
 #: Sources for PyTorch diffusers, which travel with the weights of an adapter of our own.
 COMMUNITY = Path(__file__).parents[1] / "assets" / "community"
 
@@ -41,22 +44,25 @@ COMMUNITY = Path(__file__).parents[1] / "assets" / "community"
 def save_directory(
     directory: str | os.PathLike[str], model: AutoencoderModel, *, dtype: str = "float32"
 ) -> None:
-    """Write every part, the index last: a directory without it is not a model.
+    """Write every part. A model that was there is replaced whole, or stays if this is stopped.
 
     Args:
-        directory: made if needed.
+        directory: made if needed; files that are not a model's stay.
         model: with its parameters.
         dtype: "float32" or "float16", on disk; text encoders are copied as they are.
 
     Raises:
         UserError: another ``dtype``, or values too large for float16.
     """
-    root = Path(directory)
-    for part, (folder, config) in _parts(model).items():
-        save_model(root / folder, config, model.params[part], dtype=dtype)
-    if isinstance(model, Model) and model.takes_text:
-        _copy_text(model, root)
-    write_architecture(root, model)
+    target = Path(directory).resolve()  # a link stays one
+    # All processes gather the parameters, and the first one writes.
+    first = jax.process_index() == 0
+    with new_directory(target, OWNED) if first else contextlib.nullcontext(target) as root:
+        for part, (folder, config) in _parts(model).items():
+            save_model(root / folder, config, model.params[part], dtype=dtype)
+        if isinstance(model, Model) and model.takes_text:
+            _copy_text(model, root)
+        write_architecture(root, model)
 
 
 def write_architecture(directory: str | os.PathLike[str], model: AutoencoderModel) -> None:
@@ -140,7 +146,7 @@ def _text_index(model: Model) -> dict[str, object]:
 def _copy_text(model: Model, root: Path) -> None:
     """Text encoders and tokenizers go along unchanged."""
     for part, folder in _text_parts(model).items():
-        if jax.process_index() == 0 and folder.resolve() != (root / part).resolve():
+        if jax.process_index() == 0:
             shutil.copytree(folder, root / part, dirs_exist_ok=True)
 
 

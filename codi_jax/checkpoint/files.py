@@ -1,8 +1,11 @@
 """Files of checkpoints: JSON, and weights as safetensors (never pickles)."""
 
+import contextlib
 import json
 import math
 import os
+import shutil
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +21,8 @@ WEIGHTS = STEMS[0]
 OpenTensors = safe_open
 #: At the top of a pipeline: which parts it has.
 INDEX = "model_index.json"
+#: What files and folders are called while they are written.
+TEMPORARY = ".*.tmp"
 
 
 def save_json(path: str | os.PathLike[str], obj: object) -> None:
@@ -30,6 +35,39 @@ def save_json(path: str | os.PathLike[str], obj: object) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_directory(target: Path, owned: Collection[str]) -> Iterator[Path]:
+    """A folder to write in; at the end it takes the place of ``target``, whole or not at all.
+
+    Args:
+        target: a folder that exists or not.
+        owned: names in ``target`` that go with it. Others, such as a user's README, stay there.
+    """
+    new, old = target.with_name(f".{target.name}.tmp"), target.with_name(f".{target.name}.old")
+    if old.exists() and not target.exists():
+        old.rename(target)  # the process was killed between the two renames below
+    _move_others(old, target, owned)
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    _move_others(old, target, owned)
+
+
+def _move_others(old: Path, target: Path, owned: Collection[str]) -> None:
+    """What is not ``owned`` goes from ``old`` to ``target``, the rest is removed."""
+    if old.is_dir():
+        for path in old.iterdir():
+            if path.name not in owned and not (target / path.name).exists():
+                path.rename(target / path.name)
+        shutil.rmtree(old)
 
 
 def load_json(path: str | os.PathLike[str]) -> Any:

@@ -15,6 +15,8 @@ from codi_jax.typing import Array, Params, PyTree
 Objective = Callable[[Params, Params, Mapping[str, Array], StepContext], dict[str, Array]]
 #: gamma of an average; or as a function of the number of steps that are done with this one.
 Decay = float | Callable[[Array], Array]
+#: The metric that is 1 for a step that was skipped, else 0.
+SKIPPED = "skipped"
 GradsAndMetrics = tuple[Params, dict[str, Array]]
 GradFn = Callable[[Params, Params, Params, Mapping[str, Array], StepContext], GradsAndMetrics]
 #: Number of a part of a batch, and its arrays.
@@ -36,7 +38,8 @@ def make_step(
     """The function that a run repeats; jitting it is left to the caller.
 
     The gradient is taken with respect to ``state.trainable`` alone, so that no gradient of the
-    frozen parameters is computed.
+    frozen parameters is computed. A step whose loss or gradient is not finite is skipped: all but
+    its number stays as it was.
 
     Args:
         objective: the losses; its draws come from ``fold_in(key, step)``.
@@ -49,7 +52,7 @@ def make_step(
 
     Returns:
         ``step(state, frozen, batch, key) -> (state, metrics)``; the metrics are the means of the
-        losses over the batch, and "grad_norm".
+        losses over the batch, "grad_norm", and :data:`SKIPPED`.
     """
 
     def loss_fn(
@@ -81,7 +84,13 @@ def make_step(
             for name, gamma in ema_decays.items()
         }
         metrics["grad_norm"] = optax.tree.norm(grads)
-        return TrainState(done, trainable, averages, opt), metrics
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+        metrics[SKIPPED] = jnp.where(finite, 0.0, 1.0)
+        old = (state.trainable, state.ema, state.opt)
+        kept = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old), (trainable, averages, opt), old
+        )
+        return TrainState(done, *kept), metrics
 
     return step
 

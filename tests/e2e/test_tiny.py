@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from PIL import Image
 
 from codi_jax.checkpoint.directory import load_directory
 from codi_jax.checkpoint.files import load_json
-from codi_jax.checkpoint.store import Store
 from codi_jax.evals.results import Results
 from codi_jax.run.train import train as train_run
 from codi_jax.sample import Sampler
@@ -109,32 +107,6 @@ def test_autoencoder_then_prior_then_distillation(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a prior"):
         sampler(np.zeros((8, 8, 3), np.uint8))
     assert sampler.generate(size=(32, 32), steps=1, solver="sde-dpmsolver++").size == (32, 32)
-
-
-def test_killed_run_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path: Path) -> None:
-    every = ("--config.steps=24", "--config.checkpoint.every=4", "--config.eval.every=24")
-    every += ("--config.eval.steps=(1,)", "--config.eval.count=1")
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    first = start(train_command(killed, *every))
-    try:
-        deadline = time.monotonic() + 300
-        # While it is written, a checkpoint's name is longer than its number.
-        while not any(path.name.isdigit() for path in killed.glob("checkpoints/*")):
-            assert time.monotonic() < deadline
-            assert first.poll() is None, "the run ended before it could be killed"
-            time.sleep(0.01)
-    finally:
-        first.kill()
-        first.wait()
-    assert not (killed / "results.json").exists()
-    again = command(*train_command(killed, *every))
-    assert again.returncode == 0, again.stderr[-2000:]
-    assert "resuming from step" in again.stderr
-    assert command(*train_command(whole, *every)).returncode == 0
-    file = "model/unet/diffusion_pytorch_model.safetensors"
-    assert (killed / file).read_bytes() == (whole / file).read_bytes()
-    with Store(killed / "checkpoints", read_only=True) as store:
-        assert store.latest_step() == 24
 
 
 def test_sampler_takes_the_last_checkpoint_of_an_unfinished_run(
