@@ -4,8 +4,12 @@ Shapes in docstrings use ``B`` batch, ``H W`` pixel height and width, ``h w`` la
 and width, ``C`` channels. Images inside the networks are float in [-1, 1], channels last.
 """
 
+import dataclasses
+import math
 import os
 import re
+import types
+import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -69,3 +73,48 @@ class Interrupted(Exception):
 
     The entry points print the message and exit with the status :data:`INTERRUPTED`.
     """
+
+
+def fits(value: object, hint: Any) -> bool:
+    """Whether ``value`` is of a type as fields of configs have it.
+
+    Args:
+        value: what a file holds; lists of it as tuples.
+        hint: None, a type, a tuple of types or a union. A whole number is a float too; True is no
+            number, and neither are infinity and "not a number".
+    """
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return any(fits(value, arg) for arg in args)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        kinds = args[:1] * len(value) if args[-1] is Ellipsis else args
+        return len(kinds) == len(value) and all(map(fits, value, kinds))
+    if hint in (None, type(None)):
+        return value is None
+    if hint in (int, float) and isinstance(value, bool):
+        return False
+    if hint is float and isinstance(value, int):
+        return abs(value) < 2**1000  # JSON has whole numbers of any length
+    if hint is float and isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, origin or hint)
+
+
+def check_fields(config: Any) -> None:
+    """Check that the fields of a dataclass have the types that it declares.
+
+    Raises:
+        UserError: one has not.
+    """
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value, hint = getattr(config, field.name), hints[field.name]
+        if not fits(value, hint):
+            raise UserError(f"{field.name}={value!r} is of a wrong type: {words(hint)} is needed.")
+
+
+def words(hint: Any) -> str:
+    """A type in words: "int", "int | None", "tuple[int, ...]"."""
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)

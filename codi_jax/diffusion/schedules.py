@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, Real, Shaped
 
-from codi_jax.typing import UserError, check_choice
+from codi_jax.typing import UserError, check_choice, check_fields
 
 BETA_SCHEDULES = ("scaled_linear", "linear", "squaredcos_cap_v2")
 
@@ -60,9 +60,10 @@ class _TrainingGrid:
     num_train_timesteps: int = 1000
 
     def __post_init__(self) -> None:
-        if self.num_train_timesteps < 2:
+        check_fields(self)
+        if not 2 <= self.num_train_timesteps <= 1_000_000:
             raise UserError(
-                f"num_train_timesteps={self.num_train_timesteps} must be at least 2 "
+                f"num_train_timesteps={self.num_train_timesteps} must be in [2, 1000000] "
                 "(1000 is the usual value)."
             )
 
@@ -224,7 +225,7 @@ def schedule_from_config(config: Mapping[str, object]) -> Schedule:
     return DiscreteSchedule(
         **{key: values[key] for key in keys},
         # Configs written before diffusers knew the key mean False.
-        rescale_betas_zero_snr=values.get("rescale_betas_zero_snr", False),
+        rescale_betas_zero_snr=values.get("rescale_betas_zero_snr") or False,
     )
 
 

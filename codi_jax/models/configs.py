@@ -87,7 +87,7 @@ class EncoderConfig(FromConfig):
         for key in ("layers_per_block", "cross_attention_dim"):
             value = values.get(key)
             if isinstance(value, list | tuple):
-                if len({*value}) != 1:
+                if len({*map(repr, value)}) != 1:
                     raise UserError(
                         f"{cls.__name__}: {key}={value}: only one number for all levels is "
                         "implemented."

@@ -48,7 +48,7 @@ class Mix(Adapter[Features]):
     @classmethod
     def from_config(cls, config: Settings, unet: UNetConfig, directory: Path) -> Self:
         """See the base class; ``config`` is the U-Net's with the channels of the "latents"."""
-        extra = config["in_channels"] - unet.in_channels
+        extra = UNetConfig.from_config(config).in_channels - unet.in_channels
         if extra < 0:
             raise UserError(f"{directory}: the adapter belongs to a U-Net of fewer channels.")
         return cls(extra_latents=extra)
