@@ -44,11 +44,7 @@ class _Stored(NamedTuple):
 
 def load_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """``config.json`` of a model's directory. Raises UserError if absent or not an object."""
-    path = Path(directory) / CONFIG
-    config = load_json(path)
-    if not isinstance(config, dict):
-        raise UserError(f"{path} holds a {type(config).__name__}, not a JSON object.")
-    return config
+    return load_json(Path(directory) / CONFIG)
 
 
 def check_class(

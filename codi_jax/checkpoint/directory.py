@@ -14,6 +14,7 @@ A prior has no adapter; an autoencoder alone is a directory with ``vae`` only.
 import dataclasses
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import jax
 from codi_jax.checkpoint.diffusers_format import CONFIG, check_class, load_config, save_model
 from codi_jax.checkpoint.files import INDEX, load_json, save_json
 from codi_jax.checkpoint.parameters import Placement, with_params
+from codi_jax.diffusion.parameterization import PREDICTION_TYPES
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import schedule_from_config
 from codi_jax.model import AutoencoderModel, Model
@@ -30,10 +32,12 @@ from codi_jax.models.adapters.registry import BY_CLASS_NAME, FOLDERS
 from codi_jax.models.autoencoders import CLASSES as AUTOENCODERS
 from codi_jax.models.autoencoders import autoencoder_config
 from codi_jax.models.configs import UNetConfig
-from codi_jax.typing import UserError
+from codi_jax.typing import UserError, check_choice, check_type
 
 #: Parts that are carried from the prior to the distilled model as they are.
 TEXT_PARTS = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+#: How many times larger than the user's picture a result may be.
+LARGEST_SCALE = 64
 #: Sources for PyTorch diffusers, which travel with the weights of an adapter of our own.
 COMMUNITY = Path(__file__).parents[1] / "assets" / "community"
 
@@ -170,11 +174,15 @@ def read_directory(directory: str | os.PathLike[str]) -> AutoencoderModel:
     config = load_config(root / "unet")
     check_class(config, ("UNet2DConditionModel",), root / "unet")
     scheduler = load_json(root / "scheduler" / "scheduler_config.json")
+    _check_index(index, root / INDEX)
+    schedule = schedule_from_config(scheduler)
+    prediction_type = scheduler.get("prediction_type", "epsilon")
+    check_choice(f"{root}/scheduler: prediction_type", prediction_type, PREDICTION_TYPES)
     model = Model(
         vae=vae,
         network=AdaptedUNet(unet=UNetConfig.from_config(config)),
-        schedule=schedule_from_config(scheduler),
-        prediction_type=scheduler.get("prediction_type", "epsilon"),
+        schedule=schedule,
+        prediction_type=prediction_type,
         task=index.get("task"),
         scale=index.get("scale", 1),
         task_options=index.get("task_options", {}),
@@ -185,6 +193,16 @@ def read_directory(directory: str | os.PathLike[str]) -> AutoencoderModel:
     return model if folder is None else with_adapter(model, root / folder)
 
 
+def _check_index(index: Mapping[str, object], path: Path) -> None:
+    """Raises UserError where what our models add to the index has another type or range."""
+    for key, hint in (("task", str | None), ("scale", int), ("task_options", dict)):
+        if key in index:
+            check_type(f"{path}: {key}", index[key], hint)
+    scale: Any = index.get("scale", 1)
+    if not 1 <= scale <= LARGEST_SCALE:
+        raise UserError(f"{path}: scale={scale} must be 1 to {LARGEST_SCALE}: get the file again.")
+
+
 def with_adapter(model: Model, directory: Path) -> Model:
     """``model`` with the adapter in ``directory``: ours, a ControlNet's or a T2I-Adapter's.
 
@@ -192,7 +210,7 @@ def with_adapter(model: Model, directory: Path) -> Model:
         UserError: no config there, of another class, or of an adapter for another U-Net.
     """
     config = load_config(directory)
-    kind = BY_CLASS_NAME.get(config.get("_class_name", ""))
+    kind = BY_CLASS_NAME.get(str(config.get("_class_name", "")))
     if kind is None:
         raise UserError(
             f"{directory}: _class_name is {config.get('_class_name')!r}; an adapter is one of "

@@ -180,8 +180,10 @@ def _lacking(folder: Path) -> str:
     models = [folder]
     if (folder / INDEX).is_file():
         index = load_json(folder / INDEX)
-        models = [folder / name for name in _MODELS if index.get(name, [None])[0]]
-        others = [folder / name for name in _OTHERS if index.get(name, [None])[0]]
+        # Of a part that a pipeline does without, the index says [null, null].
+        named = [name for name, of in index.items() if isinstance(of, list) and any(of)]
+        models = [folder / name for name in _MODELS if name in named]
+        others = [folder / name for name in _OTHERS if name in named]
         for part in others:
             if not any(part.glob("*.json")):
                 return f"lacks {part.name}/ in {folder}"

@@ -19,6 +19,7 @@ from codi_jax.run.config import ConfigDict
 from codi_jax.run.data import open_data
 from codi_jax.run.plan import plan
 from codi_jax.run.prompts import EncodedTexts, encoded_columns
+from codi_jax.run.ranges import check_ranges
 from codi_jax.run.start import Run, start
 from codi_jax.run.workdir import RESULTS, as_started, check_workdir, method_name, write_config
 from codi_jax.sampling.load import CHECKPOINTS, MODEL
@@ -37,6 +38,7 @@ def train(config: ConfigDict, workdir: Path) -> Results:
         UserError: whatever does not fit, before anything is written; a loss that is not finite.
     """
     config = as_started(config, workdir)
+    check_ranges(config)  # an id may be large: nothing is fetched for a config that cannot run
     check_workdir(config, workdir)
     read = config.model.pretrained, config.model.pretrained_adapter, config.model.autoencoder
     for name in read:
