@@ -16,7 +16,7 @@ class CorruptError(UserError):
     """An image that cannot be used: its name, and what is wrong with it."""
 
     def __init__(self, name: str, problem: str) -> None:
-        super().__init__(readable(name), readable(problem))
+        super().__init__(readable(name), " ".join(readable(problem).split()))
 
     def __str__(self) -> str:
         return f"{self.args[0]}: {self.args[1]}"

@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from codi_jax.typing import UserError
 
@@ -45,29 +45,24 @@ def expand_braces(pattern: str) -> list[str]:
     braces = next((m for m in _BRACES.finditer(pattern) if _items(m[1]) is not None), None)
     if braces is None:
         return [pattern]
-    items = _items(braces[1])
-    assert items is not None
+    items = _items(braces[1]) or ()
     before, after = pattern[: braces.start()], pattern[braces.end() :]
-    expanded: list[str] = []
-    for item in items:
-        expanded += (
-            expand_braces(f"{before}{item}{after}")
-            if _BRACES.search(after)
-            else [f"{before}{item}{after}"]
-        )
-        if len(expanded) > _MOST:
-            raise UserError(f"{pattern}: stands for more than {_MOST} files; use * instead.")
-    return expanded
+    rest = expand_braces(after)
+    if len(items) * len(rest) > _MOST:
+        raise UserError(f"{pattern}: stands for more than {_MOST} files; use * instead.")
+    return [f"{before}{item}{end}" for item in items for end in rest]
 
 
-def _items(inside: str) -> Iterator[str] | list[str] | None:
+def _items(inside: str) -> Sequence[str] | None:
     """What braces stand for; None where they stand for themselves."""
     numbers = _NUMBERS.fullmatch(inside)
-    if numbers:
-        first, last = int(numbers[1]), int(numbers[2])
-        width = len(numbers[1]) if numbers[1].startswith("0") else 0
-        return (f"{n:0{width}d}" for n in range(first, last + 1))
-    return inside.split(",") if "," in inside else None
+    if numbers is None:
+        return inside.split(",") if "," in inside else None
+    first, last = int(numbers[1]), int(numbers[2])
+    if last - first > _MOST:
+        raise UserError(f"{{{inside}}} stands for more than {_MOST} files; use * instead.")
+    width = len(numbers[1]) if numbers[1].startswith("0") else 0
+    return [f"{n:0{width}d}" for n in range(first, last + 1)]
 
 
 def _matching(path: str) -> list[str]:
