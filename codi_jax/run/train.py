@@ -22,6 +22,7 @@ from codi_jax.run.config import ConfigDict
 from codi_jax.run.data import open_data
 from codi_jax.run.plan import plan
 from codi_jax.run.prompts import EncodedTexts, encoded_columns
+from codi_jax.run.ranges import check_ranges
 from codi_jax.run.start import Run, start
 from codi_jax.run.workdir import (
     RESULTS,
@@ -76,6 +77,7 @@ def _train(
 ) -> Results:
     fresh = not workdir.is_dir()
     config = as_started(config, workdir)
+    check_ranges(config)  # an id may be large: nothing is fetched for a config that cannot run
     check_workdir(config, workdir)
     saved = saved_config(workdir)
     read = config.model.pretrained, config.model.pretrained_adapter, config.model.autoencoder
