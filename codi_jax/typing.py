@@ -4,8 +4,12 @@ Shapes in docstrings use ``B`` batch, ``H W`` pixel height and width, ``h w`` la
 and width, ``C`` channels. Images inside the networks are float in [-1, 1], channels last.
 """
 
+import dataclasses
+import math
 import os
 import re
+import types
+import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +43,7 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     Raises:
         UserError: it is not; the message lists the choices.
     """
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise UserError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}.")
 
 
@@ -69,3 +73,54 @@ class Interrupted(Exception):
 
     The entry points print the message and exit with the status :data:`INTERRUPTED`.
     """
+
+
+def check_type(name: str, value: object, hint: Any) -> None:
+    """Check a value of a file or a config against an annotation: numbers, strings, tuples of them.
+
+    Args:
+        name: what the message calls it.
+        value: an int is a float too; a bool is no number; infinity and NaN are none either. A list
+            is a tuple.
+        hint: other annotations than those accept everything.
+
+    Raises:
+        UserError: it is of another type.
+    """
+    if not _fits(value, hint):
+        wanted = getattr(hint, "__name__", hint) if isinstance(hint, type) else hint
+        shown = repr(value)
+        shown = shown if len(shown) < 100 else f"{shown[:100]}..."
+        raise UserError(f"{name}={shown} is of the wrong type: it must be {wanted}.")
+
+
+def check_types(instance: object, where: str = "") -> None:
+    """:func:`check_type` of every field of a dataclass; ``where`` stands before the fields' names.
+
+    Raises:
+        UserError: a field is of another type.
+    """
+    hints = typing.get_type_hints(type(instance))
+    for field in dataclasses.fields(typing.cast(Any, instance)):
+        check_type(f"{where}{field.name}", getattr(instance, field.name), hints[field.name])
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return any(_fits(value, part) for part in parts)
+    if origin is tuple:
+        if not isinstance(value, tuple | list):
+            return False
+        if len(parts) == 2 and parts[1] is Ellipsis:
+            return all(_fits(item, parts[0]) for item in value)
+        return len(value) == len(parts) and all(map(_fits, value, parts))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) < 2**1000  # JSON has whole numbers of any length
+    if hint is float:
+        return isinstance(value, float) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (str, bool, type(None), dict):
+        return isinstance(value, hint)
+    return True

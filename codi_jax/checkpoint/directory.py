@@ -15,28 +15,36 @@ import contextlib
 import dataclasses
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from codi_jax.checkpoint.copying import copy_part
 from codi_jax.checkpoint.diffusers_format import CONFIG, check_class, load_config, save_model
 from codi_jax.checkpoint.files import INDEX, load_json, new_directory, save_json
 from codi_jax.checkpoint.parameters import Placement, with_params
-from codi_jax.diffusion.sampler_config import SamplerConfig
+from codi_jax.checkpoint.pipelines import NO_PIPELINE, prior_pipeline
+from codi_jax.diffusion.parameterization import check_prediction_type
 from codi_jax.diffusion.schedules import schedule_from_config
+from codi_jax.diffusion.unsupported_sampler import read_sampler
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.adapted_unet import AdaptedUNet
 from codi_jax.models.adapters.registry import BY_CLASS_NAME, FOLDERS
 from codi_jax.models.autoencoders import CLASSES as AUTOENCODERS
 from codi_jax.models.autoencoders import autoencoder_config
 from codi_jax.models.configs import UNetConfig
-from codi_jax.typing import UserError
+from codi_jax.typing import UserError, check_type
 
 #: Parts that are carried from the prior to the distilled model as they are.
 TEXT_PARTS = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
 #: What is replaced when a model is written where another was.
 OWNED = {INDEX, "vae", "unet", "scheduler", "pipeline.py", *FOLDERS, *TEXT_PARTS}
+#: Entries of the index that say how a prior's pipeline runs; they are carried, too.
+_SETTINGS = ("force_zeros_for_empty_prompt", "requires_aesthetics_score", "add_watermarker")
+#: How many times larger than the user's picture a result may be.
+LARGEST_SCALE = 64
 #: Sources for PyTorch diffusers, which travel with the weights of an adapter of our own.
 COMMUNITY = Path(__file__).parents[1] / "assets" / "community"
 
@@ -80,7 +88,7 @@ def write_architecture(directory: str | os.PathLike[str], model: AutoencoderMode
         save_json(root / folder / CONFIG, config)
         index[folder] = ["diffusers", config["_class_name"]]
     if not isinstance(model, Model):
-        save_json(root / INDEX, {"_class_name": "CoDiModel", **index})
+        save_json(root / INDEX, {"_class_name": NO_PIPELINE, **index})
         return
     index |= _text_index(model)
     config = model.sampler.to_config(model.schedule.to_config(model.prediction_type))
@@ -118,12 +126,16 @@ def _pipeline_class(model: Model, index: dict[str, object]) -> str | list[str]:
     if own is not None:
         return ["pipeline", own]
     if adapter.pipeline is None or "text_encoder" not in index:
-        return "CoDiModel"  # diffusers has no pipeline without text; its parts load one by one
-    if "text_encoder_2" in index:
-        return adapter.pipeline.replace("Diffusion", "DiffusionXL")
-    index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
-    index["requires_safety_checker"] = False
-    return adapter.pipeline
+        return NO_PIPELINE  # diffusers has no pipeline without text
+    xl = "text_encoder_2" in index
+    name = adapter.pipeline.replace("Diffusion", "DiffusionXL") if xl else adapter.pipeline
+    if not model.network.has_adapter:
+        found = _source_index(model).get("_class_name")
+        name = prior_pipeline(model.network.unet.in_channels, xl=xl, found=found)
+    if not xl and name != NO_PIPELINE:
+        index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
+        index["requires_safety_checker"] = False
+    return name
 
 
 def _text_parts(model: Model) -> dict[str, Path]:
@@ -135,19 +147,22 @@ def _text_parts(model: Model) -> dict[str, Path]:
 
 def _text_index(model: Model) -> dict[str, object]:
     """Entries of the index for text encoders and tokenizers, as the model came with them."""
-    parts = _text_parts(model)
-    if model.directory is None or not model.takes_text:
+    if not model.takes_text:
         return {}
-    index = load_json(model.directory / INDEX)
-    kept = (*parts, "force_zeros_for_empty_prompt")
-    return {key: index[key] for key in kept if key in index}
+    index = _source_index(model)
+    return {key: index[key] for key in (*_text_parts(model), *_SETTINGS) if key in index}
+
+
+def _source_index(model: Model) -> dict[str, Any]:
+    """The index of the directory that the model came from; {} if there is none."""
+    return {} if model.directory is None else load_json(model.directory / INDEX)
 
 
 def _copy_text(model: Model, root: Path) -> None:
     """Text encoders and tokenizers go along unchanged."""
     for part, folder in _text_parts(model).items():
         if jax.process_index() == 0:
-            shutil.copytree(folder, root / part, dirs_exist_ok=True)
+            copy_part(folder, root / part)
 
 
 def read_directory(directory: str | os.PathLike[str]) -> AutoencoderModel:
@@ -176,19 +191,34 @@ def read_directory(directory: str | os.PathLike[str]) -> AutoencoderModel:
     config = load_config(root / "unet")
     check_class(config, ("UNet2DConditionModel",), root / "unet")
     scheduler = load_json(root / "scheduler" / "scheduler_config.json")
+    schedule = schedule_from_config(scheduler)
+    prediction_type = scheduler.get("prediction_type", "epsilon")
+    check_prediction_type(schedule, prediction_type)
     model = Model(
         vae=vae,
         network=AdaptedUNet(unet=UNetConfig.from_config(config)),
-        schedule=schedule_from_config(scheduler),
-        prediction_type=scheduler.get("prediction_type", "epsilon"),
-        task=index.get("task"),
-        scale=index.get("scale", 1),
-        task_options=index.get("task_options", {}),
-        sampler=SamplerConfig.from_config(scheduler),
+        schedule=schedule,
+        prediction_type=prediction_type,
+        sampler=read_sampler(scheduler),
         directory=root,
+        **_read_task(root, index),
     )
     folder = next((name for name in FOLDERS if name in index), None)
     return model if folder is None else with_adapter(model, root / folder)
+
+
+def _read_task(root: Path, index: Mapping[str, Any]) -> dict[str, Any]:
+    """What our models add to the index."""
+    task: dict[str, Any] = {"task": None, "scale": 1, "task_options": {}}
+    task |= {key: index[key] for key in task if key in index}
+    for key, hint in (("task", str | None), ("scale", int), ("task_options", dict)):
+        check_type(f"{root / INDEX}: {key}", task[key], hint)
+    if not 1 <= task["scale"] <= LARGEST_SCALE:
+        raise UserError(
+            f"{root / INDEX}: scale={task['scale']} must be 1 to {LARGEST_SCALE}: get the file "
+            "again."
+        )
+    return task
 
 
 def with_adapter(model: Model, directory: Path) -> Model:
@@ -198,7 +228,7 @@ def with_adapter(model: Model, directory: Path) -> Model:
         UserError: no config there, of another class, or of an adapter for another U-Net.
     """
     config = load_config(directory)
-    kind = BY_CLASS_NAME.get(config.get("_class_name", ""))
+    kind = BY_CLASS_NAME.get(str(config.get("_class_name", "")))
     if kind is None:
         raise UserError(
             f"{directory}: _class_name is {config.get('_class_name')!r}; an adapter is one of "

@@ -12,9 +12,10 @@ from pathlib import Path, PurePosixPath
 from codi_jax.checkpoint.diffusers_format import CONFIG
 from codi_jax.checkpoint.files import INDEX, load_json, weight_files
 from codi_jax.checkpoint.names import NOT_READ, choose_weights, refuse_pickle
+from codi_jax.models.adapters.registry import FOLDERS
 from codi_jax.typing import UserError
 
-_MODELS = ("unet", "vae", "adapter", "text_encoder", "text_encoder_2")
+_MODELS = ("unet", "vae", *FOLDERS, "text_encoder", "text_encoder_2")
 _OTHERS = ("tokenizer", "tokenizer_2", "scheduler")
 #: The checkpoints that are shipped, and their folder.
 SHIPPED = ("codec", "prior", "demo")
@@ -180,8 +181,10 @@ def _lacking(folder: Path) -> str:
     models = [folder]
     if (folder / INDEX).is_file():
         index = load_json(folder / INDEX)
-        models = [folder / name for name in _MODELS if index.get(name, [None])[0]]
-        others = [folder / name for name in _OTHERS if index.get(name, [None])[0]]
+        # Of a part that a pipeline does without, the index says [null, null].
+        named = [name for name, of in index.items() if isinstance(of, list) and any(of)]
+        models = [folder / name for name in _MODELS if name in named]
+        others = [folder / name for name in _OTHERS if name in named]
         for part in others:
             if not any(part.glob("*.json")):
                 return f"lacks {part.name}/ in {folder}"

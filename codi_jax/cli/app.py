@@ -90,13 +90,27 @@ def _parse(argv: list[str]) -> list[str]:
             flag, equals, value = argument.partition("=")
             check_local(*((flag, value) if equals else ("argument", argument)))
         rest = flags.FLAGS(argv)
-    except (KeyError, AttributeError, ValueError, TypeError, OSError, flags.Error) as error:
-        _fail(f"{error.args[0] if error.args else error}".strip())
+    except Exception as error:  # a config is a program, which may fail in any way
+        _fail(_in_one_line(error))
         raise AssertionError from error  # _fail exits
     if flags.FLAGS.version:
         print(f"codi_jax {__version__}")
         sys.exit(0)
     return rest
+
+
+def _in_one_line(error: Exception) -> str:
+    """What went wrong with the flags, or with the config that one of them names, and where."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}: {error.msg}; correct the file."
+    text = f"{error.args[0] if error.args else error}".strip()
+    before, traced, after = text.partition("Traceback (most recent call last):")
+    if traced:  # ml_collections puts the whole traceback of a config into its message
+        what = after.strip().splitlines()[-1].removeprefix("ValueError: ")
+        return f"{before.partition(': ')[0]}: {what}"
+    if isinstance(error, ImportError):
+        return f"{text}, which the config imports; install it, or correct the file."
+    return text
 
 
 def _fail(message: str) -> None:

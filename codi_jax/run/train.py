@@ -15,12 +15,14 @@ from codi_jax.checkpoint.hub import checkpoint_path
 from codi_jax.checkpoint.store import Store
 from codi_jax.data.pipeline import TrainIterator
 from codi_jax.data.transforms import LATENTS
-from codi_jax.evals.evaluation import Evaluated, Evaluator
+from codi_jax.evals.evaluation import Beside, Evaluated, Evaluator
 from codi_jax.evals.results import Results, table
+from codi_jax.model import AutoencoderModel, Model
 from codi_jax.run.config import ConfigDict
 from codi_jax.run.data import open_data
 from codi_jax.run.plan import plan
 from codi_jax.run.prompts import EncodedTexts, encoded_columns
+from codi_jax.run.ranges import check_ranges
 from codi_jax.run.start import Run, start
 from codi_jax.run.workdir import (
     RESULTS,
@@ -33,7 +35,7 @@ from codi_jax.run.workdir import (
     saved_config,
     write_config,
 )
-from codi_jax.sampling.load import CHECKPOINTS, MODEL
+from codi_jax.sampling.load import CHECKPOINTS, MODEL, load_model
 from codi_jax.sampling.origin import Origin
 from codi_jax.train.interrupt import Interrupt
 from codi_jax.train.loop import Loop
@@ -75,6 +77,7 @@ def _train(
 ) -> Results:
     fresh = not workdir.is_dir()
     config = as_started(config, workdir)
+    check_ranges(config)  # an id may be large: nothing is fetched for a config that cannot run
     check_workdir(config, workdir)
     saved = saved_config(workdir)
     read = config.model.pretrained, config.model.pretrained_adapter, config.model.autoencoder
@@ -82,6 +85,7 @@ def _train(
         if name:
             checkpoint_path(name)  # an id is fetched here: the plan downloads nothing
     planned = plan(config)
+    beside = finished_model(config.eval.beside, planned.model)
     stream, held_out = open_data(config, planned.task)
     data: TrainIterator | EncodedTexts = stream
     run = start(planned)
@@ -104,6 +108,7 @@ def _train(
         workdir / "samples",
         text,
         planned.dtype,
+        beside,
     )
     kept = (
         *planned.task.arrays,
@@ -117,6 +122,31 @@ def _train(
     # A run that was complete already has not been evaluated by the loop.
     last = last or evaluator(config.steps, params)
     return finish(run, workdir, params, evaluator, first, last)
+
+
+def finished_model(name: str, trained: AutoencoderModel) -> Beside | None:
+    """The model that is shown beside the one in training.
+
+    Args:
+        name: ``config.eval.beside``; "" for none.
+        trained: what the run trains.
+
+    Raises:
+        UserError: the model is not for the same task.
+    """
+    if not name:
+        return None
+    model = load_model(name)
+    made_for, wanted = (
+        (m.task, m.scale, dict(m.task_options)) if isinstance(m, Model) else None
+        for m in (model, trained)
+    )
+    if not isinstance(model, Model) or model.task is None or made_for != wanted:
+        raise UserError(
+            f"config.eval.beside={name!r} is a model for {made_for}, and this run trains one for "
+            f"{wanted}: name a finished model of the same task, or set config.eval.beside=''."
+        )
+    return Beside(name=Path(name).name, model=model)
 
 
 def write_origin(run: Run, workdir: Path) -> None:
@@ -235,5 +265,10 @@ def finish(
         results.save(workdir / RESULTS)
         if results.scores:
             print(table(results))
+        if evaluator.beside is not None:
+            print(
+                f"{evaluator.beside.name}: a finished model on the same pictures. It shows what "
+                "more photos and more steps lead to."
+            )
         print(f"model: {workdir / MODEL}   pictures: {workdir / 'samples'}")
     return results

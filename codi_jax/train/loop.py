@@ -10,7 +10,7 @@ import numpy as np
 
 from codi_jax.checkpoint.store import Store
 from codi_jax.parallel.mesh import put_batch
-from codi_jax.train.flops import step_flops, utilisation
+from codi_jax.train.flops import jaxpr_flops, utilisation
 from codi_jax.train.guard import Guard
 from codi_jax.train.interrupt import Interrupt
 from codi_jax.train.metrics import MetricsWriter, Progress
@@ -86,7 +86,7 @@ class Loop:
         guard = Guard(self.store.latest_step)
         since, begin = start, time.monotonic()
         step_fn: StepFn = self.step
-        flops = None
+        flops = 0.0
         try:
             for n in range(start, self.steps + 1):
                 last, stop = n == self.steps, self.interrupt.reached(n)
@@ -103,8 +103,9 @@ class Loop:
                 batch = next(self.data)
                 arrays = put_batch(self.mesh, {name: batch[name] for name in self.keep})
                 if n == start:
-                    compiled = self.step.lower(state, self.frozen, arrays, self.key).compile()
-                    step_fn, flops = compiled, step_flops(compiled)
+                    traced = self.step.trace(state, self.frozen, arrays, self.key)
+                    flops = jaxpr_flops(traced.jaxpr) / self.mesh.size
+                    step_fn = traced.lower().compile()
                     self.interrupt.defer()
                 state, metrics = step_fn(state, self.frozen, arrays, self.key)
                 done = n + 1

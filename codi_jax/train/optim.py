@@ -5,6 +5,10 @@ import dataclasses
 import jax
 import optax
 
+from codi_jax.typing import check_choice
+
+DECAYS = ("constant", "cosine")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimConfig:
@@ -30,6 +34,10 @@ class OptimConfig:
     b2: float = 0.999
     clip_norm: float = 1.0
     mu_multiplier: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the decay; `run/ranges.py` has the ranges of the numbers."""
+        check_choice("optim.decay", self.decay, DECAYS)
 
 
 def make_schedule(config: OptimConfig, total_steps: int) -> optax.Schedule:

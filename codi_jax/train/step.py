@@ -33,6 +33,7 @@ def make_step(
     *,
     accumulation: int = 1,
     target: str = "target",
+    gather: Callable[[Params], Params] = lambda params: params,
 ) -> StepFn:
     """The function that a run repeats; jitting it is left to the caller.
 
@@ -47,6 +48,7 @@ def make_step(
         accumulation: the number of equal parts that a batch is worked through in.
         target: name of the average that serves as theta-. The online parameters do if there is
             no such average.
+        gather: makes parameters whole that are split over devices.
 
     Returns:
         ``step(state, frozen, batch, key) -> (state, metrics)``; the metrics are the means of the
@@ -60,8 +62,8 @@ def make_step(
         batch: Mapping[str, Array],
         context: StepContext,
     ) -> tuple[Array, dict[str, Array]]:
-        params = trees.merge(trainable, frozen)
-        target_params = trees.merge(ema, frozen)
+        params = gather(trees.merge(trainable, frozen))
+        target_params = gather(trees.merge(ema, frozen))
         losses = objective(params, target_params, batch, context)
         means = {name: value.mean() for name, value in losses.items()}
         return means["loss"], means

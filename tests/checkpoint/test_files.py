@@ -77,7 +77,7 @@ def test_tensors_are_read_back(tmp_path: Path) -> None:
     save_tensors(file, TENSORS, made_by="us")
     with open_tensors(file) as opened:
         for name, tensor in TENSORS.items():
-            found = opened.get_tensor(name)
+            found = opened.read(name)
             assert found.dtype == tensor.dtype
             np.testing.assert_array_equal(found, tensor)
     assert read_metadata(file) == {"format": "pt", "made_by": "us"}

@@ -1,4 +1,4 @@
-"""The command line, end to end, on the tiny config: results, resume, and messages."""
+"""The command line, end to end, on the smallest config: results, resume, and messages."""
 
 import json
 import os
@@ -19,7 +19,8 @@ from codi_jax.evals.results import Results
 from codi_jax.run.train import train as train_run
 from codi_jax.sample import Sampler
 from codi_jax.typing import UserError
-from configs import autoencoder, prior, sr
+from configs import autoencoder, prior
+from tests.smallest import smallest
 
 pytestmark = pytest.mark.xdist_group("tiny")
 
@@ -47,9 +48,8 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 def train_command(workdir: Path, *overrides: str) -> list[str]:
     return [
         "codi_jax.main",
-        "--config=configs/sr.py:tiny",
+        "--config=tests/e2e/smallest_config.py",
         f"--workdir={workdir}",
-        "--config.tensorboard=False",
         *overrides,
     ]
 
@@ -62,8 +62,7 @@ def train(workdir: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
 def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, made in this process (optax needs jax's standard dtype promotion)."""
     path = tmp_path_factory.mktemp("run") / "w"
-    config = sr.get_config("tiny")
-    config.mesh.data = 1  # a program for one device compiles faster
+    config = smallest(tensorboard=True)
     with jax.numpy_dtype_promotion("standard"):
         train_run(config, path)
     return path
