@@ -21,7 +21,7 @@ from typing import Any
 import jax
 
 from codi_jax.checkpoint.diffusers_format import CONFIG, check_class, load_config, save_model
-from codi_jax.checkpoint.files import INDEX, load_json, save_json
+from codi_jax.checkpoint.files import INDEX, copy_part, load_json, save_json
 from codi_jax.checkpoint.parameters import Placement, with_params
 from codi_jax.diffusion.parameterization import PREDICTION_TYPES
 from codi_jax.diffusion.sampler_config import SamplerConfig
@@ -145,7 +145,7 @@ def _copy_text(model: Model, root: Path) -> None:
     """Text encoders and tokenizers go along unchanged."""
     for part, folder in _text_parts(model).items():
         if jax.process_index() == 0 and folder.resolve() != (root / part).resolve():
-            shutil.copytree(folder, root / part, dirs_exist_ok=True)
+            copy_part(folder, root / part, folder.parent)
 
 
 def read_directory(directory: str | os.PathLike[str]) -> AutoencoderModel:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,6 +123,38 @@ def _shards(index: Path) -> list[Path]:
             raise UserError(f"{index} names {name}, which is absent: get that file.")
         files.append(index.parent / name)
     return files
+
+
+#: Files of text encoders and tokenizers that are carried from one checkpoint to another.
+COPIED = (".json", ".txt", ".safetensors")
+
+
+def copy_part(folder: Path, target: Path, checkpoint: Path) -> None:
+    """Copies the files of a part of a checkpoint, such as ``tokenizer/``.
+
+    Args:
+        folder: the part. Of its files only those named :data:`COPIED` are taken.
+        target: made if needed.
+        checkpoint: what the part belongs to. Links must stay inside it; those of Hugging Face's
+            cache lead to its own ``blobs/``.
+
+    Raises:
+        UserError: a link that leads elsewhere: the copy would hand out a file of this machine.
+    """
+    root = checkpoint.resolve()
+    inside = [root]
+    if root.parent.name == "snapshots":
+        inside.append(root.parents[1] / "blobs")
+    files = [file for file in sorted(folder.iterdir()) if file.suffix in COPIED and file.is_file()]
+    for file in files:
+        if not any(file.resolve().is_relative_to(place) for place in inside):
+            raise UserError(
+                f"{file} is a link to {file.resolve()}, outside the checkpoint {checkpoint}: put "
+                "the file itself there, if you trust it."
+            )
+    target.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        shutil.copyfile(file, target / file.name)
 
 
 class StoredTensor(NamedTuple):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from codi_jax.checkpoint.diffusers_format import CONFIG
-from codi_jax.checkpoint.files import OpenTensors, open_tensors, save_json, save_tensors
+from codi_jax.checkpoint.files import OpenTensors, copy_part, open_tensors, save_json, save_tensors
 from codi_jax.checkpoint.ldm_families import (
     SD2,
     SDXL,
@@ -141,7 +141,7 @@ def convert_single_file(
             _write_part(found.path, part, temporary / name, STEMS[_CLASSES[name][0] != "diffusers"])
         save_json(temporary / "scheduler" / "scheduler_config.json", found.scheduler)
         for name, folder in tokenizers.items():
-            shutil.copytree(folder, temporary / name)
+            copy_part(folder, temporary / name, folder.parent)
         save_json(temporary / "model_index.json", _index(found))
         os.replace(temporary, directory)
     finally:

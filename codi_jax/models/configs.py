@@ -8,7 +8,7 @@ from typing import ClassVar, NoReturn, Self
 import numpy as np
 
 from codi_jax.models.from_config import FromConfig
-from codi_jax.typing import UserError
+from codi_jax.typing import UserError, check_type
 
 #: Implemented block types: without attention, and with it.
 DOWN_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D")
@@ -89,6 +89,7 @@ class EncoderConfig(FromConfig):
         for key in ("layers_per_block", "cross_attention_dim"):
             value = values.get(key)
             if isinstance(value, list | tuple):
+                check_type(f"{cls.__name__}: {key}", value, tuple[int | None, ...])
                 if len({*value}) != 1:
                     raise UserError(
                         f"{cls.__name__}: {key}={value}: only one number for all levels is "
