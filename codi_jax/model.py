@@ -7,6 +7,7 @@ import jax
 
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.diffusion.schedules import Schedule
+from codi_jax.diffusion.unsupported_sampler import AnySampler
 from codi_jax.models.adapted_unet import AdaptedUNet
 from codi_jax.models.autoencoders import AnyAutoencoderConfig, init_autoencoder
 from codi_jax.typing import Params, Settings
@@ -49,7 +50,8 @@ class Model(AutoencoderModel):
         task: name of the conditional task ("sr", "inpaint", ...); None for a prior.
         scale: how many times larger the result is than what the user gives.
         task_options: what else sampling must know of the task.
-        sampler: how the checkpoint's own scheduler samples; few-step DDIM for our models.
+        sampler: how the checkpoint's own scheduler samples, if that is supported; few-step DDIM
+            for our models.
         directory: where the model was read from; its text encoder and tokenizer are there.
         vae_directory: where the autoencoder's weights are, if not in ``directory``.
         adapter_directory: where the adapter's weights are, if it has any yet.
@@ -62,7 +64,7 @@ class Model(AutoencoderModel):
     task: str | None = None
     scale: int = 1
     task_options: Settings = dataclasses.field(default_factory=dict)
-    sampler: SamplerConfig = SamplerConfig()
+    sampler: AnySampler = SamplerConfig()
     adapter_directory: Path | None = None
 
     def init(self, key: jax.Array) -> Params:

@@ -17,7 +17,7 @@ from codi_jax import trees
 from codi_jax.checkpoint.files import (
     WEIGHTS,
     OpenTensors,
-    load_json,
+    load_object,
     open_tensors,
     save_json,
     save_tensors,
@@ -36,15 +36,17 @@ from codi_jax.typing import Array, Params, PyTree, UserError
 CONFIG = "config.json"
 
 
-class _Stored(NamedTuple):
+class Stored(NamedTuple):
+    """A tensor as a file has it: the file, its name there, its shape in PyTorch's layout."""
+
     file: Path
     name: str
-    shape: tuple[int, ...]  # in PyTorch's layout
+    shape: tuple[int, ...]
 
 
 def load_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """``config.json`` of a model's directory. Raises UserError if absent or not an object."""
-    return load_json(Path(directory) / CONFIG)
+    return load_object(Path(directory) / CONFIG)
 
 
 def check_class(
@@ -110,7 +112,8 @@ def load_params(
 
     All names and shapes are checked before the first tensor is read. Then each tensor goes to
     its dtype, layout and devices before the next is read: beside the result, the host holds one
-    tensor as stored and one copy of it. Values stored as bfloat16 or float16 are exact in float32.
+    tensor as stored and one copy of it. Values stored as bfloat16, float16 or float8
+    are exact in float32.
 
     Args:
       directory: a safetensors file, or a folder with ``diffusion_pytorch_model`` (or ``model``) as
@@ -122,13 +125,11 @@ def load_params(
 
     Raises:
       UserError: no safetensors there (pickles are refused); a file that is truncated or not
-        safetensors; tensors missing, too many, or of another shape.
+        safetensors; tensors missing, too many, of another shape, or no floating-point numbers.
     """
-    directory = Path(directory)
     flat = trees.flatten(template)
+    stored = check_params(directory, template)
     wanted = {path: canonical_name(torch_name(path)) for path in flat}
-    stored = _read_headers(weight_files(directory))
-    _check_tensors(directory, flat, wanted, stored)
     places: Mapping[str, Sharding | None] = (
         trees.flatten(sharding) if isinstance(sharding, Mapping) else dict.fromkeys(flat, sharding)
     )
@@ -146,8 +147,23 @@ def load_params(
     return trees.unflatten({path: loaded[path] for path in flat})
 
 
-def _read(opened: OpenTensors, found: _Stored, path: str, dtype: np.dtype) -> np.ndarray:
-    tensor = from_torch(path, opened.get_tensor(found.name).reshape(found.shape))
+def check_params(directory: str | os.PathLike[str], template: Params) -> dict[str, Stored]:
+    """What :func:`load_params` checks before it reads, from the files' headers alone.
+
+    Returns:
+      All tensors by their canonical names.
+
+    Raises:
+      UserError: as :func:`load_params`.
+    """
+    stored = _read_headers(weight_files(Path(directory)))
+    remedy = f"Check that {CONFIG} belongs to these weights."
+    check_tensors(f"The weights in {directory}", template, stored, remedy)
+    return stored
+
+
+def _read(opened: OpenTensors, found: Stored, path: str, dtype: np.dtype) -> np.ndarray:
+    tensor = from_torch(path, opened.read(found.name).reshape(found.shape))
     # In one pass: converting first would copy a transposed tensor twice.
     return tensor.astype(dtype, order="C", copy=False)
 
@@ -159,12 +175,12 @@ def _put(array: np.ndarray, sharding: Sharding | None) -> Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
-def _read_headers(files: list[Path]) -> dict[str, _Stored]:
+def _read_headers(files: list[Path]) -> dict[str, Stored]:
     """``{canonical name: where and what}`` of all tensors."""
-    stored: dict[str, _Stored] = {}
+    stored: dict[str, Stored] = {}
     for file in files:
         with open_tensors(file) as opened:
-            for name in opened.keys():  # noqa: SIM118 (not a dict)
+            for name in opened.names():
                 if IGNORED_TENSORS.fullmatch(name):
                     continue
                 canonical = canonical_name(name)
@@ -173,18 +189,23 @@ def _read_headers(files: list[Path]) -> dict[str, _Stored]:
                         f"{file} holds {name}, and {stored[canonical].file} the same tensor as "
                         f"{stored[canonical].name}: get the checkpoint again."
                     )
-                shape = tuple(opened.get_slice(name).get_shape())
-                stored[canonical] = _Stored(file, name, canonical_shape(canonical, shape))
+                opened.check_float(name)
+                shape = canonical_shape(canonical, opened.shape(name))
+                stored[canonical] = Stored(file, name, shape)
     return stored
 
 
-def _check_tensors(
-    directory: Path,
-    flat: Mapping[str, Array | jax.ShapeDtypeStruct],
-    wanted: dict[str, str],
-    stored: dict[str, _Stored],
-) -> None:
-    """Raises one UserError that names the missing, superfluous and wrongly shaped tensors."""
+def check_tensors(what: str, template: Params, stored: Mapping[str, Stored], remedy: str) -> None:
+    """Raises one UserError that names the missing, superfluous and wrongly shaped tensors.
+
+    Args:
+      what: the weights, for the message.
+      template: nested dicts of arrays or ShapeDtypeStructs: names and shapes wanted.
+      stored: the tensors by their canonical names.
+      remedy: the message's last sentence.
+    """
+    flat = trees.flatten(template)
+    wanted = {path: canonical_name(torch_name(path)) for path in flat}
     # Shapes are compared in PyTorch's layout: that is what other tools show for the file.
     shapes = {
         wanted[path]: to_torch(path, np.broadcast_to(0, leaf.shape)).shape
@@ -207,7 +228,4 @@ def _check_tensors(
         if names
     ]
     if parts:
-        raise UserError(
-            f"The weights in {directory} do not fit the model; tensors {'; '.join(parts)}. "
-            f"Check that {CONFIG} belongs to these weights."
-        )
+        raise UserError(f"{what} do not fit the model; tensors {'; '.join(parts)}. {remedy}")

@@ -11,6 +11,7 @@ pipeline.py, adapter/mix_adapter.py  what PyTorch diffusers needs to run the mix
 A prior has no adapter; an autoencoder alone is a directory with ``vae`` only.
 """
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -20,24 +21,28 @@ from typing import Any
 
 import jax
 
+from codi_jax.checkpoint.copying import copy_part
 from codi_jax.checkpoint.diffusers_format import CONFIG, check_class, load_config, save_model
-from codi_jax.checkpoint.files import INDEX, copy_part, load_json, save_json
+from codi_jax.checkpoint.files import INDEX, load_object, new_directory, save_json
 from codi_jax.checkpoint.parameters import Placement, with_params
-from codi_jax.diffusion.parameterization import PREDICTION_TYPES
-from codi_jax.diffusion.sampler_config import SamplerConfig
+from codi_jax.checkpoint.pipelines import NO_PIPELINE, prior_pipeline
+from codi_jax.diffusion.parameterization import check_prediction_type
 from codi_jax.diffusion.schedules import schedule_from_config
+from codi_jax.diffusion.unsupported_sampler import read_sampler
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.adapted_unet import AdaptedUNet
 from codi_jax.models.adapters.registry import BY_CLASS_NAME, FOLDERS
 from codi_jax.models.autoencoders import CLASSES as AUTOENCODERS
 from codi_jax.models.autoencoders import autoencoder_config
 from codi_jax.models.configs import UNetConfig
-from codi_jax.typing import UserError, check_choice, check_type
+from codi_jax.typing import UserError, fits
 
 #: Parts that are carried from the prior to the distilled model as they are.
 TEXT_PARTS = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
-#: How many times larger than the user's picture a result may be.
-LARGEST_SCALE = 64
+#: What is replaced when a model is written where another was.
+OWNED = {INDEX, "vae", "unet", "scheduler", "pipeline.py", *FOLDERS, *TEXT_PARTS}
+#: Entries of the index that say how a prior's pipeline runs; they are carried, too.
+_SETTINGS = ("force_zeros_for_empty_prompt", "requires_aesthetics_score", "add_watermarker")
 #: Sources for PyTorch diffusers, which travel with the weights of an adapter of our own.
 COMMUNITY = Path(__file__).parents[1] / "assets" / "community"
 
@@ -45,22 +50,25 @@ COMMUNITY = Path(__file__).parents[1] / "assets" / "community"
 def save_directory(
     directory: str | os.PathLike[str], model: AutoencoderModel, *, dtype: str = "float32"
 ) -> None:
-    """Write every part, the index last: a directory without it is not a model.
+    """Write every part. A model that was there is replaced whole, or stays if this is stopped.
 
     Args:
-        directory: made if needed.
+        directory: made if needed; files that are not a model's stay.
         model: with its parameters.
         dtype: "float32" or "float16", on disk; text encoders are copied as they are.
 
     Raises:
         UserError: another ``dtype``, or values too large for float16.
     """
-    root = Path(directory)
-    for part, (folder, config) in _parts(model).items():
-        save_model(root / folder, config, model.params[part], dtype=dtype)
-    if isinstance(model, Model) and model.takes_text:
-        _copy_text(model, root)
-    write_architecture(root, model)
+    target = Path(directory).resolve()  # a link stays one
+    # All processes gather the parameters, and the first one writes.
+    first = jax.process_index() == 0
+    with new_directory(target, OWNED) if first else contextlib.nullcontext(target) as root:
+        for part, (folder, config) in _parts(model).items():
+            save_model(root / folder, config, model.params[part], dtype=dtype)
+        if isinstance(model, Model) and model.takes_text:
+            _copy_text(model, root)
+        write_architecture(root, model)
 
 
 def write_architecture(directory: str | os.PathLike[str], model: AutoencoderModel) -> None:
@@ -78,7 +86,7 @@ def write_architecture(directory: str | os.PathLike[str], model: AutoencoderMode
         save_json(root / folder / CONFIG, config)
         index[folder] = ["diffusers", config["_class_name"]]
     if not isinstance(model, Model):
-        save_json(root / INDEX, {"_class_name": "CoDiModel", **index})
+        save_json(root / INDEX, {"_class_name": NO_PIPELINE, **index})
         return
     index |= _text_index(model)
     config = model.sampler.to_config(model.schedule.to_config(model.prediction_type))
@@ -116,12 +124,16 @@ def _pipeline_class(model: Model, index: dict[str, object]) -> str | list[str]:
     if own is not None:
         return ["pipeline", own]
     if adapter.pipeline is None or "text_encoder" not in index:
-        return "CoDiModel"  # diffusers has no pipeline without text; its parts load one by one
-    if "text_encoder_2" in index:
-        return adapter.pipeline.replace("Diffusion", "DiffusionXL")
-    index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
-    index["requires_safety_checker"] = False
-    return adapter.pipeline
+        return NO_PIPELINE  # diffusers has no pipeline without text
+    xl = "text_encoder_2" in index
+    name = adapter.pipeline.replace("Diffusion", "DiffusionXL") if xl else adapter.pipeline
+    if not model.network.has_adapter:
+        found = _source_index(model).get("_class_name")
+        name = prior_pipeline(model.network.unet.in_channels, xl=xl, found=found)
+    if not xl and name != NO_PIPELINE:
+        index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
+        index["requires_safety_checker"] = False
+    return name
 
 
 def _text_parts(model: Model) -> dict[str, Path]:
@@ -133,19 +145,22 @@ def _text_parts(model: Model) -> dict[str, Path]:
 
 def _text_index(model: Model) -> dict[str, object]:
     """Entries of the index for text encoders and tokenizers, as the model came with them."""
-    parts = _text_parts(model)
-    if model.directory is None or not model.takes_text:
+    if not model.takes_text:
         return {}
-    index = load_json(model.directory / INDEX)
-    kept = (*parts, "force_zeros_for_empty_prompt")
-    return {key: index[key] for key in kept if key in index}
+    index = _source_index(model)
+    return {key: index[key] for key in (*_text_parts(model), *_SETTINGS) if key in index}
+
+
+def _source_index(model: Model) -> dict[str, Any]:
+    """The index of the directory that the model came from; {} if there is none."""
+    return {} if model.directory is None else load_object(model.directory / INDEX)
 
 
 def _copy_text(model: Model, root: Path) -> None:
     """Text encoders and tokenizers go along unchanged."""
     for part, folder in _text_parts(model).items():
-        if jax.process_index() == 0 and folder.resolve() != (root / part).resolve():
-            copy_part(folder, root / part, folder.parent)
+        if jax.process_index() == 0:
+            copy_part(folder, root / part)
 
 
 def read_directory(directory: str | os.PathLike[str]) -> AutoencoderModel:
@@ -165,7 +180,7 @@ def read_directory(directory: str | os.PathLike[str]) -> AutoencoderModel:
             f"{root} holds no model: {INDEX} is missing. Give a diffusers-format directory, or "
             "the workdir of a run."
         )
-    index = load_json(root / INDEX)
+    index = load_object(root / INDEX)
     config = load_config(root / "vae")
     check_class(config, AUTOENCODERS, root / "vae")
     vae = autoencoder_config(config)
@@ -173,34 +188,31 @@ def read_directory(directory: str | os.PathLike[str]) -> AutoencoderModel:
         return AutoencoderModel(vae=vae, directory=root)
     config = load_config(root / "unet")
     check_class(config, ("UNet2DConditionModel",), root / "unet")
-    scheduler = load_json(root / "scheduler" / "scheduler_config.json")
-    _check_index(index, root / INDEX)
+    scheduler = load_object(root / "scheduler" / "scheduler_config.json")
     schedule = schedule_from_config(scheduler)
     prediction_type = scheduler.get("prediction_type", "epsilon")
-    check_choice(f"{root}/scheduler: prediction_type", prediction_type, PREDICTION_TYPES)
+    check_prediction_type(schedule, prediction_type)
     model = Model(
         vae=vae,
         network=AdaptedUNet(unet=UNetConfig.from_config(config)),
         schedule=schedule,
         prediction_type=prediction_type,
-        task=index.get("task"),
-        scale=index.get("scale", 1),
-        task_options=index.get("task_options", {}),
-        sampler=SamplerConfig.from_config(scheduler),
+        sampler=read_sampler(scheduler),
         directory=root,
+        **_read_task(root, index),
     )
     folder = next((name for name in FOLDERS if name in index), None)
     return model if folder is None else with_adapter(model, root / folder)
 
 
-def _check_index(index: Mapping[str, object], path: Path) -> None:
-    """Raises UserError where what our models add to the index has another type or range."""
-    for key, hint in (("task", str | None), ("scale", int), ("task_options", dict)):
-        if key in index:
-            check_type(f"{path}: {key}", index[key], hint)
-    scale: Any = index.get("scale", 1)
-    if not 1 <= scale <= LARGEST_SCALE:
-        raise UserError(f"{path}: scale={scale} must be 1 to {LARGEST_SCALE}: get the file again.")
+def _read_task(root: Path, index: Mapping[str, Any]) -> dict[str, Any]:
+    task: dict[str, Any] = {"task": None, "scale": 1, "task_options": {}}
+    task |= {key: index[key] for key in task if key in index}
+    kinds = {"task": str | None, "scale": int, "task_options": dict}
+    for key, kind in kinds.items():
+        if not fits(task[key], kind) or (key == "scale" and not 0 < task[key] < 100):
+            raise UserError(f"{root / INDEX}: {key}={task[key]!r} cannot be. Get the file again.")
+    return task
 
 
 def with_adapter(model: Model, directory: Path) -> Model:
@@ -210,7 +222,7 @@ def with_adapter(model: Model, directory: Path) -> Model:
         UserError: no config there, of another class, or of an adapter for another U-Net.
     """
     config = load_config(directory)
-    kind = BY_CLASS_NAME.get(str(config.get("_class_name", "")))
+    kind = BY_CLASS_NAME.get(str(config.get("_class_name")))
     if kind is None:
         raise UserError(
             f"{directory}: _class_name is {config.get('_class_name')!r}; an adapter is one of "

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from codi_jax.checkpoint.names import OLD_ATTENTION
 from codi_jax.typing import UserError
 
 #: Channels of an attention head in the text encoders, and in the U-Nets since 2.0.
@@ -216,10 +217,17 @@ _VAE_MODULES = [
     (r"(decoder)\.up\.(\d+)\.block\.(\d+)\.(.*)", r"\1.up_blocks.\2.resnets.\3.\4"),
     (r"(encoder|decoder)\.mid\.block_1\.(.*)", r"\1.mid_block.resnets.0.\2"),
     (r"(encoder|decoder)\.mid\.block_2\.(.*)", r"\1.mid_block.resnets.1.\2"),
-    (r"(encoder|decoder)\.mid\.attn_1\.norm", r"\1.mid_block.attentions.0.group_norm"),
-    (r"(encoder|decoder)\.mid\.attn_1\.proj_out", r"\1.mid_block.attentions.0.to_out.0"),
-    (r"(encoder|decoder)\.mid\.attn_1\.([qkv])", r"\1.mid_block.attentions.0.to_\2"),
+    (r"(encoder|decoder)\.mid\.attn_1\.(.*)", r"\1.mid_block.attentions.0.\2"),
 ]
+# diffusers' own conversion to this layout leaves diffusers' names of the attention, new or old.
+_VAE_ATTENTION = {
+    "norm": "group_norm",
+    "q": "to_q",
+    "k": "to_k",
+    "v": "to_v",
+    "proj_out": "to_out.0",
+    **OLD_ATTENTION,
+}
 
 
 def _to_linear(array: np.ndarray) -> np.ndarray:
@@ -231,6 +239,9 @@ def _vae_module(module: str, levels: int) -> str | None:
     for pattern, replacement in _VAE_MODULES:
         if re.fullmatch(pattern, module):
             name = re.sub(pattern, replacement, module).replace("nin_shortcut", "conv_shortcut")
+            before, attention, last = name.partition("mid_block.attentions.0.")
+            if attention:
+                return f"{before}{attention}{_VAE_ATTENTION.get(last, last)}"
             # LDM counts the decoder's levels from the finest, diffusers in the order of use.
             return re.sub(
                 r"(?<=\bup_blocks\.)\d+", lambda match: str(levels - 1 - int(match[0])), name
@@ -249,6 +260,11 @@ def vae_part(section: Section, scaling_factor: float) -> Part:
             # The attention's projections are 1x1 convolutions here; the shortcuts stay such.
             squeeze = ".attentions.0.to_" in found and len(section.shape(name)) > 2
             transform = _to_linear if squeeze else None
+            if f"{found}.{leaf}" in tensors:
+                raise UserError(
+                    f"{section.file} holds {section.prefix}{name} twice, under an old and a new "
+                    "name: remove one of them."
+                )
             tensors[f"{found}.{leaf}"] = section.source(name, transform=transform)
     names = [f"encoder.down.{i}.block.0.conv2.weight" for i in range(levels)]
     config = {

@@ -35,10 +35,10 @@ _WEIGHT_FILE = re.compile(
     rf"(?P<stem>{'|'.join(STEMS)})(\.fp16)?(-\d+-of-\d+)?(\.fp16)?\.safetensors"
     r"((\.fp16)?\.index(\.fp16)?\.json)?"
 )
-# So the autoencoders of the first diffusers name the projections of their attention.
-_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+#: So the autoencoders of the first diffusers name the projections of their attention.
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OLD_NAME = re.compile(
-    rf"(.*\bmid_block\.attentions\.0)\.({'|'.join(_OLD_ATTENTION)})\.(weight|bias)"
+    rf"(.*\bmid_block\.attentions\.0)\.({'|'.join(OLD_ATTENTION)})\.(weight|bias)"
 )
 _AUTOENCODER_ATTENTION = re.compile(
     r"(encoder|decoder)\.mid_block\.attentions\.0\.to_(q|k|v|out\.0)\.weight"
@@ -75,7 +75,7 @@ def canonical_name(name: str) -> str:
     """
     match = _OLD_NAME.fullmatch(name)
     if match:
-        name = f"{match[1]}.{_OLD_ATTENTION[match[2]]}.{match[3]}"
+        name = f"{match[1]}.{OLD_ATTENTION[match[2]]}.{match[3]}"
     return name.removeprefix("text_model.")
 
 

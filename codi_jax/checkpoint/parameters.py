@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from codi_jax import trees
-from codi_jax.checkpoint.diffusers_format import load_params
+from codi_jax.checkpoint.diffusers_format import check_params, load_params
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.typing import Params, PyTree, UserError
 
@@ -42,12 +43,7 @@ def with_params(
     """
     shapes = jax.eval_shape(model.init, key)
     places = place(shapes) if place else dict.fromkeys(shapes)
-    root = model.directory
-    folders = {} if root is None else {"vae": root / "vae", "unet": root / "unet"}
-    if model.vae_directory is not None:
-        folders["vae"] = model.vae_directory
-    if isinstance(model, Model) and model.adapter_directory is not None:
-        folders["adapter"] = model.adapter_directory
+    folders = part_folders(model)
     loaded = {
         part: load_params(folders[part], shapes[part], sharding=places[part])
         for part in shapes
@@ -68,6 +64,29 @@ def with_params(
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     created = jax.jit(create, out_shardings=out, compiler_options=options)(key, loaded)
     return dataclasses.replace(model, params={**loaded, **created})
+
+
+def part_folders(model: AutoencoderModel) -> dict[str, Path]:
+    """Where the weights of the parts are, of those that are on disk."""
+    root = model.directory
+    folders = {} if root is None else {"vae": root / "vae", "unet": root / "unet"}
+    if model.vae_directory is not None:
+        folders["vae"] = model.vae_directory
+    if isinstance(model, Model) and model.adapter_directory is not None:
+        folders["adapter"] = model.adapter_directory
+    return folders
+
+
+def check_weights(model: AutoencoderModel) -> None:
+    """Hold the weights on disk against the architecture, from the files' headers alone.
+
+    Raises:
+        UserError: weights that are absent, do not fit or are quantised.
+    """
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    folders = part_folders(model)
+    for part, template in shapes.items():
+        check_params(folders[part], template)
 
 
 def with_guidance_input(model: Model, dim: int) -> Model:

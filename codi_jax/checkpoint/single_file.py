@@ -9,28 +9,30 @@ SDXL, also with the 9 channels of inpainting and the 8 of InstructPix2Pix. It ho
 import dataclasses
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from codi_jax.checkpoint.copying import copy_part
 from codi_jax.checkpoint.diffusers_format import CONFIG
-from codi_jax.checkpoint.files import OpenTensors, copy_part, open_tensors, save_json, save_tensors
+from codi_jax.checkpoint.files import INDEX, OpenTensors, open_tensors, save_json, save_tensors
+from codi_jax.checkpoint.ldm_averages import EMA
+from codi_jax.checkpoint.ldm_check import check_fits
 from codi_jax.checkpoint.ldm_families import (
     SD2,
     SDXL,
+    UNET,
     Family,
-    averaged_unet,
     check_all_used,
-    check_prediction_type,
     find_family,
     read_sections,
 )
 from codi_jax.checkpoint.ldm_layout import Part, Source, unet_part, vae_part
-from codi_jax.checkpoint.ldm_text_encoders import clip_part, open_clip_part
+from codi_jax.checkpoint.ldm_noise import Noise, read_noise
+from codi_jax.checkpoint.ldm_text_encoders import text_part
 from codi_jax.checkpoint.names import STEMS, refuse_pickle
-from codi_jax.diffusion.schedules import DiscreteSchedule
+from codi_jax.checkpoint.pipelines import TASKS, prior_pipeline
 from codi_jax.typing import UserError
 
 _CLASSES = {
@@ -39,12 +41,28 @@ _CLASSES = {
     "text_encoder": ("transformers", "CLIPTextModel"),
     "text_encoder_2": ("transformers", "CLIPTextModelWithProjection"),
 }
-#: Input channels of the U-Net -> what diffusers' pipeline class has in its name.
-_TASKS = {4: "", 8: "InstructPix2Pix", 9: "Inpaint"}
 
 
-#: How the original code spaces and ends its steps; diffusers reads it, we do not.
-_SAMPLER = {"timestep_spacing": "leading", "steps_offset": 1, "set_alpha_to_one": False}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What the user knows of a single file, where the weights leave it to a guess.
+
+    Attributes:
+        family: of a single file: "sd1", "sd2" or "sdxl"; by default, what its tensors are those of.
+        prediction_type: what the U-Net of a single file predicts; by default, what the file says,
+            or "epsilon". It must be given for Stable Diffusion 2.x if the file does not say.
+        zero_terminal_snr: whether the U-Net of a single file was trained up to pure noise; by
+            default, what the file says.
+        text_layers: how many layers of a single file's text encoder are read; by default all but
+            the 24th of Stable Diffusion 2.x, which was never used.
+        ema: of a file with two U-Nets, take the running average.
+    """
+
+    family: str | None = None
+    prediction_type: str | None = None
+    zero_terminal_snr: bool | None = None
+    text_layers: int | None = None
+    ema: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,70 +74,87 @@ class SingleFile:
         family: which Stable Diffusion it is.
         parts: "unet", "vae", "text_encoder" and, for SDXL, "text_encoder_2".
         scheduler: the content of ``scheduler_config.json``.
-        averaged: the U-Net is the running average (EMA) that the file holds beside the plain one.
+        notes: what was guessed or chosen, for people; a line each.
     """
 
     path: Path
     family: Family
     parts: dict[str, Part]
     scheduler: dict[str, Any]
-    averaged: bool
+    notes: tuple[str, ...]
 
 
 def open_single_file(
-    path: str | os.PathLike[str], *, prediction_type: str | None = None
+    path: str | os.PathLike[str],
+    reading: Reading = Reading(),  # noqa: B008 (frozen)
 ) -> SingleFile:
-    """Reads the names and shapes in a single-file checkpoint; no weights.
+    """Reads the names, shapes and dtypes in a single-file checkpoint; no weights.
 
     Args:
       path: a ``.safetensors`` file in the original layout.
-      prediction_type: what the U-Net predicts, "epsilon" or "v_prediction". The weights do not
-        tell. By default "epsilon" for 1.x and XL; for 2.x it must be given.
+      reading: what the user knows of it.
 
     Raises:
       UserError: a pickle, another kind of file, or a model that is not supported; tensors that
-        are unknown or missing; no ``prediction_type`` for 2.x.
+        are unknown, missing or quantised; no ``prediction_type`` for 2.x.
     """
     path = Path(path)
     refuse_pickle(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file. Give a .safetensors checkpoint.")
     with open_tensors(path) as opened:
-        names = opened.keys()
-        shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
-    family = find_family(path, shapes)
-    prediction_type = check_prediction_type(path, family, prediction_type)
-    sections = read_sections(path, shapes, family)
-    parts = {}
-    for name, prefix in family.text_encoders.items():
-        if prefix.endswith(".model."):  # OpenCLIP's; the other wraps a transformers model
-            parts[name] = open_clip_part(sections[name], pooled=family is SDXL)
-        else:
-            parts[name] = clip_part(sections[name])
+        shapes = {name: opened.shape(name) for name in opened.names()}
+        metadata = opened.metadata()
+    family = find_family(path, shapes, reading.family)
+    noise = read_noise(
+        path, family, shapes, metadata, reading.prediction_type, reading.zero_terminal_snr
+    )
+    averaged, networks = _choose_unet(shapes, reading.ema)
+    sections = read_sections(path, shapes, family, averaged=averaged)
+    if family is SDXL and reading.text_layers is not None:
+        raise UserError("--text_layers does not work with SDXL, which reads all of both encoders.")
+    parts, notes = {}, [f"family: {family.title} (--family)", *noise.notes, *networks]
+    for name, kind in family.text_encoders.items():
+        parts[name], layers = text_part(sections[name], kind, reading.text_layers)
+        if family is not SDXL:
+            notes.append(f"text encoder: {layers}")
     pooled = parts["text_encoder_2"].config["projection_dim"] if family is SDXL else None
     parts["unet"] = unet_part(sections["unet"], pooled)
     parts["vae"] = vae_part(sections["vae"], family.scaling_factor)
     check_all_used(path, shapes, sections)
-    _complete_configs(path, parts, family, prediction_type)
-    scheduler = DiscreteSchedule().to_config(prediction_type) | _SAMPLER
-    return SingleFile(path, family, parts, scheduler, averaged_unet(shapes))
+    _complete_configs(path, parts, family, noise)
+    check_fits(path, parts, shapes)
+    return SingleFile(path, family, parts, noise.scheduler(), tuple(notes))
+
+
+def _choose_unet(shapes: dict[str, tuple[int, ...]], ema: bool) -> tuple[bool, list[str]]:
+    """Whether the running average is taken, and for people what was chosen."""
+    plain = any(name.startswith(UNET) for name in shapes)
+    averaged = any(name.startswith(EMA) for name in shapes)
+    if plain and averaged:
+        taken = "the running average (EMA)" if ema else "the plain one"
+        return ema, [f"the file holds two U-Nets: {taken} was taken (--ema or --noema)"]
+    if averaged:
+        return True, ["the file holds the running average (EMA) of its U-Net alone"]
+    return False, []
 
 
 def convert_single_file(
     path: str | os.PathLike[str],
     directory: str | os.PathLike[str],
     *,
-    prediction_type: str | None = None,
+    reading: Reading = Reading(),  # noqa: B008 (frozen)
     tokenizer: str | os.PathLike[str] | None = None,
 ) -> str:
     """Writes a single-file checkpoint as a directory in diffusers' format, whole or not at all.
 
-    Values and dtypes stay as they are in the file. One part at a time is in memory.
+    Values and dtypes stay as they are in the file, but float8 becomes float16, which holds the
+    same values. One part at a time is in memory.
 
     Args:
       path: a ``.safetensors`` file in the original layout.
       directory: must not exist, or be empty.
-      prediction_type: see :func:`open_single_file`.
+      reading: what the user knows of the file.
       tokenizer: a folder ``tokenizer/`` to copy, since the file has none. For SDXL its
         neighbour ``tokenizer_2/`` is copied as well. By default the directory gets none.
 
@@ -133,7 +168,7 @@ def convert_single_file(
     directory = Path(os.path.abspath(directory))
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UserError(f"{directory} exists and is not an empty folder: give another one.")
-    found = open_single_file(path, prediction_type=prediction_type)
+    found = open_single_file(path, reading)
     tokenizers = _tokenizer_folders(found.family, tokenizer)
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
     try:
@@ -141,28 +176,26 @@ def convert_single_file(
             _write_part(found.path, part, temporary / name, STEMS[_CLASSES[name][0] != "diffusers"])
         save_json(temporary / "scheduler" / "scheduler_config.json", found.scheduler)
         for name, folder in tokenizers.items():
-            copy_part(folder, temporary / name, folder.parent)
-        save_json(temporary / "model_index.json", _index(found))
+            copy_part(folder, temporary / name)
+        save_json(temporary / INDEX, _index(found))
         os.replace(temporary, directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return _note(found, directory, copied=bool(tokenizers))
 
 
-def _complete_configs(
-    path: Path, parts: Mapping[str, Part], family: Family, prediction_type: str
-) -> None:
+def _complete_configs(path: Path, parts: dict[str, Part], family: Family, noise: Noise) -> None:
     """Adds what is known of the family: the size it was trained at, and its attention."""
     unet, vae = parts["unet"].config, parts["vae"].config
-    if unet["in_channels"] not in _TASKS:
+    if unet["in_channels"] not in TASKS:
         raise UserError(
             f"{path}: a U-Net of {unet['in_channels']} input channels is not supported, only of "
-            f"{', '.join(map(str, _TASKS))}."
+            f"{', '.join(map(str, TASKS))}."
         )
     unet["sample_size"] = 64
     if family is SD2:
         unet["upcast_attention"] = True  # 2.1's attention overflows float16
-        unet["sample_size"] = 96 if prediction_type == "v_prediction" else 64
+        unet["sample_size"] = 96 if noise.prediction_type == "v_prediction" else 64
     if family is SDXL:
         unet["sample_size"] = 128
     vae["sample_size"] = unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
@@ -192,10 +225,7 @@ def _write_part(path: Path, part: Part, directory: Path, stem: str) -> None:
 
 
 def _read(opened: OpenTensors, source: Source) -> np.ndarray:
-    if source.rows is None:
-        array = opened.get_tensor(source.name)
-    else:
-        array = opened.get_slice(source.name)[slice(*source.rows)]
+    array = opened.read(source.name, source.rows)
     if source.transform is not None:
         array = source.transform(array)
     return np.ascontiguousarray(array)
@@ -203,8 +233,8 @@ def _read(opened: OpenTensors, source: Source) -> np.ndarray:
 
 def _index(found: SingleFile) -> dict[str, object]:
     """The content of ``model_index.json``, so that diffusers reads the directory as well."""
-    task = _TASKS[found.parts["unet"].config["in_channels"]]
-    index: dict[str, object] = {"_class_name": f"{found.family.pipeline}{task}Pipeline"}
+    channels = found.parts["unet"].config["in_channels"]
+    index: dict[str, object] = {"_class_name": prior_pipeline(channels, xl=found.family is SDXL)}
     index |= {name: list(_CLASSES[name]) for name in found.parts}
     index["scheduler"] = ["diffusers", found.scheduler["_class_name"]]
     for name in found.family.tokenizers:
@@ -216,13 +246,11 @@ def _index(found: SingleFile) -> dict[str, object]:
 
 
 def _note(found: SingleFile, directory: Path, *, copied: bool) -> str:
-    note = f"{found.path} is {found.family.title}; written to {directory}."
-    if found.averaged:
-        note += " The file holds two U-Nets; the running average (EMA) was taken."
+    lines = [f"{found.path} -> {directory}", *(f"  {note}" for note in found.notes)]
     if not copied:
         folders = " and ".join(f"{name}/" for name in found.family.tokenizers)
-        note += (
-            f" A single file has no tokenizer: copy the folder {folders} of "
+        lines.append(
+            f"A single file has no tokenizer: copy the folder {folders} of "
             f"{found.family.repository} on Hugging Face into {directory}."
         )
-    return note
+    return "\n".join(lines)

@@ -5,10 +5,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from codi_jax.diffusion.schedules import MOST_TIMESTEPS, ContinuousSchedule
+from codi_jax.diffusion.schedules import ContinuousSchedule
 from codi_jax.diffusion.solvers import SOLVER_TYPES, SOLVERS, STOCHASTIC_SOLVERS
 from codi_jax.diffusion.timesteps import TIMESTEP_SPACINGS
-from codi_jax.typing import UserError, check_choice, check_types
+from codi_jax.typing import UserError, check_choice, check_fields
 
 FINAL_SIGMAS_TYPES = ("zero", "sigma_min")
 
@@ -82,6 +82,7 @@ _SWITCHED_OFF: dict[str, dict[str, Any]] = {
     "DPMSolverSinglestepScheduler": _DPM_SWITCHES,
     "LCMScheduler": {"thresholding": False},
 }
+_REMEDY = "choose a solver, e.g. --solver=ddim (in Python solver='ddim')."
 #: Schedulers that cannot start at alpha = 0.
 _NO_RESCALING = ("HeunDiscreteScheduler", "DPMSolverSinglestepScheduler")
 
@@ -134,7 +135,7 @@ class SamplerConfig:
     timestep_scaling: float = 10.0
 
     def __post_init__(self) -> None:
-        check_types(self)
+        check_fields(self)
         check_choice("solver", self.solver, SOLVERS)
         check_choice("solver_type", self.solver_type, SOLVER_TYPES)
         check_choice("final_sigmas_type", self.final_sigmas_type, FINAL_SIGMAS_TYPES)
@@ -148,16 +149,6 @@ class SamplerConfig:
                 f"final_sigmas_type={self.final_sigmas_type!r} does not work with "
                 "solver='consistency', which ends at clean data: set it to 'zero'."
             )
-        limits = {
-            "steps_offset": (0, MOST_TIMESTEPS),
-            "original_inference_steps": (1, MOST_TIMESTEPS),
-            "timestep_scaling": (0.0, math.inf),
-            "clip_sample_range": (0.0, math.inf),
-        }
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value < high:
-                raise UserError(f"{name}={value} must be at least {low} and below {high}.")
         if self.clip_sample_range is not None and self.solver != "ddim":
             raise UserError(
                 f"clip_sample_range={self.clip_sample_range} works with solver='ddim' only, not "
@@ -168,6 +159,10 @@ class SamplerConfig:
     def stochastic(self) -> bool:
         """Whether the solver draws noise in every step."""
         return self.solver in STOCHASTIC_SOLVERS
+
+    def usable(self) -> "SamplerConfig":
+        """These settings; other schedulers of checkpoints have none."""
+        return self
 
     @property
     def diffusers_class(self) -> str:
@@ -208,13 +203,13 @@ class SamplerConfig:
         if diffusers_class not in _DIFFUSERS_DEFAULTS:
             raise UserError(
                 f"the sampler of {class_name} is not supported (only "
-                f"{', '.join(_DIFFUSERS_DEFAULTS)}): give a SamplerConfig of your own."
+                f"{', '.join(_DIFFUSERS_DEFAULTS)}): {_REMEDY}"
             )
         for key, off in _SWITCHED_OFF[diffusers_class].items():
             if values.get(key) not in (None, off):
                 raise UserError(
                     f"scheduler config ({class_name}) sets {key}={values[key]!r}, which is not "
-                    f"supported: set it to {off!r}, or give a SamplerConfig of your own."
+                    f"supported: {_REMEDY} Or set it to {off!r} in that file."
                 )
         # Files hold keys that their scheduler does not know (Stable Diffusion XL's Euler has
         # set_alpha_to_one=False, and ends at clean data): only known ones count.
@@ -226,7 +221,7 @@ class SamplerConfig:
         if not known.pop("clip_sample", False):
             known.pop("clip_sample_range", None)
         if diffusers_class == "DPMSolverSinglestepScheduler":
-            known["algorithm_type"] = f"singlestep-{known['algorithm_type']}"
+            known["algorithm_type"] = "singlestep-" + known["algorithm_type"]
             known["timestep_spacing"] = "linspace"  # diffusers has no other for it
         others = {"HeunDiscreteScheduler": "heun", "LCMScheduler": "consistency"}
         solver = others.get(diffusers_class, "ddim")

@@ -49,8 +49,6 @@ class TextEncoderConfig(FromConfig):
     the true id is 49407.
     """
 
-    MAY_BE_ZERO = ("eos_token_id",)
-
     vocab_size: int = 49408
     hidden_size: int = 512
     intermediate_size: int = 2048
@@ -80,7 +78,7 @@ class TextEncoderConfig(FromConfig):
             )
         architectures = values.pop("architectures", None)
         names = architectures if isinstance(architectures, list) else []
-        if len(names) != 1 or names[0] not in ARCHITECTURES:
+        if len(names) != 1 or str(names[0]) not in ARCHITECTURES:
             raise UserError(
                 f"{cls.__name__}: architectures={architectures!r} is not supported (only one of "
                 f"{', '.join(ARCHITECTURES)}); give the folder text_encoder/ of a Stable "

@@ -21,6 +21,7 @@ from codi_jax.data.transforms import prompts_differ
 from codi_jax.evals.weights import find_weights
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.lpips import LPIPS, SMALLEST
+from codi_jax.parallel.gather import gather
 from codi_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
 from codi_jax.parallel.platform import compute_dtype
 from codi_jax.parallel.sharding import param_shardings, state_shardings
@@ -221,6 +222,7 @@ def plan(config: ConfigDict, mesh: jax.sharding.Mesh | None = None) -> Plan:
             averages,
             accumulation=config.accumulation,
             target=TEACHER if TEACHER in averages else "target",
+            gather=functools.partial(gather, mesh=mesh, dtype=dtype),
         ),
     )
     _ = planned.state_shardings, planned.frozen_shardings  # each parameter must have its place

@@ -1,21 +1,16 @@
-"""Importing, exporting and inspecting checkpoints: what `codi_jax.convert` does."""
+"""Importing and exporting checkpoints: what `codi_jax.convert` does."""
 
 import dataclasses
 from pathlib import Path
 
-from codi_jax.checkpoint.diffusers_format import CONFIG, load_config
-from codi_jax.checkpoint.directory import (
-    INDEX,
-    load_directory,
-    read_directory,
-    save_directory,
-)
-from codi_jax.checkpoint.files import load_json, stored_tensors
+from codi_jax.checkpoint.directory import INDEX, read_directory, save_directory
+from codi_jax.checkpoint.files import load_object
 from codi_jax.checkpoint.hub import SHIPPED, checkpoint_path, resolve
-from codi_jax.checkpoint.single_file import convert_single_file, open_single_file
+from codi_jax.checkpoint.pipelines import NO_PIPELINE
+from codi_jax.checkpoint.single_file import Reading, convert_single_file
 from codi_jax.model import AutoencoderModel, Model
-from codi_jax.models.adapters.registry import BY_CLASS_NAME
-from codi_jax.sampling.load import load_model
+from codi_jax.sampling.card import CARD, Facts, facts_of_run, public_name, write_card
+from codi_jax.sampling.load import CHECKPOINTS, find, load_model
 from codi_jax.typing import UserError
 
 DTYPES = ("float32", "float16")
@@ -27,53 +22,57 @@ class Conversion:
 
     Attributes:
         dtype: of the written weights; those of a single file keep theirs.
-        prediction_type: what the U-Net of a single file predicts, if the file does not say.
         tokenizer: folder of a tokenizer, for a single file, which has none.
+        license: what the model card of an export says, e.g. "openrail++"; by default, that nobody
+            has said it.
     """
 
     dtype: str = "float32"
-    prediction_type: str | None = None
     tokenizer: str | None = None
+    license: str = ""
 
 
-def import_checkpoint(source: str, target: Path, options: Conversion) -> str:
+def import_checkpoint(
+    source: str,
+    target: Path,
+    options: Conversion,
+    reading: Reading = Reading(),  # noqa: B008 (frozen)
+) -> str:
     """Fetch, convert and check a model.
 
     Args:
-        source: a directory, a Hugging Face id, or a single ``.safetensors`` file.
+        source: whatever `sample` takes as a checkpoint, or a single ``.safetensors`` file.
         target: a directory that does not exist or is empty.
         options: how it is written.
+        reading: what is known of a single file.
 
     Returns:
-        A note on what was written.
+        A note on what was written, and on what was guessed.
 
     Raises:
         UserError: the source cannot be read, or the target is in use.
     """
     _check_empty(target)
-    path = resolve(source)
+    path = find_checkpoint(source)
     if path.is_file():
-        note = convert_single_file(
-            path, target, prediction_type=options.prediction_type, tokenizer=options.tokenizer
-        )
+        note = convert_single_file(path, target, reading=reading, tokenizer=options.tokenizer)
         read_directory(target)  # what was written is what the rest of the package reads
         return note
-    if options.prediction_type or options.tokenizer:
-        raise UserError("--prediction_type and --tokenizer are for single files alone.")
-    if not (path / INDEX).is_file() and (path / CONFIG).is_file():
+    if reading != Reading() or options.tokenizer:
         raise UserError(
-            f"{path} is one network, a {load_config(path).get('_class_name')}: it needs no import. "
-            "Give an adapter as --config.model.pretrained_adapter."
+            "--tokenizer and --family, --prediction_type, --zero_terminal_snr, --text_layers, "
+            f"--ema are for single files alone, and {source} is a directory: leave them out."
         )
-    save_directory(target, load_directory(path), dtype=options.dtype)
-    return f"written: {target}"
+    model = load_model(source)
+    save_directory(target, model, dtype=options.dtype)
+    return f"{source} -> {target}: {kind_of(model)}"
 
 
 def export_model(source: str, target: Path, options: Conversion) -> str:
-    """Write the model of a run, or of a directory, for PyTorch diffusers.
+    """Write the model of a run, or of a directory, for PyTorch diffusers, with a model card.
 
     Args:
-        source: a run's workdir, a directory or a Hugging Face id.
+        source: whatever `sample` takes as a checkpoint.
         target: a directory that does not exist or is empty.
         options: how it is written.
 
@@ -86,63 +85,41 @@ def export_model(source: str, target: Path, options: Conversion) -> str:
     _check_empty(target)
     model = load_model(source)
     save_directory(target, model, dtype=options.dtype)
-    name = load_json(target / INDEX)["_class_name"]
-    if name == "CoDiModel":
-        use = "its parts load one by one with from_pretrained(DIRECTORY, subfolder=...)"
-    else:
-        trust = ", trust_remote_code=True" if isinstance(name, list) else ""
-        use = f"DiffusionPipeline.from_pretrained({str(target)!r}{trust})"
-    return f"written: {target}\nin PyTorch: {use}"
+    name = load_object(target / INDEX)["_class_name"]
+    write_card(target, model, _facts(source, options.license), _python(name, target.name))
+    return f"written: {target}, with a model card, {CARD}\nin PyTorch: {_python(name, str(target))}"
 
 
-def inspect(source: str) -> str:
-    """Text for people: a checkpoint's networks, their parameters and files, and what uses it."""
-    path = checkpoint_path(source) if source in SHIPPED else resolve(source)
-    if path.is_file():
-        # Stable Diffusion 2.x does not tell what it predicts; for its parts that is no matter.
-        found = open_single_file(path, prediction_type="epsilon")
-        rows = [
-            f"  {name:<16}{part.config.get('_class_name', '')}"
-            for name, part in found.parts.items()
-        ]
-        fits = f"python -m codi_jax.convert import {path} DIRECTORY"
-        return "\n".join([f"{path}: {found.family.title}, a single file", *rows, f"use: {fits}"])
-    if not (path / INDEX).is_file():
-        kind = load_config(path).get("_class_name") or "/".join(load_config(path)["architectures"])
-        fits = "a part of a pipeline"
-        if kind in BY_CLASS_NAME:
-            fits = f"--config.model.pretrained_adapter={path}, with the U-Net that it was made for"
-        return "\n".join([f"{path}: {kind}", _row(path), f"use: {fits}"])
-    model = read_directory(path)
-    folders = [f.parent for f in sorted(path.glob(f"*/{CONFIG}"))]
-    lines = [f"{path}: {_kind(model)}", *(_row(folder) for folder in folders)]
-    if isinstance(model, Model):
-        lines.append(f"  predicts {model.prediction_type}; {model.schedule}")
-        lines.append(f"  sampled with {model.sampler}")
-    if not isinstance(model, Model):
-        fits = f"configs/prior.py with --config.model.pretrained={source}"
-    elif model.task:
-        fits = f"python -m codi_jax.sample --checkpoint {source} --input PHOTO"
-    else:
-        fits = f"configs/sr.py with --config.model.pretrained={source}"
-    return "\n".join([*lines, f"use: {fits}"])
+def _python(name: object, directory: str) -> str:
+    """How PyTorch loads a directory whose index names the class ``name``."""
+    if name == NO_PIPELINE:
+        unet = f"diffusers.UNet2DConditionModel.from_pretrained({directory!r}, subfolder='unet')"
+        return f"{unet}, and so each part"
+    trust = ", trust_remote_code=True" if isinstance(name, list) else ""
+    return f"diffusers.DiffusionPipeline.from_pretrained({directory!r}{trust})"
 
 
-def _kind(model: AutoencoderModel) -> str:
+def _facts(source: str, license: str) -> Facts:
+    path = checkpoint_path(source)
+    # A finished run's model may be named itself: what is known of it is beside it.
+    run = path.parent if (path.parent / CHECKPOINTS).is_dir() else path
+    if find(path) == "model" and run == path:
+        return Facts(base=public_name(source), license=license)
+    return facts_of_run(run, license=license)
+
+
+def find_checkpoint(name: str) -> Path:
+    """The path of what the user names, single files among it; an id is fetched."""
+    return checkpoint_path(name) if name in SHIPPED else resolve(name)
+
+
+def kind_of(model: AutoencoderModel) -> str:
+    """What a model is, for people."""
     if not isinstance(model, Model):
         return "an autoencoder"
-    text = "text-to-image prior" if model.takes_text else "unconditional prior"
-    if not model.task:
-        return f"a {text}"
-    return f"a model for {model.task} x{model.scale}, adapter {model.network.adapter.kind}"
-
-
-def _row(folder: Path) -> str:
-    tensors = stored_tensors(folder)
-    count = sum(tensor.size for tensor in tensors)
-    dtypes = ", ".join(sorted({tensor.dtype for tensor in tensors}))
-    megabytes = sum(file.stat().st_size for file in {tensor.file for tensor in tensors}) / 1e6
-    return f"  {folder.name:<16}{count:>15,} parameters  {dtypes}  {megabytes:,.1f} MB"
+    if model.task:
+        return f"a model for {model.task} x{model.scale}, adapter {model.network.adapter.kind}"
+    return f"a {'text-to-image' if model.takes_text else 'unconditional'} prior"
 
 
 def _check_empty(target: Path) -> None:

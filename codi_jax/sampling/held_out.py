@@ -118,6 +118,7 @@ def sample_held_out(
             f"--checkpoint {checkpoint} is a prior, a model for no task: make pictures with it by "
             "`python -m codi_jax.sample`, and score their folder by --images."
         )
+    solver = SamplerConfig(solver=setting.solver) if setting.solver else model.sampler.usable()
     setting = _with_degradation(setting, model.task)
     options = {**model.task_options, **setting.task_options}
     data = {"scale": model.scale, "degradation": setting.degradation}
@@ -138,7 +139,6 @@ def sample_held_out(
     devices = Devices(batch_size)
     sampler.params = devices.replicate(sampler.params)
     key_of = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(setting.seed)))
-    solver = SamplerConfig(solver=setting.solver) if setting.solver else None
 
     @functools.lru_cache(maxsize=1)  # one prompt for all, or a batch's for every number of steps
     def encode(prompts: tuple[str, ...]) -> GuidedCondition:

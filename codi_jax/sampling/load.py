@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from codi_jax import trees
+from codi_jax.checkpoint.diffusers_format import load_config
 from codi_jax.checkpoint.directory import INDEX, load_directory
 from codi_jax.checkpoint.hub import checkpoint_path
 from codi_jax.checkpoint.store import Store
@@ -17,6 +18,26 @@ from codi_jax.typing import UserError
 MODEL, CHECKPOINTS = "model", "checkpoints"
 
 
+def find(path: Path) -> str:
+    """What a directory is: "model", "run" (finished), "unfinished", "old" (likewise) or "network".
+
+    Raises:
+        UserError: nothing of these.
+    """
+    if (path / INDEX).is_file():
+        return "model"
+    if (path / MODEL / INDEX).is_file():
+        return "run"
+    if (path / ORIGIN).is_file():
+        return "unfinished"
+    if old_workdirs.is_one(path):
+        return "network" if {"_class_name", "architectures"} & {*load_config(path)} else "old"
+    raise UserError(
+        f"{path} holds no model: {INDEX} is missing. Give a diffusers-format directory, or the "
+        "workdir of a run."
+    )
+
+
 def load_model(name: str | Path) -> AutoencoderModel:
     """The model of a run's workdir, or of a checkpoint (see :func:`checkpoint_path`).
 
@@ -26,15 +47,23 @@ def load_model(name: str | Path) -> AutoencoderModel:
         UserError: there is no model, or the run has saved nothing yet.
     """
     path = checkpoint_path(str(name))
-    if (path / INDEX).is_file():
-        return load_directory(path)
-    if (path / MODEL / INDEX).is_file():
-        return load_directory(path / MODEL)
-    if (path / ORIGIN).is_file():
+    kind = find(path)
+    if kind == "unfinished":
         return _load_unfinished(path, *Origin.read(path))
-    if old_workdirs.is_one(path):
+    if kind == "old":
         return _load_unfinished(path, *old_workdirs.translate(path))
-    return load_directory(path)  # says what is missing
+    if kind == "network":
+        raise UserError(
+            f"{path} is one network, a {network_class(path)}: give the directory of the whole "
+            "model. An adapter is given as --config.model.pretrained_adapter."
+        )
+    return load_directory(path if kind == "model" else path / MODEL)
+
+
+def network_class(path: Path) -> str:
+    """The class of the network in a directory that holds one, as its config names it."""
+    config = load_config(path)
+    return str(config.get("_class_name") or config.get("architectures"))
 
 
 def _load_unfinished(workdir: Path, origin: Origin, model: AutoencoderModel) -> AutoencoderModel:
@@ -46,7 +75,7 @@ def _load_unfinished(workdir: Path, origin: Origin, model: AutoencoderModel) -> 
             "has changed since: put that checkpoint back."
         )
     with Store(workdir / CHECKPOINTS, read_only=True) as store:
-        step = store.latest_step()
+        step = store.newest_whole()
         if step is None:
             raise UserError(
                 f"the run in {workdir} has saved no checkpoint yet: wait for the first."

@@ -163,7 +163,7 @@ class PictureSampler:
             noise,
             prepared,
             num_inference_steps=steps,
-            sampler=sampler or model.sampler,
+            sampler=sampler or model.sampler.usable(),
             key=key,
         )
 

@@ -218,7 +218,7 @@ class Sampler:
 
     def _sampler_config(self, solver: str | None) -> SamplerConfig:
         """The model's own settings, or few-step settings of another solver."""
-        return self.model.sampler if solver is None else SamplerConfig(solver=solver)
+        return self.model.sampler.usable() if solver is None else SamplerConfig(solver=solver)
 
     def encode(self, guidance: Guidance) -> GuidedCondition:
         """What the networks read of the texts [1, ...], and the weights; the last is remembered.

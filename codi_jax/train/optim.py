@@ -40,8 +40,8 @@ class OptimConfig:
         check_choice("optim.decay", self.decay, DECAYS)
 
 
-def make_optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTransformation:
-    """The optax transformation of ``config``.
+def make_schedule(config: OptimConfig, total_steps: int) -> optax.Schedule:
+    """The learning rate as a function of the number of steps done.
 
     Args:
         config: the settings.
@@ -49,12 +49,20 @@ def make_optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTrans
     """
     warmup = min(config.warmup_steps, max(total_steps - 1, 0))
     if config.decay == "cosine":
-        schedule = optax.warmup_cosine_decay_schedule(
+        return optax.warmup_cosine_decay_schedule(
             0.0, config.learning_rate, warmup, max(total_steps, warmup + 1)
         )
-    else:
-        ramp = optax.linear_schedule(0.0, config.learning_rate, max(warmup, 1))
-        schedule = ramp if warmup else optax.constant_schedule(config.learning_rate)
+    ramp = optax.linear_schedule(0.0, config.learning_rate, max(warmup, 1))
+    return ramp if warmup else optax.constant_schedule(config.learning_rate)
+
+
+def make_optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTransformation:
+    """The optax transformation of ``config``.
+
+    Args:
+        config: the settings.
+        total_steps: of the run.
+    """
 
     def is_kernel(params: optax.Params) -> optax.Params:
         return jax.tree_util.tree_map_with_path(lambda path, _: _name(path) == "kernel", params)
@@ -67,7 +75,7 @@ def make_optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTrans
         optax.scale_by_adam(b1=config.b1, b2=config.b2),
         optax.add_decayed_weights(config.weight_decay, mask=is_kernel),
         optax.masked(optax.scale(config.mu_multiplier), is_mu),
-        optax.scale_by_learning_rate(schedule),
+        optax.scale_by_learning_rate(make_schedule(config, total_steps)),
     )
 
 

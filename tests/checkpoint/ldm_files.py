@@ -237,7 +237,7 @@ TINY_VAE = vae((32, 64), layers=1)
 def tiny(family, in_channels=4):
     channels = (64, 128)
     if family == "sd1":
-        small = unet(channels, (1, 0), 48, linear=False, in_channels=in_channels)
+        small = unet(channels, (1, 0), 64, linear=False, in_channels=in_channels)
         return sd1(small, TINY_VAE, Text(64, 2, 50, 8))
     if family == "sd2":
         small = unet(channels, (1, 0), 64, linear=True, in_channels=in_channels)

@@ -224,7 +224,7 @@ def test_text_encoders_go_along_unchanged(model: Model, tmp_path: Path) -> None:
     }
     for folder in entries:
         (prior / folder).mkdir()
-        (prior / folder / "file.bin").write_bytes(b"as it was")
+        (prior / folder / "file.txt").write_bytes(b"as it was")
     (prior / "model_index.json").write_text(json.dumps({**content, **entries}))
     distilled = dataclasses.replace(model_with("controlnet", TEXT), directory=prior)
     write_architecture(tmp_path / "architecture", distilled)
@@ -236,8 +236,8 @@ def test_text_encoders_go_along_unchanged(model: Model, tmp_path: Path) -> None:
     drawn = with_params(dataclasses.replace(distilled, directory=None), jax.random.key(0))
     save_directory(tmp_path / "whole", dataclasses.replace(drawn, directory=prior))
     for folder in entries:
-        assert (tmp_path / "whole" / folder / "file.bin").read_bytes() == b"as it was"
+        assert (tmp_path / "whole" / folder / "file.txt").read_bytes() == b"as it was"
     # Written over itself, it stays whole.
     again = dataclasses.replace(load_directory(tmp_path / "whole"), directory=tmp_path / "whole")
     save_directory(tmp_path / "whole", again)
-    assert (tmp_path / "whole" / "tokenizer" / "file.bin").read_bytes() == b"as it was"
+    assert (tmp_path / "whole" / "tokenizer" / "file.txt").read_bytes() == b"as it was"

@@ -10,6 +10,7 @@ import pytest
 from codi_jax.checkpoint.files import (
     StoredTensor,
     load_json,
+    new_directory,
     open_tensors,
     read_metadata,
     save_json,
@@ -76,7 +77,7 @@ def test_tensors_are_read_back(tmp_path: Path) -> None:
     save_tensors(file, TENSORS, made_by="us")
     with open_tensors(file) as opened:
         for name, tensor in TENSORS.items():
-            found = opened.get_tensor(name)
+            found = opened.read(name)
             assert found.dtype == tensor.dtype
             np.testing.assert_array_equal(found, tensor)
     assert read_metadata(file) == {"format": "pt", "made_by": "us"}
@@ -144,3 +145,22 @@ def test_pickles_are_not_read(tmp_path: Path) -> None:
     (tmp_path / f"{STEM}.bin").write_bytes(b"pickle")
     with pytest.raises(UserError, match=r"holds only .*\.bin.*can run code"):
         weight_files(tmp_path)
+
+
+@pytest.mark.parametrize("stopped", ["while it is written", "between the renames", "never"])
+def test_a_directory_is_replaced_whole_or_not_at_all(stopped: str, tmp_path: Path) -> None:
+    """What is not the model's, here a README, stays in any case."""
+    target, owned = tmp_path / "model", ("unet", "adapter")
+    (target / "adapter").mkdir(parents=True)
+    (target / "README.md").write_text("mine")
+    if stopped == "while it is written":
+        with pytest.raises(KeyboardInterrupt), new_directory(target, owned) as new:
+            (new / "unet").mkdir()
+            raise KeyboardInterrupt
+        assert left(target) == ["README.md", "adapter"] and left(tmp_path) == ["model"]
+        return
+    if stopped == "between the renames":
+        target.rename(tmp_path / ".model.old")
+    with new_directory(target, owned) as new:
+        (new / "unet").mkdir()
+    assert left(target) == ["README.md", "unet"] and left(tmp_path) == ["model"]

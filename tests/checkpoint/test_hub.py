@@ -2,6 +2,7 @@
 
 import fnmatch
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -9,7 +10,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from codi_jax.checkpoint import hub
+from codi_jax.checkpoint.directory import read_directory, write_architecture
+from codi_jax.checkpoint.files import WEIGHTS, save_tensors
 from codi_jax.typing import UserError
+from tests.checkpoint.test_directory import MODELS
 
 huggingface_hub = pytest.importorskip("huggingface_hub", reason="sd extra")
 errors = pytest.importorskip("huggingface_hub.errors", reason="sd extra")
@@ -84,6 +88,25 @@ def test_files_of_a_pipeline():
     wanted = hub.wanted_files("owner/name", SD15)
     assert len(wanted) == len(set(wanted))
     assert set(wanted) == WANTED
+
+
+@pytest.mark.parametrize("kind", ["mix", "controlnet", "t2i"])
+def test_our_own_exports_are_fetched_with_their_adapter(kind, tmp_path):
+    export = tmp_path / "export"
+    write_architecture(export, MODELS[kind])
+    for config in export.glob("*/config.json"):
+        save_tensors(config.parent / f"{WEIGHTS}.safetensors", {"a": np.zeros(1, np.float32)})
+    names = [f.relative_to(export).as_posix() for f in export.rglob("*") if f.is_file()]
+    wanted = hub.wanted_files("owner/my_sr", names)
+    assert not [name for name in wanted if name.endswith(".py")]
+    for name in wanted:
+        (tmp_path / "snapshot" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(export / name, tmp_path / "snapshot" / name)
+    assert hub._lacking(tmp_path / "snapshot") == ""
+    read = read_directory(tmp_path / "snapshot")
+    assert read.network.adapter == MODELS[kind].network.adapter
+    shutil.rmtree(read.adapter_directory)
+    assert f"{read.adapter_directory.name} holds no" in hub._lacking(tmp_path / "snapshot")
 
 
 def test_the_variant_is_taken_only_where_there_is_no_other():

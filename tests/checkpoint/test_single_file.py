@@ -9,11 +9,17 @@ from safetensors.numpy import load_file, save_file
 
 from codi_jax.checkpoint import single_file
 from codi_jax.checkpoint.diffusers_format import load_config, load_params
-from codi_jax.checkpoint.single_file import convert_single_file, open_single_file
+from codi_jax.checkpoint.single_file import Reading, convert_single_file, open_single_file
 from codi_jax.typing import UserError
 from tests.checkpoint import ldm_files
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Holding a file against our networks takes its time, and has tests of its own."""
+    monkeypatch.setattr(single_file, "check_fits", lambda *_: None)
 
 
 def write(path, shapes, dtype=np.float32):
@@ -31,7 +37,7 @@ def test_conversion_keeps_every_value_and_its_dtype(family, dtype, tmp_path):
     path = tmp_path / "sd.safetensors"
     tensors = write(path, ldm_files.tiny(family), dtype)
     note = convert_single_file(
-        path, tmp_path / "new" / "out", prediction_type=ldm_files.TYPE[family]
+        path, tmp_path / "new" / "out", reading=Reading(prediction_type=ldm_files.TYPE[family])
     )
     assert "tokenizer" in note and "averag" not in note
     out = tmp_path / "new" / "out"
@@ -121,6 +127,71 @@ def test_each_kind_of_source(tmp_path):
         np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.parametrize("names", ["to_q to_k to_v to_out.0", "query key value proj_attn"])
+@pytest.mark.parametrize("linear", [True, False])
+def test_other_names_of_the_autoencoders_attention(names, linear, tmp_path):
+    path = tmp_path / "sd.safetensors"
+    tensors = write(path, ldm_files.tiny("sd1"))
+    convert_single_file(path, tmp_path / "one")
+    new = dict(
+        zip(("q", "k", "v", "proj_out", "norm"), (*names.split(), "group_norm"), strict=True)
+    )
+    other = {}
+    for name, array in tensors.items():
+        before, attention, after = name.partition("mid.attn_1.")
+        if attention:
+            module, leaf = after.rsplit(".", 1)
+            name = f"{before}{attention}{new[module]}.{leaf}"
+            array = np.squeeze(array) if linear else array
+        other[name] = array
+    save_file(other, path)
+    convert_single_file(path, tmp_path / "two")
+    file = "vae/diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    attention = f"{VAE}encoder.mid.attn_1."
+    save_file({**other, f"{attention}q.bias": tensors[f"{attention}q.bias"]}, path)
+    with pytest.raises(UserError, match="twice, under an old and a new name"):
+        open_single_file(path)
+
+
+@pytest.mark.parametrize(
+    "dtype", [ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2], ids=["e4m3", "e5m2"]
+)
+def test_float8_becomes_float16_exactly(dtype, tmp_path):
+    path = tmp_path / "sd.safetensors"
+    tensors = write(path, ldm_files.tiny("sdxl"), dtype)
+    convert_single_file(path, tmp_path / "out")
+    unet = load_file(tmp_path / "out/unet/diffusion_pytorch_model.safetensors")
+    text_2 = load_file(tmp_path / "out/text_encoder_2/model.safetensors")
+    resblock = "conditioner.embedders.1.model.transformer.resblocks.1."
+    for got, want in (
+        (unet["conv_in.weight"], tensors[f"{UNET}input_blocks.0.0.weight"]),
+        (
+            text_2["text_model.encoder.layers.1.self_attn.k_proj.weight"],
+            tensors[f"{resblock}attn.in_proj_weight"][64:128],
+        ),
+    ):
+        assert got.dtype == np.float16
+        np.testing.assert_array_equal(got.astype(np.float32), want.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("family", "said", "pipeline"),
+    [("sd1", "sd1", "StableDiffusionPipeline"), ("sdxl", "sdxl", "StableDiffusionXLPipeline")],
+)
+def test_the_family_can_be_said(family, said, pipeline, tmp_path):
+    path = tmp_path / "sd.safetensors"
+    write(path, ldm_files.tiny(family))
+    note = convert_single_file(path, tmp_path / "out", reading=Reading(family=said))
+    assert "family: Stable Diffusion" in note and "--family" in note
+    assert json.loads((tmp_path / "out/model_index.json").read_text())["_class_name"] == pipeline
+    with pytest.raises(UserError, match="--family='sd3' is unknown: choose one of sd1"):
+        open_single_file(path, Reading(family="sd3"))
+    other = {"sd1": "sdxl", "sdxl": "sd1"}[family]
+    with pytest.raises(UserError, match="is no whole Stable Diffusion"):
+        open_single_file(path, Reading(family=other))
+
+
 @pytest.mark.parametrize(("channels", "pipeline"), [(8, "InstructPix2Pix"), (9, "Inpaint")])
 def test_tasks_by_their_channels(channels, pipeline, tmp_path):
     path = tmp_path / "sd.safetensors"
@@ -168,15 +239,15 @@ def test_tokenizers_are_copied_from_where_the_user_says(family, tmp_path):
 def test_the_prediction_type(tmp_path):
     path = tmp_path / "sd.safetensors"
     write(path, ldm_files.tiny("sd2"))
-    with pytest.raises(UserError, match="2.x.*prediction_type='v_prediction'.*768"):
+    with pytest.raises(UserError, match="2.x.*prediction_type=v_prediction.*768"):
         convert_single_file(path, tmp_path / "out")
-    with pytest.raises(UserError, match="'sample': choose from epsilon, v_prediction"):
-        open_single_file(path, prediction_type="sample")
-    base = open_single_file(path, prediction_type="epsilon")
+    with pytest.raises(UserError, match="'sample' is unknown: choose one of epsilon, v_prediction"):
+        open_single_file(path, Reading(prediction_type="sample"))
+    base = open_single_file(path, Reading(prediction_type="epsilon"))
     assert base.parts["unet"].config["sample_size"] == 64
     write(path, ldm_files.tiny("sd1"))
     assert open_single_file(path).scheduler["prediction_type"] == "epsilon"
-    chosen = open_single_file(path, prediction_type="v_prediction")
+    chosen = open_single_file(path, Reading(prediction_type="v_prediction"))
     assert chosen.scheduler["prediction_type"] == "v_prediction"
     assert not (tmp_path / "out").exists()
 
@@ -197,6 +268,8 @@ def without(prefix):
         (lambda s: s | {f"{UNET}input_blocks.0.0.weight": (64, 5, 3, 3)}, "U-Net of 5 input"),
         (lambda s: s | {f"{UNET}input_blocks.1.0.out_layers.3.weight": (20, 1)}, "multiples of 8"),
         (lambda s: {"unet.conv_in.weight": (1,)}, "this file holds unet.conv_in. Give"),
+        (lambda s: s | {"scaled_fp8": (0,)}, "scaled float8 weights .scaled_fp8.*in float16"),
+        (without("cond_stage_model.transformer.text_model.emb"), "lacks the tensor .*embed"),
     ],
 )
 def test_other_models_are_refused(change, message, tmp_path):

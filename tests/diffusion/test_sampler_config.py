@@ -174,7 +174,10 @@ def test_what_diffusers_cannot_do_is_not_written(settings, rescale, message):
     [
         ({}, "unnamed"),
         (SD_1_5 | {"_class_name": "DDPMScheduler"}, "sampler of DDPMScheduler.*DDIMScheduler"),
-        (SDXL | {"use_karras_sigmas": True}, "EulerDiscrete.*use_karras_sigmas=True.*to False"),
+        (
+            SDXL | {"use_karras_sigmas": True},
+            "Euler.*karras_sigmas=True.*=ddim.*to False",
+        ),
         (SDXL | {"timestep_type": "continuous"}, "timestep_type='continuous'"),
         (PIXART | {"lambda_min_clipped": -5.1}, "lambda_min_clipped=-5.1"),
         (PIXART | {"use_flow_sigmas": True}, "use_flow_sigmas"),
@@ -199,6 +202,9 @@ def test_what_cannot_be_followed_is_refused(config, message):
     [
         ({"solver": "euler"}, "solver='euler'.*dpmsolver"),
         ({"solver_order": 4}, "solver_order=4"),
+        ({"solver_order": "2"}, "solver_order='2' is of a wrong type: int"),
+        ({"steps_offset": True}, "steps_offset=True is of a wrong type"),
+        ({"clip_sample_range": [1.0]}, "clip_sample_range=.1.0. is of a wrong type: float . None"),
         ({"solver": "sde-dpmsolver++", "solver_order": 3}, "solver_order=3.*sde.*1 or 2"),
         ({"solver": "consistency", "final_sigmas_type": "sigma_min"}, "'sigma_min'.*'zero'"),
         ({"solver_type": "logrho"}, "'logrho'.*midpoint, heun"),
@@ -207,6 +213,6 @@ def test_what_cannot_be_followed_is_refused(config, message):
         ({"solver": "dpmsolver++", "clip_sample_range": 1.0}, "clip_sample_range=1.0.*ddim"),
     ],
 )
-def test_bad_values_are_refused(settings, message):
+def test_bad_values_are_refused(unchecked, settings, message):
     with pytest.raises(UserError, match=message):
         SamplerConfig(**settings)

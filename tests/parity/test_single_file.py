@@ -13,7 +13,11 @@ transformers = pytest.importorskip("transformers", reason="parity extra")
 from diffusers.loaders import single_file_utils as oracle  # noqa: E402
 from safetensors.numpy import load_file, save_file  # noqa: E402
 
-from codi_jax.checkpoint.single_file import convert_single_file, open_single_file  # noqa: E402
+from codi_jax.checkpoint.single_file import (  # noqa: E402
+    Reading,
+    convert_single_file,
+    open_single_file,
+)
 from codi_jax.typing import UserError  # noqa: E402
 from tests.checkpoint import ldm_files  # noqa: E402
 
@@ -37,7 +41,9 @@ def converted(request, tmp_path_factory):
     root = tmp_path_factory.mktemp(request.param)
     tensors = write(root / "sd.safetensors", ldm_files.tiny(request.param))
     convert_single_file(
-        root / "sd.safetensors", root / "out", prediction_type=ldm_files.TYPE[request.param]
+        root / "sd.safetensors",
+        root / "out",
+        reading=Reading(prediction_type=ldm_files.TYPE[request.param]),
     )
     return request.param, tensors, root / "out"
 

@@ -1,4 +1,4 @@
-"""Import, export and inspection of the shipped models."""
+"""Import and export of the shipped models."""
 
 import json
 import shutil
@@ -8,33 +8,20 @@ import pytest
 
 from codi_jax.checkpoint.directory import load_directory
 from codi_jax.checkpoint.hub import ASSETS
-from codi_jax.sampling.conversion import Conversion, export_model, import_checkpoint, inspect
+from codi_jax.checkpoint.single_file import Reading
+from codi_jax.sampling.conversion import Conversion, export_model, import_checkpoint
 from codi_jax.trees import flatten
 from codi_jax.typing import UserError
 
 
-def test_inspect_says_what_it_is_and_what_fits():
-    assert (out := inspect("demo"))
-    assert "sr x4, adapter mix" in out and "F16" in out and "v_prediction" in out
-    assert "codi_jax.sample --checkpoint demo" in out
-    assert (out := inspect(str(ASSETS / "prior")))
-    assert "unconditional prior" in out and "configs/sr.py" in out
-    assert "AutoencoderKL" in inspect(str(ASSETS / "prior" / "vae"))
-
-
-def test_counts_are_those_of_the_parameters():
-    out = inspect("prior")
-    for part, params in load_directory(ASSETS / "prior").params.items():
-        count = sum(leaf.size for leaf in flatten(params).values())
-        assert any(part in line and f"{count:,}" in line for line in out.splitlines())
-
-
 def test_export_then_import_is_the_identity(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    assert "trust_remote_code" in export_model("demo", one, Conversion())
+    assert "trust_remote_code" in export_model("demo", one, Conversion(license="apache-2.0"))
+    card = (one / "README.md").read_text()
+    assert "base_model" not in card and 'license: "apache-2.0"' in card and "| demo |" in card
     import_checkpoint(str(one), two, Conversion())
     for file in sorted(one.rglob("*")):
-        if file.is_file():
+        if file.is_file() and file.name != "README.md":
             assert file.read_bytes() == (two / file.relative_to(one)).read_bytes()
     first, again = (flatten(load_directory(path).params) for path in (ASSETS / "demo", two))
     for path, leaf in first.items():
@@ -44,12 +31,22 @@ def test_export_then_import_is_the_identity(tmp_path):
     assert (two / "pipeline.py").is_file() and (two / "adapter" / "mix_adapter.py").is_file()
 
 
+def test_import_takes_what_sample_takes(tmp_path):
+    assert "prior" in import_checkpoint("prior", tmp_path / "one", Conversion())
+    with pytest.raises(UserError, match="--prediction_type.*single files alone"):
+        import_checkpoint("prior", tmp_path / "two", Conversion(), Reading(family="sd1"))
+    workdir = tmp_path / "run"
+    (tmp_path / "one").rename((workdir).mkdir() or workdir / "model")
+    assert "prior" in import_checkpoint(str(workdir), tmp_path / "two", Conversion())
+    assert (tmp_path / "two" / "model_index.json").is_file()
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
         ("nowhere", "nowhere"),
         ("pickle.ckpt", "safetensors"),
-        ("part", "AutoencoderKL"),
+        ("part", "AutoencoderDC"),
         ("truncated", "truncated"),
     ],
 )
