@@ -12,7 +12,7 @@ from codi_jax.data.masks import MASKS, draw_mask
 from codi_jax.models.autoencoders import Autoencoder
 from codi_jax.models.conditioning import signed_to_uint8, to_signed
 from codi_jax.tasks.base import Batch, Example, Task
-from codi_jax.typing import Array, Params, UserError, check_choice, check_types
+from codi_jax.typing import Array, Params, UserError, check_choice, check_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Inpainting(Task):
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        check_types(self)
+        check_fields(self)
         if not self.masks:
             raise UserError(f"masks=(): name at least one of {', '.join(MASKS)}.")
         for kind in self.masks:
