@@ -18,6 +18,7 @@ import jax
 from codi_jax.cli import app, flags
 from codi_jax.evals.checkpoints import Evaluation, evaluate
 from codi_jax.evals.report import report_text
+from codi_jax.parallel.platform import keep_compiled
 from codi_jax.run.workdir import run_method, run_setting
 from codi_jax.sampling.held_out import Setting
 from codi_jax.tasks.registry import trust_task
@@ -36,6 +37,7 @@ def run(_: list[str]) -> None:
     if evaluation.task_module:
         trust_task(evaluation.task_module)
     app.join_processes()
+    keep_compiled()
     setting, method = Setting(), ""
     if evaluation.checkpoint is not None:
         setting, method = run_setting(evaluation.checkpoint), run_method(evaluation.checkpoint)

@@ -3,9 +3,11 @@
     python -m codi_jax.main --config=configs/sr.py --workdir=runs/sr
     python -m codi_jax.main --config=configs/sr.py:tiny --workdir=runs/tiny
     python -m codi_jax.main --config=configs/sr.py --config.data.source=PHOTOS --workdir=runs/mine
+    python -m codi_jax.main --config=configs/sr.py:sd21 --dry_run
 
-If it was stopped, the same command goes on from the last checkpoint. Any key of the config can be
-set on the command line as --config.KEY=VALUE.
+If it was stopped, the same command goes on from the last checkpoint. SIGTERM and Ctrl-C let it
+save first; it then exits with the status 75, upon which schedulers start it again (docs/runs.md).
+Any key of the config can be set on the command line as --config.KEY=VALUE.
 """
 
 from pathlib import Path
@@ -13,8 +15,12 @@ from pathlib import Path
 from absl import flags
 
 from codi_jax.cli import app
+from codi_jax.parallel.platform import keep_compiled
 from codi_jax.run.config import define_config_flag
+from codi_jax.run.plan import plan
+from codi_jax.run.summary import summary
 from codi_jax.run.train import train
+from codi_jax.train.interrupt import Interrupt
 from codi_jax.typing import UserError
 
 
@@ -22,15 +28,21 @@ def define_flags() -> None:
     """The flags of this command."""
     define_config_flag("Path of the config, e.g. configs/sr.py")
     flags.DEFINE_string("workdir", None, "Directory of everything that the run writes")
+    flags.DEFINE_bool("dry_run", False, "Print the plan of the run, and write nothing")
 
 
 def run(_: list[str]) -> None:
     """Train as the flags say."""
     args = flags.FLAGS
-    if args.config is None or args.workdir is None:
+    if args.config is None or (args.workdir is None and not args.dry_run):
         raise UserError("give --config=configs/sr.py and --workdir=DIR; see --help.")
     app.join_processes()
-    train(args.config, Path(args.workdir).expanduser())
+    if args.dry_run:
+        print(summary(plan(args.config)))
+        return
+    keep_compiled()
+    with Interrupt() as interrupt:
+        train(args.config, Path(args.workdir).expanduser(), interrupt)
 
 
 def main() -> None:

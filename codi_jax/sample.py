@@ -12,6 +12,7 @@ The second makes a picture from text alone. In Python:
 """
 
 from codi_jax.cli import app, flags
+from codi_jax.parallel.platform import keep_compiled
 from codi_jax.sampling.guidance import Guidance
 from codi_jax.sampling.sampler import Sampler
 from codi_jax.sampling.user_files import Request, make_files
@@ -27,6 +28,7 @@ def define_flags() -> None:
 
 def run(_: list[str]) -> None:
     """Make the pictures that the flags ask for."""
+    keep_compiled()
     print(make_files(flags.read(Request), flags.read(Guidance)))
 
 

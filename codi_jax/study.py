@@ -12,8 +12,10 @@ from pathlib import Path
 from absl import flags
 
 from codi_jax.cli import app
+from codi_jax.parallel.platform import keep_compiled
 from codi_jax.run.config import define_config_flag
 from codi_jax.run.study import Study
+from codi_jax.train.interrupt import Interrupt
 from codi_jax.typing import UserError
 
 
@@ -28,8 +30,10 @@ def run(_: list[str]) -> None:
     args = flags.FLAGS
     if args.config is None or args.workdir is None:
         raise UserError("give --config=configs/study.py and --workdir=DIR; see --help.")
+    keep_compiled()
     study = Study(args.config, Path(args.workdir).expanduser())
-    study.run()
+    with Interrupt() as interrupt:
+        study.run(interrupt)
     report = study.report(f"python -m codi_jax.study {' '.join(sys.argv[1:])}")
     print(f"report: {report}")
 

@@ -48,7 +48,13 @@ def base() -> ConfigDict:
             "ema": {"target": 0.95, "eval": 0.999},
             "data": _data(),
             "mesh": {"data": -1, "fsdp": 1},
-            "eval": {"every": 500, "count": 8, "size": 128, "steps": (1, 2, 4)},
+            "eval": {
+                "every": 500,
+                "count": 8,
+                "size": 128,
+                "steps": (1, 2, 4),
+                "beside": "",  # a finished model of the task, such as "demo", shown beside
+            },
             "checkpoint": {"every": 500, "keep": 2},
             "log_every": 20,
             "tensorboard": True,

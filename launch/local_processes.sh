@@ -14,6 +14,19 @@ trap 'kill -KILL $(jobs -p) 2>/dev/null || true' EXIT  # JAX catches SIGTERM
 for ((i = 0; i < n; i++)); do
     SLURM_PROCID=$i SLURM_LOCALID=$i python -m codi_jax.main "$@" &
 done
+stopped=
+trap 'stopped=1; kill -TERM $(jobs -p) 2>/dev/null || true' TERM INT  # they save together
+status=0
 for ((i = 0; i < n; i++)); do
-    wait -n  # the first failure ends this script, and the trap the other processes
+    rc=0
+    wait -n || rc=$?
+    if ((rc > 128)) && [[ $stopped ]]; then  # the signal ended the wait, not a process
+        stopped=
+        i=$((i - 1))
+    elif ((rc == 75)); then
+        status=75  # all of them exit so
+    elif ((rc != 0)); then
+        exit "$rc"  # the first failure ends this script, and the trap the other processes
+    fi
 done
+exit "$status"

@@ -7,4 +7,4 @@
 set -euo pipefail
 : "${TPU_NAME:?set TPU_NAME to the name of the TPU VM}" "${ZONE:?set ZONE to its zone}"
 exec gcloud compute tpus tpu-vm ssh "$TPU_NAME" --zone="$ZONE" --worker=all --command="
-cd ~/codi_jax && JAX_PLATFORMS=tpu CODI_DISTRIBUTED=1 python -m codi_jax.main ${*@Q}"
+cd ~/codi_jax && JAX_PLATFORMS=tpu CODI_DISTRIBUTED=1 launch/again.sh python -m codi_jax.main ${*@Q}"

@@ -5,4 +5,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export JAX_PLATFORMS=tpu
-exec python -m codi_jax.main "$@"
+exec launch/again.sh python -m codi_jax.main "$@"

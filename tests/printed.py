@@ -19,9 +19,9 @@ from codi_jax.evals.checkpoints import Evaluation
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", "launch/README.md", *(f"docs/{p}.md" for p in (
-    "architecture", "data", "method", "metrics", "results", "study", "tasks")))  # fmt: skip
+    "architecture", "data", "method", "metrics", "results", "runs", "study", "tasks")))  # fmt: skip
 LANGUAGES = {"bash", "json", "python", "text"}
-COMMANDS = ("main", "sample", "evaluate", "study", "prepare", "convert")
+COMMANDS = ("main", "sample", "evaluate", "study", "prepare", "convert", "aot")
 #: What is printed and cannot be tried here, and why. Their files and extras are checked.
 NOT_TRIED = {
     "pip": "changes the environment, and reads the network",
@@ -113,7 +113,8 @@ def check_command(name: str, arguments: list[str]) -> None:
     """One of our commands: its flags, its config with every override, its arguments."""
     with parsed(f"codi_jax.{name}", arguments) as others:
         if name in ("main", "study"):
-            assert flags.FLAGS.config is not None and flags.FLAGS.workdir is not None
+            assert flags.FLAGS.config is not None
+            assert flags.FLAGS.workdir is not None or flags.FLAGS.dry_run
         if name == "evaluate":
             dataclass_flags.read(Evaluation).check()
         if name == "prepare":

@@ -23,6 +23,11 @@ VAE = {
 }
 
 
+def get_config(variants: str = "codi") -> ConfigDict:
+    """:func:`smallest` for the command line: ``--config=tests/smallest.py``."""
+    return smallest(variants)
+
+
 def smallest(variants: str = "codi", **changes: Any) -> ConfigDict:
     """Super-resolution with tiny random networks.
 
@@ -30,9 +35,7 @@ def smallest(variants: str = "codi", **changes: Any) -> ConfigDict:
         variants: methods of ``configs/methods.py``, with commas between.
         changes: keys of the config with ``__`` for the dots.
     """
-    config = sr.get_config(f"tiny,{variants}")
-    config.mesh.data, config.tensorboard = 1, False
-    config.model.unet, config.model.vae = ConfigDict(UNET), ConfigDict(VAE)
+    config = shrunk(sr.get_config(f"tiny,{variants}"))
     for key, value in changes.items():
         *path, last = key.split("__")
         node = config
@@ -40,4 +43,11 @@ def smallest(variants: str = "codi", **changes: Any) -> ConfigDict:
             node = node[part]
         assert last in node, key
         node[last] = value
+    return config
+
+
+def shrunk(config: ConfigDict) -> ConfigDict:
+    """The config of any conditional task with the smallest networks, on one device."""
+    config.mesh.data, config.tensorboard = 1, False
+    config.model.unet, config.model.vae = ConfigDict(UNET), ConfigDict(VAE)
     return config

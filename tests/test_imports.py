@@ -22,14 +22,14 @@ FLOORS = (
     ("sampling",),
     ("evals",),
     ("run",),
-    ("main", "sample", "evaluate", "study", "prepare", "convert"),
+    ("main", "sample", "evaluate", "study", "prepare", "convert", "aot"),
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 MAX_NODES, MAX_EDGES = 24, 95
 #: Third-party package -> the files that may import it.
 OWNERS = {
     "flax": "models/",
-    "orbax": "checkpoint/store.py",
+    "orbax": ("checkpoint/store.py", "checkpoint/items.py"),
     "grain": "data/",
     "tensorboard": "train/metrics.py",
     "tensorflow_datasets": "data/",
@@ -41,9 +41,17 @@ OWNERS = {
     "docstring_parser": "cli/flags.py",
     "transformers": ("checkpoint/tokenizer.py", "data/depth.py"),
     "huggingface_hub": "checkpoint/hub.py",
+    "libtpu": "parallel/topology.py",
 }
 #: Too heavy, or too often absent, to be imported before they are used.
-LAZY = {"tensorboard", "tensorflow_datasets", "pyarrow", "transformers", "huggingface_hub"}
+LAZY = {
+    "tensorboard",
+    "tensorflow_datasets",
+    "pyarrow",
+    "transformers",
+    "huggingface_hub",
+    "libtpu",
+}
 NEVER = {"torch", "torchvision", "diffusers", "tensorflow", "clu"}
 #: Sources that travel with exported weights and run in PyTorch; nothing here imports them.
 EXPORTED = "assets/"

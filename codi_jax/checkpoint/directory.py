@@ -11,6 +11,7 @@ pipeline.py, adapter/mix_adapter.py  what PyTorch diffusers needs to run the mix
 A prior has no adapter; an autoencoder alone is a directory with ``vae`` only.
 """
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -22,7 +23,7 @@ import jax
 
 from codi_jax.checkpoint.copying import copy_part
 from codi_jax.checkpoint.diffusers_format import CONFIG, check_class, load_config, save_model
-from codi_jax.checkpoint.files import INDEX, load_object, save_json
+from codi_jax.checkpoint.files import INDEX, load_json, new_directory, save_json
 from codi_jax.checkpoint.parameters import Placement, with_params
 from codi_jax.checkpoint.pipelines import NO_PIPELINE, prior_pipeline
 from codi_jax.diffusion.parameterization import check_prediction_type
@@ -34,12 +35,16 @@ from codi_jax.models.adapters.registry import BY_CLASS_NAME, FOLDERS
 from codi_jax.models.autoencoders import CLASSES as AUTOENCODERS
 from codi_jax.models.autoencoders import autoencoder_config
 from codi_jax.models.configs import UNetConfig
-from codi_jax.typing import UserError, fits
+from codi_jax.typing import UserError, check_type
 
 #: Parts that are carried from the prior to the distilled model as they are.
 TEXT_PARTS = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+#: What is replaced when a model is written where another was.
+OWNED = {INDEX, "vae", "unet", "scheduler", "pipeline.py", *FOLDERS, *TEXT_PARTS}
 #: Entries of the index that say how a prior's pipeline runs; they are carried, too.
 _SETTINGS = ("force_zeros_for_empty_prompt", "requires_aesthetics_score", "add_watermarker")
+#: How many times larger than the user's picture a result may be.
+LARGEST_SCALE = 64
 #: Sources for PyTorch diffusers, which travel with the weights of an adapter of our own.
 COMMUNITY = Path(__file__).parents[1] / "assets" / "community"
 
@@ -47,22 +52,25 @@ COMMUNITY = Path(__file__).parents[1] / "assets" / "community"
 def save_directory(
     directory: str | os.PathLike[str], model: AutoencoderModel, *, dtype: str = "float32"
 ) -> None:
-    """Write every part, the index last: a directory without it is not a model.
+    """Write every part. A model that was there is replaced whole, or stays if this is stopped.
 
     Args:
-        directory: made if needed.
+        directory: made if needed; files that are not a model's stay.
         model: with its parameters.
         dtype: "float32" or "float16", on disk; text encoders are copied as they are.
 
     Raises:
         UserError: another ``dtype``, or values too large for float16.
     """
-    root = Path(directory)
-    for part, (folder, config) in _parts(model).items():
-        save_model(root / folder, config, model.params[part], dtype=dtype)
-    if isinstance(model, Model) and model.takes_text:
-        _copy_text(model, root)
-    write_architecture(root, model)
+    target = Path(directory).resolve()  # a link stays one
+    # All processes gather the parameters, and the first one writes.
+    first = jax.process_index() == 0
+    with new_directory(target, OWNED) if first else contextlib.nullcontext(target) as root:
+        for part, (folder, config) in _parts(model).items():
+            save_model(root / folder, config, model.params[part], dtype=dtype)
+        if isinstance(model, Model) and model.takes_text:
+            _copy_text(model, root)
+        write_architecture(root, model)
 
 
 def write_architecture(directory: str | os.PathLike[str], model: AutoencoderModel) -> None:
@@ -147,13 +155,13 @@ def _text_index(model: Model) -> dict[str, object]:
 
 def _source_index(model: Model) -> dict[str, Any]:
     """The index of the directory that the model came from; {} if there is none."""
-    return {} if model.directory is None else load_object(model.directory / INDEX)
+    return {} if model.directory is None else load_json(model.directory / INDEX)
 
 
 def _copy_text(model: Model, root: Path) -> None:
     """Text encoders and tokenizers go along unchanged."""
     for part, folder in _text_parts(model).items():
-        if jax.process_index() == 0 and folder.resolve() != (root / part).resolve():
+        if jax.process_index() == 0:
             copy_part(folder, root / part)
 
 
@@ -174,7 +182,7 @@ def read_directory(directory: str | os.PathLike[str]) -> AutoencoderModel:
             f"{root} holds no model: {INDEX} is missing. Give a diffusers-format directory, or "
             "the workdir of a run."
         )
-    index = load_object(root / INDEX)
+    index = load_json(root / INDEX)
     config = load_config(root / "vae")
     check_class(config, AUTOENCODERS, root / "vae")
     vae = autoencoder_config(config)
@@ -182,7 +190,7 @@ def read_directory(directory: str | os.PathLike[str]) -> AutoencoderModel:
         return AutoencoderModel(vae=vae, directory=root)
     config = load_config(root / "unet")
     check_class(config, ("UNet2DConditionModel",), root / "unet")
-    scheduler = load_object(root / "scheduler" / "scheduler_config.json")
+    scheduler = load_json(root / "scheduler" / "scheduler_config.json")
     schedule = schedule_from_config(scheduler)
     prediction_type = scheduler.get("prediction_type", "epsilon")
     check_prediction_type(schedule, prediction_type)
@@ -200,12 +208,16 @@ def read_directory(directory: str | os.PathLike[str]) -> AutoencoderModel:
 
 
 def _read_task(root: Path, index: Mapping[str, Any]) -> dict[str, Any]:
+    """What our models add to the index."""
     task: dict[str, Any] = {"task": None, "scale": 1, "task_options": {}}
     task |= {key: index[key] for key in task if key in index}
-    kinds = {"task": str | None, "scale": int, "task_options": dict}
-    for key, kind in kinds.items():
-        if not fits(task[key], kind) or (key == "scale" and not 0 < task[key] < 100):
-            raise UserError(f"{root / INDEX}: {key}={task[key]!r} cannot be. Get the file again.")
+    for key, hint in (("task", str | None), ("scale", int), ("task_options", dict)):
+        check_type(f"{root / INDEX}: {key}", task[key], hint)
+    if not 1 <= task["scale"] <= LARGEST_SCALE:
+        raise UserError(
+            f"{root / INDEX}: scale={task['scale']} must be 1 to {LARGEST_SCALE}: get the file "
+            "again."
+        )
     return task
 
 
@@ -216,7 +228,7 @@ def with_adapter(model: Model, directory: Path) -> Model:
         UserError: no config there, of another class, or of an adapter for another U-Net.
     """
     config = load_config(directory)
-    kind = BY_CLASS_NAME.get(str(config.get("_class_name")))
+    kind = BY_CLASS_NAME.get(str(config.get("_class_name", "")))
     if kind is None:
         raise UserError(
             f"{directory}: _class_name is {config.get('_class_name')!r}; an adapter is one of "

@@ -1,9 +1,12 @@
 """Files of checkpoints: JSON, and weights as safetensors (never pickles)."""
 
+import contextlib
 import json
 import math
 import os
+import shutil
 import struct
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -19,6 +22,8 @@ from codi_jax.typing import UserError
 WEIGHTS = STEMS[0]
 #: At the top of a pipeline: which parts it has.
 INDEX = "model_index.json"
+#: What files and folders are called while they are written.
+TEMPORARY = ".*.tmp"
 
 
 def save_json(path: str | os.PathLike[str], obj: object) -> None:
@@ -33,20 +38,50 @@ def save_json(path: str | os.PathLike[str], obj: object) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load_json(path: str | os.PathLike[str]) -> Any:
-    """Reads a JSON file. Raises UserError if it is absent or not JSON."""
+@contextlib.contextmanager
+def new_directory(target: Path, owned: Collection[str]) -> Iterator[Path]:
+    """A folder to write in; at the end it takes the place of ``target``, whole or not at all.
+
+    Args:
+        target: a folder that exists or not.
+        owned: names in ``target`` that go with it. Others, such as a user's README, stay there.
+    """
+    new, old = target.with_name(f".{target.name}.tmp"), target.with_name(f".{target.name}.old")
+    if old.exists() and not target.exists():
+        old.rename(target)  # the process was killed between the two renames below
+    _move_others(old, target, owned)
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        yield new
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    _move_others(old, target, owned)
+
+
+def _move_others(old: Path, target: Path, owned: Collection[str]) -> None:
+    """What is not ``owned`` goes from ``old`` to ``target``, the rest is removed."""
+    if old.is_dir():
+        for path in old.iterdir():
+            if path.name not in owned and not (target / path.name).exists():
+                path.rename(target / path.name)
+        shutil.rmtree(old)
+
+
+def load_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads a JSON file that holds an object; raises UserError if it is absent or another thing."""
+    try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise OSError("it is no regular file")  # a pipe would be waited for
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. Give a directory in diffusers' format.") from None
     # ValueError: not UTF-8, no JSON, or a number of thousands of digits.
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}): get the file again.") from error
-
-
-def load_object(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """:func:`load_json` of a file that must hold a JSON object, as every config does."""
-    content = load_json(path)
     if not isinstance(content, dict):
         raise UserError(
             f"{path} holds a {type(content).__name__}, not a JSON object: get the file again."
@@ -200,8 +235,7 @@ def weight_files(directory: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[Path]:
-    content = load_json(index)
-    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    weight_map = load_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{index} has no weight_map: get the file again.")
     files = []

@@ -9,17 +9,23 @@ ema       the averages (theta- and, if kept, the slower one for evaluation)
 opt       the optimiser's state
 data      JSON: the position of the data iterator, one file for each process
 meta      JSON: step, configuration hash, hash of the frozen parameters, versions
+checksums JSON: size and CRC-32 of every file of the other items
 ========= ==========================================================================
 
 Array items are stored flat, ``{path: array}``; the template of a restore brings the structure
 (named tuples of optax, nested dicts), the dtypes and the shardings, so a checkpoint restores
 onto any number of devices. What is killed while it saves leaves no committed step: the previous
-complete one stays the latest.
+complete one stays the latest. What was damaged afterwards is found by the checksums, and
+:meth:`Store.newest_whole` goes back to the checkpoint before. A checkpoint is read once in the
+background of training to write its checksums, and once at the start to check them.
 """
 
+import contextlib
 import json
+import logging
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,28 +33,15 @@ from typing import Any, Self
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.sharding import SingleDeviceSharding
+from jax.experimental import multihost_utils
 
-from codi_jax.typing import PyTree, UserError
+from codi_jax.checkpoint.integrity import checkpoint_damage, set_aside
+from codi_jax.checkpoint.items import item_handlers, save_arguments
+from codi_jax.checkpoint.matching import abstract, by_path, check_matches
+from codi_jax.typing import PyTree, UserError, check_local
 
-ARRAY_ITEMS = ("trainable", "ema", "opt")
-
-
-def _flat(tree: PyTree) -> dict[str, PyTree]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(k, simple=True, separator="/"): leaf for k, leaf in leaves}
-
-
-def _handlers() -> dict[str, ocp.CheckpointHandler]:
-    every_process = ocp.options.MultiprocessingOptions(primary_host=None)
-    return {
-        **{name: ocp.StandardCheckpointHandler() for name in ARRAY_ITEMS},
-        # Each process reads its own examples, so each writes its own position.
-        "data": ocp.JsonCheckpointHandler(
-            f"process_{jax.process_index()}.json", multiprocessing_options=every_process
-        ),
-        "meta": ocp.JsonCheckpointHandler(),
-    }
+# What orbax logs in hundreds of lines it also raises, and Store says it in one.
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 
 
 class Store:
@@ -57,7 +50,7 @@ class Store:
     Args:
       directory: created if it does not exist (unless ``read_only``).
       max_to_keep: number of latest checkpoints that stay.
-      save_interval_steps: :meth:`save` writes at multiples of it and on preemption.
+      save_interval_steps: :meth:`save` writes at multiples of it.
       read_only: for evaluation and export while a run may still be writing there.
 
     Raises:
@@ -72,24 +65,19 @@ class Store:
         save_interval_steps: int = 1,
         read_only: bool = False,
     ):
-        path = os.fspath(directory)
-        if "://" not in path:
-            path = os.path.abspath(path)
-            if read_only and not Path(path).is_dir():
-                raise UserError(f"No checkpoints: {path} is not a directory. Check the workdir.")
+        check_local("the directory of checkpoints", directory)
+        path = os.path.abspath(directory)
+        if read_only and not Path(path).is_dir():
+            raise UserError(f"No checkpoints: {path} is not a directory. Check the workdir.")
         managers = ocp.checkpoint_managers
-        self._handlers = _handlers()
+        self._read_only = read_only
+        self._handlers = item_handlers()
         self._manager = ocp.CheckpointManager(
             path,
             item_handlers=self._handlers,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=managers.LatestN(max_to_keep),
-                save_decision_policy=managers.AnySavePolicy(
-                    [
-                        managers.FixedIntervalPolicy(save_interval_steps),
-                        managers.PreemptionCheckpointingPolicy(),
-                    ]
-                ),
+                save_decision_policy=managers.FixedIntervalPolicy(save_interval_steps),
                 create=not read_only,
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
@@ -118,33 +106,23 @@ class Store:
           opt: the optimiser's state.
           data_state: the iterator's state, JSON-able or bytes of UTF-8.
           meta: JSON-able; ``step`` is added.
-          force: save although ``step`` is not a multiple of the interval (the last step). A
-            step that is already saved is not saved again.
+          force: save although ``step`` is not a multiple of the interval (the last step, or
+            the last before a run is stopped). A step that is already saved is not saved again.
+
+        Raises:
+          UserError: the disk is full, read-only or gone, now or since the last save began.
         """
         if step in self._manager.all_steps():
             return False
-        arrays = {
-            name: ocp.args.StandardSave(flat)
-            for name, flat in (
-                ("trainable", _flat(trainable)),
-                ("ema", _flat(ema)),
-                ("opt", _flat(opt)),
+        if not Path(self._manager.directory).is_dir():
+            # orbax would make it anew, perhaps where a disk was mounted before.
+            raise UserError(
+                f"{self._manager.directory} has vanished, so step {step} is not saved. Bring the "
+                "workdir back (is its disk mounted?) and run the same command again."
             )
-            if flat  # orbax refuses an item without leaves, e.g. the state of plain SGD
-        }
-        if isinstance(data_state, bytes):
-            data: dict[str, object] = {"bytes": data_state.decode()}
-        else:
-            data = {"json": data_state}
-        return self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                **arrays,
-                data=ocp.args.JsonSave(data),
-                meta=ocp.args.JsonSave({**meta, "step": step}),
-            ),
-            force=force,
-        )
+        args = save_arguments(trainable, ema, opt, data_state, {**meta, "step": step})
+        with self._writing():
+            return self._manager.save(step, args=args, force=force)
 
     def should_save(self, step: int) -> bool:
         """Whether :meth:`save` would write ``step`` (without ``force``)."""
@@ -153,6 +131,42 @@ class Store:
     def latest_step(self) -> int | None:
         """The newest complete checkpoint, or None."""
         return self._manager.latest_step()
+
+    def newest_whole(self) -> int | None:
+        """The newest checkpoint that is not damaged, or None if there is no checkpoint.
+
+        Damaged ones that are newer get ``.damaged`` at the end of their names (not with
+        ``read_only``), and one line on standard error says so. The first process checks for all.
+
+        Raises:
+          UserError: there are checkpoints, and all are damaged.
+        """
+        damage: dict[int, str] = {}
+        found = -1
+        if jax.process_index() == 0:
+            for step in reversed(self.all_steps()):
+                said = checkpoint_damage(Path(self._manager.directory) / str(step))
+                if not said:
+                    found = step
+                    break
+                damage[step] = said
+            if found >= 0:
+                for step, said in damage.items():
+                    path = Path(self._manager.directory) / str(step)
+                    set_aside(path, said, rename=not self._read_only)
+        if jax.process_count() > 1:
+            answer = np.asarray([found, len(damage)], np.int32)
+            found, count = (int(n) for n in multihost_utils.broadcast_one_to_all(answer))
+        else:
+            count = len(damage)
+        if found < 0 and count:
+            listed = "; ".join(f"{step} ({said})" for step, said in damage.items())
+            raise UserError(
+                f"every checkpoint in {self._manager.directory} is damaged: {listed or count}. "
+                "Put one back from a copy, or begin anew in another workdir."
+            )
+        self._manager.reload()
+        return None if found < 0 else found
 
     def all_steps(self) -> list[int]:
         """The complete checkpoints, oldest first."""
@@ -174,7 +188,7 @@ class Store:
         self._check_step(step)
         directory = self._manager.directory / str(step)
         flats = {
-            name: {path: _abstract(leaf) for path, leaf in _flat(template).items()}
+            name: {path: abstract(leaf) for path, leaf in by_path(template).items()}
             for name, template in templates.items()
         }
         wanted = {name: ocp.args.StandardRestore(flat) for name, flat in flats.items() if flat}
@@ -183,7 +197,7 @@ class Store:
             for name, flat in flats.items():
                 item = directory / name
                 saved = self._handlers[name].metadata(item).tree if item.exists() else {}
-                _check_matches(f"{directory}, item {name!r}", saved, flat)
+                check_matches(f"{directory}, item {name!r}", saved, flat)
             if wanted:
                 restored = self._manager.restore(step, args=ocp.args.Composite(**wanted))
         except UserError:
@@ -230,8 +244,26 @@ class Store:
         return state["bytes"].encode() if "bytes" in state else state["json"]
 
     def close(self) -> None:
-        """Waits, then releases the threads; the store cannot be used afterwards."""
-        self._manager.close()
+        """Waits, then releases the threads; the store cannot be used afterwards.
+
+        Raises:
+          UserError: the last save failed.
+        """
+        with self._writing():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            code = re.search(r"os_error_code='(\d+)'", str(error))
+            reason = os.strerror(int(code[1])) if code else _first_line(error)
+            raise UserError(
+                f"no checkpoint can be written to {self._manager.directory}: {reason}. The "
+                "checkpoints that are there are whole. Make room or mend the disk, and run the "
+                "same command again."
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -242,7 +274,11 @@ class Store:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except UserError:
+            if error is None:  # else the disk has been complained of already
+                raise
 
     def _check_step(self, step: int) -> None:
         steps = self.all_steps()
@@ -251,37 +287,6 @@ class Store:
                 f"No complete checkpoint of step {step} in {self._manager.directory}; "
                 f"there are: {', '.join(map(str, steps)) or 'none'}."
             )
-
-
-def _abstract(leaf: jax.Array | np.ndarray | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    sharding = getattr(leaf, "sharding", None)
-    if sharding is None:
-        # Otherwise orbax takes the saved sharding, whose devices may not exist here.
-        sharding = SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _check_matches(
-    where: str, saved: Mapping[str, Any], wanted: Mapping[str, jax.ShapeDtypeStruct]
-) -> None:
-    """Raises one UserError about the first difference between checkpoint and template."""
-    problems = []
-    for path, want in wanted.items():
-        have = saved.get(path)
-        if have is None:
-            problems.append(f"{path} is not in the checkpoint")
-        elif tuple(have.shape) != tuple(want.shape) or have.dtype != want.dtype:
-            problems.append(
-                f"{path} is {have.dtype}{list(have.shape)} in the checkpoint and "
-                f"{want.dtype}{list(want.shape)} in this model"
-            )
-    problems += [f"{path} is not in this model" for path in saved if path not in wanted]
-    if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(
-            f"Checkpoint {where} does not fit this model: {problems[0]}{more}. "
-            "Use the configuration it was trained with, or another workdir."
-        )
 
 
 def _first_line(error: BaseException) -> str:

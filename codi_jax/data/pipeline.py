@@ -7,7 +7,11 @@ of workers, hosts or images per batch, and sees the samples it would have seen.
 """
 
 import functools
+import multiprocessing
+import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -108,7 +112,7 @@ class TrainIterator(grain.DatasetIterator):
         )
         return iter(
             batches.to_iter_dataset(one_at_a_time).mp_prefetch(
-                options, worker_init_fn=_one_thread_a_worker
+                options, worker_init_fn=_start_worker
             )
         )
 
@@ -224,6 +228,19 @@ class _PermutedSource:
         return self._source[int(kept[1][position])]
 
 
-def _one_thread_a_worker(worker_index: int, worker_count: int) -> None:
+def _start_worker(worker_index: int, worker_count: int) -> None:
     del worker_index, worker_count
     cv2.setNumThreads(0)
+    # A signal to the whole group (Ctrl-C, a scheduler's SIGTERM) is for the run, which closes its
+    # workers when it has saved.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this worker when the run has ended, however it ended."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -103,6 +103,8 @@ def prompts_differ(prompt: str) -> bool:
 class FillPrompt(grain.transforms.RandomMap):
     """Adds "prompt": `template` with the element's own strings, such as "a photo of {text}".
 
+    Of an element with several "captions" one is drawn as its "text".
+
     Attributes:
         template: names in braces are keys of the element.
         dropout: probability of the empty prompt instead, for classifier-free guidance.
@@ -115,6 +117,9 @@ class FillPrompt(grain.transforms.RandomMap):
         """Raises UserError where the element has no such string."""
         dropped = rng.random() < self.dropout
         strings = {key: value for key, value in element.items() if isinstance(value, str)}
+        captions = element.get("captions")
+        if captions:
+            strings["text"] = captions[rng.integers(len(captions))]
         try:
             prompt = self.template.format(**strings)
         except (KeyError, IndexError, ValueError) as error:

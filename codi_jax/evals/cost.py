@@ -1,7 +1,7 @@
 """What a training step, and what a sampled picture costs: FLOPs, memory, seconds."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jaxtyping import Key, UInt8
 from codi_jax.model import Model
 from codi_jax.parallel.mesh import put_batch
 from codi_jax.sampling.picture_sampler import PictureSampler
-from codi_jax.train.flops import step_flops
+from codi_jax.train.flops import count_flops, jaxpr_flops
 from codi_jax.train.state import TrainState
 from codi_jax.typing import Array, Params
 
@@ -38,20 +38,22 @@ def step_cost(
         repeats: timed steps, after one that is not timed; the median counts.
 
     Returns:
-        "gflops" and "memory_mb" (temporaries, arguments and results, by XLA's analyses) of one
-        step on one device, "seconds" of one step.
+        "gflops" (products and convolutions) and "memory_mb" (temporaries, arguments and results,
+        by XLA's analysis) of one step on one device, "seconds" of one step.
     """
     arrays = put_batch(mesh, batch)
-    compiled = step.lower(state, frozen, arrays, key).compile()
+    traced = step.trace(state, frozen, arrays, key)
+    compiled = traced.lower().compile()
     seconds = []
     for _ in range(repeats + 1):
         begin = time.perf_counter()
         state, _ = jax.block_until_ready(compiled(state, frozen, arrays, key))
         seconds.append(time.perf_counter() - begin)
-    cost: dict[str, float] = {"seconds": sorted(seconds[1:])[repeats // 2]}
-    flops, memory = step_flops(compiled), compiled.memory_analysis()
-    if flops:
-        cost["gflops"] = flops / 1e9
+    cost = {
+        "gflops": jaxpr_flops(traced.jaxpr) / mesh.size / 1e9,
+        "seconds": sorted(seconds[1:])[repeats // 2],
+    }
+    memory = compiled.memory_analysis()
     if memory is not None:
         cost["memory_mb"] = (
             memory.temp_size_in_bytes
@@ -84,9 +86,9 @@ def sampling_cost(
     cond = sampler.image_condition(params["vae"], {"lr": lr})
     z, t = jnp.zeros_like(cond["latents"]), jnp.zeros((1,), jnp.int32)
     features = jax.eval_shape(network.condition, params, cond)  # FLOPs need shapes alone
-    condition = _flops(network.condition, params, cond)
-    call = _flops(network.predict, params, z, t, {**cond, "features": features})
-    plain = _flops(network.without_adapter().predict, params, z, t, {})
+    condition = count_flops(network.condition, params, cond)
+    call = count_flops(network.predict, params, z, t, {**cond, "features": features})
+    plain = count_flops(network.without_adapter().predict, params, z, t, {})
     key, seconds = jax.random.key(0), []
     for _ in range(4):
         begin = time.perf_counter()
@@ -98,7 +100,3 @@ def sampling_cost(
         "passes_recomputed": steps * (condition + call) / plain,
         "seconds": sorted(seconds[1:])[1],
     }
-
-
-def _flops(function: Callable[..., object], *args: object) -> float:
-    return step_flops(jax.jit(function).lower(*args).compile()) or 0.0

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import jax
@@ -12,10 +13,9 @@ from jaxtyping import Float, UInt8
 
 from codi_jax.diffusion.guidance import GuidedCondition
 from codi_jax.diffusion.sampler import initial_noise
-from codi_jax.evals import image_metrics
 from codi_jax.evals.pictures import grid
 from codi_jax.evals.results import Results, Scores
-from codi_jax.evals.scoring import Networks, OwnMeasures, Scorer
+from codi_jax.evals.scoring import Networks, OwnMeasures, Scorer, metrics_of_runs
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.autoencoders import make_autoencoder
 from codi_jax.models.conditioning import signed_to_uint8, to_signed
@@ -58,6 +58,19 @@ class Evaluated:
         return {} if self.grid is None else {"samples": self.grid[None]}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Beside:
+    """A finished model that is shown beside the one in training.
+
+    Attributes:
+        name: what its column and its row are called.
+        model: with its parameters, for the same task.
+    """
+
+    name: str
+    model: Model
+
+
 class Evaluator:
     """Scores and pictures of one model on one batch.
 
@@ -69,6 +82,7 @@ class Evaluator:
         directory: where ``step_N.png`` go.
         text: condition entries of the prompt, for U-Nets that take text.
         dtype: of the computation.
+        beside: sampled once, in the largest number of steps.
 
     Raises:
         UserError: the task scores what it does not declare.
@@ -83,6 +97,7 @@ class Evaluator:
         directory: Path,
         text: Cond | None = None,
         dtype: DTypeLike = jnp.float32,
+        beside: Beside | None = None,
     ):
         self.model, self.batch, self.steps = model, batch, tuple(steps)
         self.directory, self.text = directory, GuidedCondition(cond=text or {})
@@ -91,7 +106,7 @@ class Evaluator:
         check_measures(task, {name: array[0] for name, array in batch.items()})
         self._scorer = Scorer(
             batch["image"],
-            Networks(image_metrics.DEFAULT) if task.scored else None,
+            Networks(metrics_of_runs()) if task.scored else None,
             own=OwnMeasures(
                 measure=lambda pictures: task.score(np.asarray(pictures), batch),
                 directions=task.measures,
@@ -106,6 +121,7 @@ class Evaluator:
             return signed_to_uint8(vae.apply({"params": params}, z, method="decode"))
 
         self._reconstruct = jax.jit(reconstruct)
+        self.beside, self._dtype = beside, dtype
 
     def __call__(self, step: int, params: Params) -> Evaluated:
         """Score the model, and write its grid of pictures.
@@ -128,6 +144,7 @@ class Evaluator:
             **self.task.inputs(self.batch),
             **self.task.baselines(self.batch),
             **labels,
+            **self._finished_model,
             last: self.batch["image"],
         }
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -148,21 +165,33 @@ class Evaluator:
             "start": start.scores,
             method: end.scores,
         }
+        for label, row in self._scorer(self._finished_model).items():
+            scores[label] = {max(self.steps): row} if row else {}
         shown = {name: by_steps for name, by_steps in scores.items() if by_steps}
         return self._scorer.results(shown, self.task.key)
 
+    @cached_property
+    def _finished_model(self) -> Mapping[str, Pictures]:
+        """Pictures of the model beside, by its name."""
+        if self.beside is None:
+            return {}
+        model = self.beside.model
+        sampler = PictureSampler(model, self._dtype, self.task)
+        return {self.beside.name: self._conditional(sampler, model.params, max(self.steps))}
+
+    def _conditional(self, sampler: PictureSampler, params: Params, steps: int) -> Pictures:
+        arrays = {name: jnp.asarray(self.batch[name]) for name in self.task.reads}
+        made = sampler.conditional(params, arrays, jax.random.key(0), steps, self.text)
+        return self._finish(made)
+
     def _columns(self, params: Params) -> Mapping[int | None, Pictures]:
         """The model's pictures, by number of steps."""
-        key, images, sampler = jax.random.key(0), self.batch["image"], self._sampler
+        images, sampler = self.batch["image"], self._sampler
         if sampler is None:
             return {None: np.asarray(self._reconstruct(params["vae"], images))}
         if self.task.conditional:
-            arrays = {name: jnp.asarray(self.batch[name]) for name in self.task.reads}
-            return {
-                n: self._finish(sampler.conditional(params, arrays, key, n, self.text))
-                for n in self.steps
-            }
-        noise = self._noise(key)
+            return {n: self._conditional(sampler, params, n) for n in self.steps}
+        noise = self._noise(jax.random.key(0))
         return {n: np.asarray(sampler.generate(params, noise, n, self.text)) for n in self.steps}
 
     def _noise(self, key: Array) -> Float[Array, "images height width channels"]:

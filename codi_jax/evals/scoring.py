@@ -12,6 +12,7 @@ from codi_jax.evals.image_metrics import Images
 from codi_jax.evals.metrics import METRICS, WEIGHT_FREE, WEIGHT_FREE_OF_SETS, Metric
 from codi_jax.evals.perceptual import ClipScore, InceptionFeatures, Lpips
 from codi_jax.evals.results import Results, Score, Scores
+from codi_jax.evals.weights import NETWORKS
 from codi_jax.typing import UserError, check_choice
 
 #: Folder of converted weights, unless another is given.
@@ -112,6 +113,12 @@ class Networks:
             self.warnings.append(f"{metric} is left out: {error}")
             return False
         return True
+
+
+def metrics_of_runs(weights: Path = DEFAULT_WEIGHTS) -> tuple[str, ...]:
+    """Names of the metrics that runs report: LPIPS among them where its weights are."""
+    lpips = ("lpips_alex",) if (weights.expanduser() / NETWORKS["alex"].converted).is_file() else ()
+    return (*image_metrics.DEFAULT, *lpips, *WEIGHT_FREE_OF_SETS)
 
 
 class Scorer:

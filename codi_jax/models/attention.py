@@ -3,11 +3,11 @@
 from functools import partial
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from codi_jax.models.attend import attend
 from codi_jax.models.resnet import conv1x1
 
 
@@ -36,7 +36,7 @@ class Attention(nn.Module):
         q = split(project(name="to_q")(x))
         k = split(project(name="to_k")(context))
         v = split(project(name="to_v")(context))
-        h = jax.nn.dot_product_attention(q, k, v)
+        h = attend(q, k, v)
         return nn.Dense(x.shape[-1], dtype=self.dtype, name="to_out_0")(h.reshape(*x.shape[:2], -1))
 
 

@@ -26,6 +26,10 @@ class AutoencoderDCConfig(FromConfig):
     """
 
     CLASS: ClassVar[str] = "AutoencoderDC"
+    MAY_BE_ZERO = (
+        *("encoder_layers_per_block", "decoder_layers_per_block"),
+        *("encoder_qkv_multiscales", "decoder_qkv_multiscales"),
+    )
 
     in_channels: int = 3
     latent_channels: int = 32

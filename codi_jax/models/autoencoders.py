@@ -32,7 +32,7 @@ def autoencoder_config(config: Settings) -> AnyAutoencoderConfig:
         UserError: another class, or a key or value that is not implemented.
     """
     name = config.get("_class_name", AutoencoderConfig.CLASS)
-    if name not in _CONFIGS:
+    if not isinstance(name, str) or name not in _CONFIGS:
         raise UserError(
             f"the autoencoder's _class_name is {name!r}; choose one of {', '.join(CLASSES)}."
         )

@@ -1,6 +1,7 @@
 """Architectures, in diffusers' config keys (the content of ``config.json``)."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import ClassVar, NoReturn, Self
 
@@ -50,6 +51,7 @@ class EncoderConfig(FromConfig):
     freq_shift: int = 0
     upcast_attention: bool | None = False
 
+    MAY_BE_ZERO = ("freq_shift",)
     FIXED = {
         "act_fn": "silu",
         "center_input_sample": False,
@@ -236,6 +238,14 @@ class AutoencoderConfig(FromConfig):
             if value != (kind,) * levels:
                 raise UserError(f"AutoencoderConfig: {key}={value}; only {kind} is implemented.")
             object.__setattr__(self, key, value)
+        bad = [c for c in self.block_out_channels if c % self.norm_num_groups]
+        if bad:
+            raise UserError(
+                f"AutoencoderConfig: norm_num_groups={self.norm_num_groups} does not divide {bad} "
+                "channels."
+            )
+        if not 0 < self.scaling_factor < math.inf:
+            raise UserError(f"AutoencoderConfig: scaling_factor={self.scaling_factor} must be > 0.")
 
     @property
     def downsampling(self) -> int:

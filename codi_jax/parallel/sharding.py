@@ -8,10 +8,12 @@ Optimiser and EMA states repeat the parameters' paths below a prefix of their ow
 places them (:func:`state_shardings`).
 """
 
+import math
 import re
 from collections.abc import Callable
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from codi_jax.typing import PyTree, UserError
@@ -98,3 +100,12 @@ def state_shardings(mesh: Mesh, shapes: PyTree) -> PyTree:
         UserError: naming the leaves that no rule matches.
     """
     return _shardings(mesh, shapes, scalars_need_rule=False)
+
+
+def bytes_a_device(shapes: PyTree, shardings: PyTree) -> int:
+    """Bytes that one device holds of a tree of shapes, placed by a tree of NamedShardings."""
+
+    def size(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> int:
+        return math.prod(sharding.shard_shape(leaf.shape)) * np.dtype(leaf.dtype).itemsize
+
+    return sum(jax.tree.leaves(jax.tree.map(size, shapes, shardings)))

@@ -32,21 +32,31 @@ def find_config(name: str) -> str:
         name: a path such as "configs/sr.py", perhaps with variants, "configs/sr.py:tiny".
 
     Raises:
-        UserError: no such file in either place.
+        UserError: no such file in either place, or one that is no config.
     """
     path, colon, variants = name.partition(":")
     if Path(path).is_file():
+        if not _is_config(Path(path)):
+            raise UserError(
+                f"--config={name}: {path} has no function get_config(), so it is no config. "
+                "Copy one that travels with the package, for example configs/sr.py."
+            )
         return name
     folders = packaged_configs()
     for folder in folders:
         found = folder / Path(path).name
-        if Path(path).parent == Path("configs") and found.is_file():
+        if Path(path).parent == Path("configs") and found.is_file() and _is_config(found):
             return f"{found}{colon}{variants}"
-    known = sorted({f"configs/{file.name}" for folder in folders for file in folder.glob("*.py")})
+    files = [file for folder in folders for file in folder.glob("*.py") if _is_config(file)]
+    known = sorted({f"configs/{file.name}" for file in files})
     raise UserError(
         f"--config={name}: {path} does not exist. Give the path of a config file; these travel "
         f"with the package: {', '.join(known)}."
     )
+
+
+def _is_config(file: Path) -> bool:
+    return b"def get_config" in file.read_bytes()
 
 
 def packaged_configs() -> list[Path]:

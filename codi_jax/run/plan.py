@@ -21,6 +21,7 @@ from codi_jax.data.transforms import prompts_differ
 from codi_jax.evals.weights import find_weights
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.lpips import LPIPS, SMALLEST
+from codi_jax.parallel.gather import gather
 from codi_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
 from codi_jax.parallel.platform import compute_dtype
 from codi_jax.parallel.sharding import param_shardings, state_shardings
@@ -35,6 +36,7 @@ from codi_jax.run.methods import (
     make_objective,
 )
 from codi_jax.run.prompts import check_text, prompt_shapes
+from codi_jax.run.ranges import check_ranges, check_sizes, check_steps
 from codi_jax.sampling.architecture import build_architecture
 from codi_jax.tasks.base import Task
 from codi_jax.train.autoencoder_start import check_autoencoder_start
@@ -181,6 +183,7 @@ def plan(config: ConfigDict, mesh: jax.sharding.Mesh | None = None) -> Plan:
     Raises:
         UserError: whatever in the config does not fit.
     """
+    check_ranges(config)
     task = build_task(config)
     mesh = mesh or make_mesh(**config.mesh)
     check_batch(mesh, config.batch_size)
@@ -196,6 +199,7 @@ def plan(config: ConfigDict, mesh: jax.sharding.Mesh | None = None) -> Plan:
     if isinstance(base, Model) and loss.sampler is not None:
         network = dataclasses.replace(base.network, dtype=dtype)
         base = dataclasses.replace(base, network=network, sampler=loss.sampler)
+    _check_sizes(config, task, base)
     check_autoencoder_start(config.model.vae_init, base)
     model = _read_by(base, config, loss)
     check_text(model)
@@ -218,10 +222,21 @@ def plan(config: ConfigDict, mesh: jax.sharding.Mesh | None = None) -> Plan:
             averages,
             accumulation=config.accumulation,
             target=TEACHER if TEACHER in averages else "target",
+            gather=functools.partial(gather, mesh=mesh, dtype=dtype),
         ),
     )
     _ = planned.state_shardings, planned.frozen_shardings  # each parameter must have its place
     return planned
+
+
+def _check_sizes(config: ConfigDict, task: Task, base: AutoencoderModel) -> None:
+    """Whether the networks can read the sizes, and the schedule has as many steps."""
+    factors = {"the scale": task.scale, "the autoencoder": base.vae.downsampling}
+    if isinstance(base, Model):
+        halvings = base.network.unet.downsampling
+        factors["the autoencoder and the U-Net"] = base.vae.downsampling * halvings
+        check_steps(config.eval.steps, base.schedule.num_train_timesteps)
+    check_sizes(config, factors)
 
 
 def _read_by(base: AutoencoderModel, config: ConfigDict, loss: Loss) -> AutoencoderModel:

@@ -31,6 +31,7 @@ from codi_jax.run.train import train
 from codi_jax.run.workdir import RESULTS, check_workdir
 from codi_jax.sampling.load import MODEL, load_model
 from codi_jax.sampling.picture_sampler import PictureSampler
+from codi_jax.train.interrupt import Interrupt
 from codi_jax.train.metrics import JSONL
 from codi_jax.typing import Settings, UserError
 
@@ -96,18 +97,19 @@ class Study:
             visit(row["stage"])
         yield from seen
 
-    def train(self, name: str) -> None:
+    def train(self, name: str, interrupt: Interrupt | None = None) -> None:
         """One stage, unless its results are there.
 
         Raises:
             UserError: they are of another config.
+            Interrupted: a signal stopped it.
         """
         workdir, config = self.workdir / name, self.stage_config(name)
         if (workdir / RESULTS).exists():
-            check_workdir(config, workdir)
+            check_workdir(config, workdir, finished=True)
             return
         begin = time.monotonic()
-        train(config, workdir)
+        train(config, workdir, interrupt)
         save_json(workdir / "time.json", {"seconds": time.monotonic() - begin})
 
     @functools.cached_property
@@ -203,12 +205,12 @@ class Study:
             save_json(path, sampling_cost(model, jnp.asarray(self.batch["lr"][:1]), steps))
         return {"label": label, "steps": steps, **load_json(path)}
 
-    def run(self) -> StudyResults:
+    def run(self, interrupt: Interrupt | None = None) -> StudyResults:
         """Train, score and measure; returns what it writes to ``results.json``."""
         stages = list(self.stages())
         for name in stages:
             print(f"stage {name}", file=sys.stderr)
-            self.train(name)
+            self.train(name, interrupt)
         results = StudyResults(
             tables=self.tables(),
             cost={name: self.cost(name) for name in COSTS if name in stages},

@@ -1,57 +1,103 @@
 """One training run from its config and workdir: start or resume, train, evaluate, export."""
 
+import contextlib
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
-from codi_jax import __version__
+from codi_jax import __version__, trees
 from codi_jax.checkpoint.directory import save_directory
 from codi_jax.checkpoint.hub import checkpoint_path
 from codi_jax.checkpoint.store import Store
 from codi_jax.data.pipeline import TrainIterator
 from codi_jax.data.transforms import LATENTS
-from codi_jax.evals.evaluation import Evaluated, Evaluator
+from codi_jax.evals.evaluation import Beside, Evaluated, Evaluator
 from codi_jax.evals.results import Results, table
+from codi_jax.model import AutoencoderModel, Model
 from codi_jax.run.config import ConfigDict
 from codi_jax.run.data import open_data
 from codi_jax.run.plan import plan
 from codi_jax.run.prompts import EncodedTexts, encoded_columns
+from codi_jax.run.ranges import check_ranges
 from codi_jax.run.start import Run, start
-from codi_jax.run.workdir import RESULTS, as_started, check_workdir, method_name, write_config
-from codi_jax.sampling.load import CHECKPOINTS, MODEL
+from codi_jax.run.workdir import (
+    RESULTS,
+    as_started,
+    changed_rate,
+    check_workdir,
+    locked,
+    method_name,
+    remove_leftovers,
+    saved_config,
+    write_config,
+)
+from codi_jax.sampling.load import CHECKPOINTS, MODEL, load_model
 from codi_jax.sampling.origin import Origin
+from codi_jax.train.interrupt import Interrupt
 from codi_jax.train.loop import Loop
 from codi_jax.train.metrics import MetricsWriter
 from codi_jax.train.rescale import unit_latents
 from codi_jax.train.state import TrainState
-from codi_jax.typing import Params, UserError
+from codi_jax.typing import Params, UserError, check_local
 
 
-def train(config: ConfigDict, workdir: Path) -> Results:
+def train(config: ConfigDict, workdir: Path, interrupt: Interrupt | None = None) -> Results:
     """One run from start or last checkpoint to end; returns what it writes to ``results.json``.
 
+    Args:
+        config: of the run.
+        workdir: made if need be.
+        interrupt: says when a signal asks the run to stop; by default none does.
+
     Raises:
-        UserError: whatever does not fit, before anything is written; a loss that is not finite.
+        UserError: whatever does not fit, before anything is written; losses that are not finite.
+        Interrupted: a signal stopped the run.
     """
+    check_paths(config, workdir)
+    with contextlib.ExitStack() as stack:
+        if workdir.is_dir():  # a new one is made when the run is built
+            stack.enter_context(locked(workdir))
+        return _train(config, workdir, interrupt or Interrupt(), stack)
+
+
+def check_paths(config: ConfigDict, workdir: Path) -> None:
+    """Raises a UserError for a bucket among the paths of a run."""
+    check_local("--workdir", workdir)
+    for key, value in trees.flatten(config.to_dict()).items():
+        if isinstance(value, str):
+            check_local(f"config.{key.replace('/', '.')}", value)
+
+
+def _train(
+    config: ConfigDict, workdir: Path, interrupt: Interrupt, stack: contextlib.ExitStack
+) -> Results:
+    fresh = not workdir.is_dir()
     config = as_started(config, workdir)
+    check_ranges(config)  # an id may be large: nothing is fetched for a config that cannot run
     check_workdir(config, workdir)
+    saved = saved_config(workdir)
     read = config.model.pretrained, config.model.pretrained_adapter, config.model.autoencoder
     for name in read:
         if name:
             checkpoint_path(name)  # an id is fetched here: the plan downloads nothing
     planned = plan(config)
+    beside = finished_model(config.eval.beside, planned.model)
     stream, held_out = open_data(config, planned.task)
     data: TrainIterator | EncodedTexts = stream
     run = start(planned)
-    write_config(config, workdir)
-    write_origin(run, workdir)
     params0, text = run.params(run.state), run.text
     encoded = encoded_columns(
         config, stream, lambda images: run.encode(params0, images), run.encode_texts
     )
+    if fresh:
+        stack.enter_context(locked(workdir))
+    write_config(config, workdir)
+    remove_leftovers(workdir)
+    write_origin(run, workdir)
     if run.encode_texts is not None:
         text, data = run.encode_texts(held_out["prompt"]), EncodedTexts(stream, run.encode_texts)
     evaluator = Evaluator(
@@ -62,6 +108,7 @@ def train(config: ConfigDict, workdir: Path) -> Results:
         workdir / "samples",
         text,
         planned.dtype,
+        beside,
     )
     kept = (
         *planned.task.arrays,
@@ -69,11 +116,37 @@ def train(config: ConfigDict, workdir: Path) -> Results:
         *(name for name in encoded if name == LATENTS),
     )
     first = evaluator(0, params0)
-    state, last = _run_loop(run, evaluator, first, data, kept, workdir)
+    state, last = _run_loop(run, evaluator, first, data, kept, workdir, interrupt, saved)
+    interrupt.release()
     params = run.params(state)
     # A run that was complete already has not been evaluated by the loop.
     last = last or evaluator(config.steps, params)
     return finish(run, workdir, params, evaluator, first, last)
+
+
+def finished_model(name: str, trained: AutoencoderModel) -> Beside | None:
+    """The model that is shown beside the one in training.
+
+    Args:
+        name: ``config.eval.beside``; "" for none.
+        trained: what the run trains.
+
+    Raises:
+        UserError: the model is not for the same task.
+    """
+    if not name:
+        return None
+    model = load_model(name)
+    made_for, wanted = (
+        (m.task, m.scale, dict(m.task_options)) if isinstance(m, Model) else None
+        for m in (model, trained)
+    )
+    if not isinstance(model, Model) or model.task is None or made_for != wanted:
+        raise UserError(
+            f"config.eval.beside={name!r} is a model for {made_for}, and this run trains one for "
+            f"{wanted}: name a finished model of the same task, or set config.eval.beside=''."
+        )
+    return Beside(name=Path(name).name, model=model)
 
 
 def write_origin(run: Run, workdir: Path) -> None:
@@ -101,7 +174,7 @@ def restore(
     Raises:
         UserError: the frozen parameters are not those of the checkpoint.
     """
-    step = store.latest_step()
+    step = store.newest_whole()
     if step is None:
         return run.state
     if store.restore_meta(step)["frozen"] != frozen_hash:
@@ -124,6 +197,8 @@ def _run_loop(
     data: TrainIterator | EncodedTexts,
     kept: tuple[str, ...],
     workdir: Path,
+    interrupt: Interrupt,
+    saved: Mapping[str, object],
 ) -> tuple[TrainState, Evaluated | None]:
     """Train to the end; the last state, and its evaluation if the loop made one."""
     config = run.plan.config
@@ -138,6 +213,9 @@ def _run_loop(
         closing(data),
     ):
         state = restore(run, store, data, frozen_hash)
+        rates = changed_rate(saved, config, int(state.step))
+        if rates and jax.process_index() == 0:
+            print(rates, file=sys.stderr)
         writer = MetricsWriter(workdir, config.tensorboard, start_step=int(state.step))
 
         def evaluate(step: int, state: TrainState) -> dict[str, float]:
@@ -162,6 +240,7 @@ def _run_loop(
             batch_size=config.batch_size,
             log_every=config.log_every,
             eval_every=config.eval.every,
+            interrupt=interrupt,
         )
         with closing(writer):
             state = loop.run(state)
@@ -186,5 +265,10 @@ def finish(
         results.save(workdir / RESULTS)
         if results.scores:
             print(table(results))
+        if evaluator.beside is not None:
+            print(
+                f"{evaluator.beside.name}: a finished model on the same pictures. It shows what "
+                "more photos and more steps lead to."
+            )
         print(f"model: {workdir / MODEL}   pictures: {workdir / 'samples'}")
     return results

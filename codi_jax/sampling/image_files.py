@@ -71,10 +71,9 @@ def matched(images: Path, references: Path) -> tuple[ImageFiles, ImageFiles]:
 
 
 def captions(files: ImageFiles) -> list[str]:
-    """The text of every image, from the folder's ``metadata.jsonl``; "" where there is none."""
+    """The text of every image, as :class:`FolderSource` reads it; "" where there is none."""
     source = FolderSource(files.root)
-    index = {name: i for i, name in enumerate(source.names)}
-    return [source[index[name]]["text"] for name in files.names]
+    return [source.caption(name) for name in files.names]
 
 
 def check_shapes(images: ImageFiles, references: ImageFiles) -> None:

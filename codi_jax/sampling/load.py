@@ -75,7 +75,7 @@ def _load_unfinished(workdir: Path, origin: Origin, model: AutoencoderModel) -> 
             "has changed since: put that checkpoint back."
         )
     with Store(workdir / CHECKPOINTS, read_only=True) as store:
-        step = store.latest_step()
+        step = store.newest_whole()
         if step is None:
             raise UserError(
                 f"the run in {workdir} has saved no checkpoint yet: wait for the first."

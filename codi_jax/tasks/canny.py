@@ -1,6 +1,7 @@
 """Canny edges to picture: the edges are computed on the fly."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ import numpy as np
 from codi_jax.models.autoencoders import Autoencoder
 from codi_jax.models.conditioning import map_condition
 from codi_jax.tasks.base import Batch, Example, Task, no_mask
-from codi_jax.typing import Array, Params
+from codi_jax.typing import Array, Params, UserError, check_types
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,12 @@ class Canny(Task):
     saved: ClassVar[tuple[str, ...]] = ("low", "high")
     measures: ClassVar[Mapping[str, bool]] = {"edge_f1": True}
     scored: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        check_types(self)
+        if not 0 <= self.low <= self.high < math.inf:
+            raise UserError(f"low={self.low} and high={self.high}: give 0 <= low <= high.")
 
     def edges(self, image: np.ndarray) -> np.ndarray:
         """uint8 [H, W, 3] -> uint8 [H, W], 0 or 255."""

@@ -12,7 +12,7 @@ from codi_jax.data.masks import MASKS, draw_mask
 from codi_jax.models.autoencoders import Autoencoder
 from codi_jax.models.conditioning import signed_to_uint8, to_signed
 from codi_jax.tasks.base import Batch, Example, Task
-from codi_jax.typing import Array, Params, UserError
+from codi_jax.typing import Array, Params, UserError, check_choice, check_types
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,14 @@ class Inpainting(Task):
     measures: ClassVar[Mapping[str, bool]] = {"hole_psnr": True}
     reads: ClassVar[tuple[str, ...]] = ("image", "mask")
     aligned: ClassVar[tuple[str, ...]] = ("image", "mask")
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        check_types(self)
+        if not self.masks:
+            raise UserError(f"masks=(): name at least one of {', '.join(MASKS)}.")
+        for kind in self.masks:
+            check_choice("masks", kind, MASKS)
 
     def prepare(self, element: Example, rng: np.random.Generator) -> Example:
         """Use the mask that the data brings, or draw one."""

@@ -3,11 +3,12 @@
 import functools
 import importlib
 import pkgutil
+from collections.abc import Callable
 from pathlib import Path
 
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.tasks.base import Task
-from codi_jax.typing import Settings, UserError
+from codi_jax.typing import Settings, UserError, check_types
 
 _NO_TASKS = ("base", "registry")
 #: ``module:Class`` names that the user named; see :func:`trust_task`.
@@ -69,10 +70,7 @@ def task_from_config(name: str, options: Settings, data: Settings) -> Task:
         UserError: an unknown task or option.
     """
     kind = task_class(name)
-    try:
-        return kind.from_config(options, data)
-    except TypeError as error:
-        raise UserError(f"config.task_options={dict(options)}: {error}.") from error
+    return _checked(lambda: kind.from_config(options, data), "config.task_options", options)
 
 
 def task_of(model: AutoencoderModel) -> Task:
@@ -85,4 +83,15 @@ def task_of(model: AutoencoderModel) -> Task:
         return task_class("autoencoder")()
     if model.task is None:
         return task_class("prior")()
-    return task_class(model.task)(scale=model.scale, **model.task_options)
+    kind, options = task_class(model.task), model.task_options
+    return _checked(lambda: kind(scale=model.scale, **options), "task_options", options)
+
+
+def _checked(make: Callable[[], Task], name: str, options: Settings) -> Task:
+    """The task, whose options may come from any file."""
+    try:
+        task = make()
+        check_types(task, f"{name}.")
+        return task
+    except TypeError as error:
+        raise UserError(f"{name}={dict(options)}: {error}.") from error

@@ -12,7 +12,7 @@ from codi_jax.data.transforms import CutToMultiple, Degrade, RandomCropFlip
 from codi_jax.models.autoencoders import Autoencoder
 from codi_jax.models.conditioning import sr_condition
 from codi_jax.tasks.base import Batch, Example, Task, no_mask
-from codi_jax.typing import Array, Params, Settings, UserError
+from codi_jax.typing import Array, Params, Settings, UserError, check_types
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,10 @@ class SuperResolution(Task):
 
     def __post_init__(self) -> None:
         """Check the fields; the errors are the class's."""
+        check_types(self)
+        make_degradation(self.degradation)
+        if self.scale < 1:
+            raise UserError(f"config.data.scale={self.scale}: give at least 1.")
         if not 0 <= self.clean_share <= 1:
             raise UserError(f"config.data.clean_share={self.clean_share}: give a share, 0 to 1.")
 

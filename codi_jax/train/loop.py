@@ -1,7 +1,6 @@
 """The training loop: evaluate, save, next batch, step."""
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -11,11 +10,13 @@ import numpy as np
 
 from codi_jax.checkpoint.store import Store
 from codi_jax.parallel.mesh import put_batch
-from codi_jax.train.flops import step_flops, utilisation
+from codi_jax.train.flops import jaxpr_flops, utilisation
+from codi_jax.train.guard import Guard
+from codi_jax.train.interrupt import Interrupt
 from codi_jax.train.metrics import MetricsWriter, Progress
 from codi_jax.train.state import TrainState
-from codi_jax.train.step import StepFn
-from codi_jax.typing import Array, Params, UserError
+from codi_jax.train.step import SKIPPED, StepFn
+from codi_jax.typing import Array, Interrupted, Params
 
 
 class DataIterator(Protocol):
@@ -47,6 +48,7 @@ class Loop:
         batch_size: of the global batch, for images per second.
         log_every: steps between two lines of metrics.
         eval_every: steps between two evaluations. There is one at the end, too.
+        interrupt: says when a signal has asked the run to stop.
     """
 
     step: jax.stages.Wrapped
@@ -63,6 +65,7 @@ class Loop:
     batch_size: int
     log_every: int
     eval_every: int
+    interrupt: Interrupt = dataclasses.field(default_factory=Interrupt)
 
     def run(self, state: TrainState) -> TrainState:
         """Train from ``state.step`` to ``steps``.
@@ -74,40 +77,45 @@ class Loop:
             The last state.
 
         Raises:
-            UserError: a loss that is not finite. What came after the last checkpoint is lost.
+            UserError: too many steps in a row were not finite. What came after the last
+                checkpoint is lost.
+            Interrupted: a signal asked the run to stop; it was saved before.
         """
         start = int(state.step)
         progress = Progress(self.steps, start)
+        guard = Guard(self.store.latest_step)
         since, begin = start, time.monotonic()
-        metrics: Mapping[str, Array] = {}
         step_fn: StepFn = self.step
-        flops = None
+        flops = 0.0
         try:
             for n in range(start, self.steps + 1):
-                last = n == self.steps
+                last, stop = n == self.steps, self.interrupt.reached(n)
                 if n > start and (last or n % self.eval_every == 0):
                     self.writer.write_scalars(n, self.evaluate(n, state))
                     since, begin = n, time.monotonic()
-                if n > start and (last or self.store.should_save(n)):
-                    _check_finite(n, metrics)
-                    self._save(n, state)
+                if n > start and (last or stop or self.store.should_save(n)):
+                    guard.settle()
+                    self._save(n, state, force=last or stop)
                 if last:
                     break
+                if stop:
+                    raise Interrupted(f"stopped at step {n}, which is saved")
                 batch = next(self.data)
                 arrays = put_batch(self.mesh, {name: batch[name] for name in self.keep})
                 if n == start:
-                    compiled = self.step.lower(state, self.frozen, arrays, self.key).compile()
-                    step_fn, flops = compiled, step_flops(compiled)
+                    traced = self.step.trace(state, self.frozen, arrays, self.key)
+                    flops = jaxpr_flops(traced.jaxpr) / self.mesh.size
+                    step_fn = traced.lower().compile()
+                    self.interrupt.defer()
                 state, metrics = step_fn(state, self.frozen, arrays, self.key)
                 done = n + 1
+                guard.watch(done, metrics, [str(name) for name in batch.get("name", ())])
                 if done % self.log_every == 0 or done == self.steps:
-                    values = {name: float(value) for name, value in metrics.items()}
-                    _check_finite(done, values)
+                    guard.settle()
                     seconds = (time.monotonic() - begin) / (done - since)
-                    rate = self.batch_size / seconds
                     use = utilisation(flops, seconds, self.mesh.devices.flat[0])
-                    self.writer.write_scalars(done, {**values, "images_per_s": rate, **use})
-                    progress.update(done, values, rate)
+                    rate = {"images_per_s": self.batch_size / seconds, **use}
+                    self._log(done, metrics, guard.skipped, rate, progress)
                     since, begin = done, time.monotonic()
                 else:
                     progress.update(done)
@@ -116,7 +124,20 @@ class Loop:
             self.writer.flush()
         return state
 
-    def _save(self, n: int, state: TrainState) -> None:
+    def _log(
+        self,
+        step: int,
+        metrics: Mapping[str, Array],
+        skipped: int,
+        rate: Mapping[str, float],
+        progress: Progress,
+    ) -> None:
+        values = {name: float(value) for name, value in metrics.items() if name != SKIPPED}
+        counted = {SKIPPED: float(skipped)} if skipped else {}
+        self.writer.write_scalars(step, {**values, **counted, **rate})
+        progress.update(step, {**values, **counted}, rate["images_per_s"])
+
+    def _save(self, n: int, state: TrainState, *, force: bool) -> None:
         self.store.save(
             n,
             trainable=state.trainable,
@@ -124,14 +145,5 @@ class Loop:
             opt=state.opt,
             data_state=self.data.get_state(),
             meta=self.meta,
-            force=n == self.steps,
-        )
-
-
-def _check_finite(step: int, metrics: Mapping[str, Array | float]) -> None:
-    bad = [name for name, value in metrics.items() if not math.isfinite(float(value))]
-    if bad:
-        raise UserError(
-            f"step {step}: {', '.join(bad)} is not finite. The last checkpoint is untouched; "
-            "lower optim.learning_rate or optim.clip_norm and run the same command again."
+            force=force,
         )

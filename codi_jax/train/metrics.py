@@ -290,7 +290,7 @@ def _truncate(path: Path, start_step: int) -> None:
             ) from None
         if step <= start_step:
             kept.append(line if line.endswith("\n") else line + "\n")
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text("".join(kept), encoding="utf-8")
     os.replace(temporary, path)
 

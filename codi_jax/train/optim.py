@@ -5,6 +5,10 @@ import dataclasses
 import jax
 import optax
 
+from codi_jax.typing import check_choice
+
+DECAYS = ("constant", "cosine")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimConfig:
@@ -31,9 +35,13 @@ class OptimConfig:
     clip_norm: float = 1.0
     mu_multiplier: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Check the decay; `run/ranges.py` has the ranges of the numbers."""
+        check_choice("optim.decay", self.decay, DECAYS)
 
-def make_optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTransformation:
-    """The optax transformation of ``config``.
+
+def make_schedule(config: OptimConfig, total_steps: int) -> optax.Schedule:
+    """The learning rate as a function of the number of steps done.
 
     Args:
         config: the settings.
@@ -41,12 +49,20 @@ def make_optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTrans
     """
     warmup = min(config.warmup_steps, max(total_steps - 1, 0))
     if config.decay == "cosine":
-        schedule = optax.warmup_cosine_decay_schedule(
+        return optax.warmup_cosine_decay_schedule(
             0.0, config.learning_rate, warmup, max(total_steps, warmup + 1)
         )
-    else:
-        ramp = optax.linear_schedule(0.0, config.learning_rate, max(warmup, 1))
-        schedule = ramp if warmup else optax.constant_schedule(config.learning_rate)
+    ramp = optax.linear_schedule(0.0, config.learning_rate, max(warmup, 1))
+    return ramp if warmup else optax.constant_schedule(config.learning_rate)
+
+
+def make_optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTransformation:
+    """The optax transformation of ``config``.
+
+    Args:
+        config: the settings.
+        total_steps: of the run.
+    """
 
     def is_kernel(params: optax.Params) -> optax.Params:
         return jax.tree_util.tree_map_with_path(lambda path, _: _name(path) == "kernel", params)
@@ -59,7 +75,7 @@ def make_optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTrans
         optax.scale_by_adam(b1=config.b1, b2=config.b2),
         optax.add_decayed_weights(config.weight_decay, mask=is_kernel),
         optax.masked(optax.scale(config.mu_multiplier), is_mu),
-        optax.scale_by_learning_rate(schedule),
+        optax.scale_by_learning_rate(make_schedule(config, total_steps)),
     )
 
 

@@ -15,6 +15,8 @@ from codi_jax.typing import Array, Params, PyTree
 Objective = Callable[[Params, Params, Mapping[str, Array], StepContext], dict[str, Array]]
 #: gamma of an average; or as a function of the number of steps that are done with this one.
 Decay = float | Callable[[Array], Array]
+#: The metric that is 1 for a step that was skipped, else 0.
+SKIPPED = "skipped"
 GradsAndMetrics = tuple[Params, dict[str, Array]]
 GradFn = Callable[[Params, Params, Params, Mapping[str, Array], StepContext], GradsAndMetrics]
 #: Number of a part of a batch, and its arrays.
@@ -31,11 +33,13 @@ def make_step(
     *,
     accumulation: int = 1,
     target: str = "target",
+    gather: Callable[[Params], Params] = lambda params: params,
 ) -> StepFn:
     """The function that a run repeats; jitting it is left to the caller.
 
     The gradient is taken with respect to ``state.trainable`` alone, so that no gradient of the
-    frozen parameters is computed.
+    frozen parameters is computed. A step whose loss or gradient is not finite is skipped: all but
+    its number stays as it was.
 
     Args:
         objective: the losses; its draws come from ``fold_in(key, step)``.
@@ -44,10 +48,11 @@ def make_step(
         accumulation: the number of equal parts that a batch is worked through in.
         target: name of the average that serves as theta-. The online parameters do if there is
             no such average.
+        gather: makes parameters whole that are split over devices.
 
     Returns:
         ``step(state, frozen, batch, key) -> (state, metrics)``; the metrics are the means of the
-        losses over the batch, and "grad_norm".
+        losses over the batch, "grad_norm", and :data:`SKIPPED`.
     """
 
     def loss_fn(
@@ -57,8 +62,8 @@ def make_step(
         batch: Mapping[str, Array],
         context: StepContext,
     ) -> tuple[Array, dict[str, Array]]:
-        params = trees.merge(trainable, frozen)
-        target_params = trees.merge(ema, frozen)
+        params = gather(trees.merge(trainable, frozen))
+        target_params = gather(trees.merge(ema, frozen))
         losses = objective(params, target_params, batch, context)
         means = {name: value.mean() for name, value in losses.items()}
         return means["loss"], means
@@ -79,7 +84,13 @@ def make_step(
             for name, gamma in ema_decays.items()
         }
         metrics["grad_norm"] = optax.tree.norm(grads)
-        return TrainState(done, trainable, averages, opt), metrics
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+        metrics[SKIPPED] = jnp.where(finite, 0.0, 1.0)
+        old = (state.trainable, state.ema, state.opt)
+        kept = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old), (trainable, averages, opt), old
+        )
+        return TrainState(done, *kept), metrics
 
     return step
 

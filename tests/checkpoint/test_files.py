@@ -10,6 +10,7 @@ import pytest
 from codi_jax.checkpoint.files import (
     StoredTensor,
     load_json,
+    new_directory,
     open_tensors,
     read_metadata,
     save_json,
@@ -144,3 +145,22 @@ def test_pickles_are_not_read(tmp_path: Path) -> None:
     (tmp_path / f"{STEM}.bin").write_bytes(b"pickle")
     with pytest.raises(UserError, match=r"holds only .*\.bin.*can run code"):
         weight_files(tmp_path)
+
+
+@pytest.mark.parametrize("stopped", ["while it is written", "between the renames", "never"])
+def test_a_directory_is_replaced_whole_or_not_at_all(stopped: str, tmp_path: Path) -> None:
+    """What is not the model's, here a README, stays in any case."""
+    target, owned = tmp_path / "model", ("unet", "adapter")
+    (target / "adapter").mkdir(parents=True)
+    (target / "README.md").write_text("mine")
+    if stopped == "while it is written":
+        with pytest.raises(KeyboardInterrupt), new_directory(target, owned) as new:
+            (new / "unet").mkdir()
+            raise KeyboardInterrupt
+        assert left(target) == ["README.md", "adapter"] and left(tmp_path) == ["model"]
+        return
+    if stopped == "between the renames":
+        target.rename(tmp_path / ".model.old")
+    with new_directory(target, owned) as new:
+        (new / "unet").mkdir()
+    assert left(target) == ["README.md", "unet"] and left(tmp_path) == ["model"]

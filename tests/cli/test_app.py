@@ -59,6 +59,26 @@ def test_so_is_one_while_flags_are_defined() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: no such config\n")
 
 
+def test_a_disk_that_is_full_or_gone_is_one_line_and_status_2() -> None:
+    done = run(main="raise OSError(28, 'No space left on device', '/runs/sr/config.json')")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: /runs/sr/config.json: No space left on device. Remedy: make room there.\n"
+    )
+
+
+def test_ctrl_c_is_one_line() -> None:
+    done = run(main="raise KeyboardInterrupt")
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize("path", ["gs://bucket/runs", "s3://bucket/runs"])
+def test_buckets_are_refused(path: str) -> None:
+    for arguments in ([f"--workdir={path}"], ["--workdir", path], [path]):
+        done = run(*arguments, define="flags.DEFINE_string('workdir', None, 'Where')")
+        assert done.returncode == 2 and "buckets are not read or written" in done.stderr
+
+
 def test_another_error_is_a_bug_and_has_its_traceback() -> None:
     done = run(main="raise ValueError('a bug')")
     assert done.returncode == 1

@@ -16,14 +16,13 @@ from codi_jax.run.train import train
 from codi_jax.sample import Sampler
 from codi_jax.sampling.load import load_model
 from codi_jax.typing import UserError
-from configs import sr
+from tests.smallest import smallest
 
 
 def config_of(method: str, start: Path | None = None) -> ConfigDict:
-    config = sr.get_config(f"tiny,{method}")
+    config = smallest(method)
     config.steps = config.eval.every = config.checkpoint.every = 2
-    config.log_every, config.eval.steps, config.tensorboard = 2, (1,), False
-    config.mesh.data = 1  # programs for one device compile faster
+    config.log_every, config.eval.steps = 2, (1,)
     if start is not None:
         config.model.pretrained = str(start)
     return config

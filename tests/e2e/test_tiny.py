@@ -1,11 +1,10 @@
-"""The command line, end to end, on the tiny config: results, resume, and messages."""
+"""The command line, end to end, on the smallest config: results, resume, and messages."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,12 +15,12 @@ from PIL import Image
 
 from codi_jax.checkpoint.directory import load_directory
 from codi_jax.checkpoint.files import load_json
-from codi_jax.checkpoint.store import Store
 from codi_jax.evals.results import Results
 from codi_jax.run.train import train as train_run
 from codi_jax.sample import Sampler
 from codi_jax.typing import UserError
-from configs import autoencoder, prior, sr
+from configs import autoencoder, prior
+from tests.smallest import smallest
 
 pytestmark = pytest.mark.xdist_group("tiny")
 
@@ -49,9 +48,8 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 def train_command(workdir: Path, *overrides: str) -> list[str]:
     return [
         "codi_jax.main",
-        "--config=configs/sr.py:tiny",
+        "--config=tests/e2e/smallest_config.py",
         f"--workdir={workdir}",
-        "--config.tensorboard=False",
         *overrides,
     ]
 
@@ -64,8 +62,7 @@ def train(workdir: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
 def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, made in this process (optax needs jax's standard dtype promotion)."""
     path = tmp_path_factory.mktemp("run") / "w"
-    config = sr.get_config("tiny")
-    config.mesh.data = 1  # a program for one device compiles faster
+    config = smallest(tensorboard=True)
     with jax.numpy_dtype_promotion("standard"):
         train_run(config, path)
     return path
@@ -110,32 +107,6 @@ def test_autoencoder_then_prior_then_distillation(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a prior"):
         sampler(np.zeros((8, 8, 3), np.uint8))
     assert sampler.generate(size=(32, 32), steps=1, solver="sde-dpmsolver++").size == (32, 32)
-
-
-def test_killed_run_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path: Path) -> None:
-    every = ("--config.steps=24", "--config.checkpoint.every=4", "--config.eval.every=24")
-    every += ("--config.eval.steps=(1,)", "--config.eval.count=1")
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    first = start(train_command(killed, *every))
-    try:
-        deadline = time.monotonic() + 300
-        # While it is written, a checkpoint's name is longer than its number.
-        while not any(path.name.isdigit() for path in killed.glob("checkpoints/*")):
-            assert time.monotonic() < deadline
-            assert first.poll() is None, "the run ended before it could be killed"
-            time.sleep(0.01)
-    finally:
-        first.kill()
-        first.wait()
-    assert not (killed / "results.json").exists()
-    again = command(*train_command(killed, *every))
-    assert again.returncode == 0, again.stderr[-2000:]
-    assert "resuming from step" in again.stderr
-    assert command(*train_command(whole, *every)).returncode == 0
-    file = "model/unet/diffusion_pytorch_model.safetensors"
-    assert (killed / file).read_bytes() == (whole / file).read_bytes()
-    with Store(killed / "checkpoints", read_only=True) as store:
-        assert store.latest_step() == 24
 
 
 def test_sampler_takes_the_last_checkpoint_of_an_unfinished_run(

@@ -20,7 +20,8 @@ from codi_jax.sampling.held_out import Setting
 from codi_jax.tasks.base import Task
 from codi_jax.tasks.registry import task_of
 from codi_jax.typing import UserError
-from configs import canny, inpaint, sr
+from configs import canny, inpaint
+from tests.smallest import shrunk, smallest
 
 pytestmark = pytest.mark.xdist_group("evaluate")
 
@@ -32,7 +33,7 @@ def model(tmp_path_factory, tiny_model):
     """Random parameters of the tiny architecture."""
     path = tmp_path_factory.mktemp("model")
     with jax.numpy_dtype_promotion("standard"):
-        save_directory(path, tiny_model(sr.get_config("tiny")))
+        save_directory(path, tiny_model(smallest()))
     return path
 
 
@@ -130,7 +131,7 @@ def test_a_prior_is_refused(tmp_path):
 
 @pytest.mark.parametrize("config", [inpaint.get_config, canny.get_config])
 def test_every_task_is_sampled_and_scored_by_its_own_measures(config, tiny_model, tmp_path):
-    config = config("tiny")
+    config = shrunk(config("tiny"))
     with jax.numpy_dtype_promotion("standard"):
         model = tiny_model(config)
         save_directory(tmp_path / "model", model)

@@ -4,11 +4,45 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from codi_jax.evals.evaluation import Evaluator
+from codi_jax.evals import evaluation
+from codi_jax.evals.evaluation import Beside, Evaluator
 from codi_jax.evals.image_metrics import scores_per_image
 from codi_jax.evals.results import table
+from codi_jax.evals.scoring import metrics_of_runs
+from codi_jax.evals.weights import NETWORKS
 from codi_jax.run.config import build_task
-from configs import canny, depth, prior, sr
+from configs import canny, depth, prior
+from tests.smallest import shrunk, smallest
+
+
+@pytest.fixture(autouse=True)
+def without_weights(tmp_path, monkeypatch):
+    """LPIPS is reported where its weights are, which differs between machines."""
+    names = metrics_of_runs(tmp_path)
+    monkeypatch.setattr(evaluation, "metrics_of_runs", lambda: names)
+
+
+def test_lpips_is_reported_where_its_weights_are(tmp_path):
+    assert "lpips_alex" not in metrics_of_runs(tmp_path)
+    (tmp_path / NETWORKS["alex"].converted).touch()
+    assert {*metrics_of_runs(tmp_path)} >= {"psnr", "gmsd", "lpips_alex", "swd"}
+
+
+def test_a_finished_model_has_a_column_and_a_row(tiny_model, tmp_path, monkeypatch):
+    config = smallest()
+    batch, model, task = batch_of(config), tiny_model(config), build_task(config)
+    made = {1: batch["image"], 2: np.roll(batch["image"], 3, axis=1)}
+    monkeypatch.setattr(Evaluator, "_conditional", lambda self, sampler, params, n: made[n])
+    alone = Evaluator(model, task, batch, (1, 2), tmp_path)
+    with_it = Evaluator(
+        model, task, batch, (1, 2), tmp_path, beside=Beside(name="other", model=model)
+    )
+    narrow, wide = alone(1, {}), with_it(1, {})
+    assert wide.scalars == narrow.scalars  # the curves are those of the model in training
+    assert wide.grid.shape[1] > narrow.grid.shape[1]
+    results = with_it.results("codi", wide, wide)
+    assert list(results.scores) == ["bicubic", "start", "codi", "other"]
+    assert results.scores["other"] == {2: results.scores["codi"][2]}
 
 
 def batch_of(config):
@@ -23,9 +57,9 @@ def batch_of(config):
 @pytest.mark.parametrize(
     ("config", "names"),
     [
-        (sr.get_config("tiny"), {"psnr", "ssim", "gmsd", "haarpsi"}),
-        (canny.get_config("tiny"), {"edge_f1"}),
-        (depth.get_config("tiny"), {"edge_recall", "depth_error"}),
+        (smallest(), {"psnr", "ssim", "gmsd", "haarpsi", "swd"}),
+        (shrunk(canny.get_config("tiny")), {"edge_f1"}),
+        (shrunk(depth.get_config("tiny")), {"edge_recall", "depth_error"}),
         (prior.get_config("tiny"), set()),
     ],
     ids=lambda value: getattr(value, "task", None),
@@ -49,7 +83,7 @@ def test_scores_are_the_tasks(config, names, tiny_model, tmp_path, monkeypatch):
 
 
 def test_values_are_those_of_the_metrics(tiny_model, tmp_path, monkeypatch):
-    config = sr.get_config("tiny")
+    config = smallest()
     batch = batch_of(config)
     made = np.roll(batch["image"], 3, axis=1)
     monkeypatch.setattr(Evaluator, "_columns", lambda self, params: {2: made})

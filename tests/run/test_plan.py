@@ -18,6 +18,8 @@ from codi_jax.run.plan import Plan, plan
 from codi_jax.typing import UserError
 from configs import autoencoder, canny, depth, edit, inpaint, prior, sr
 from configs.methods import METHODS
+from tests.jaxprs import shapes_in
+from tests.smallest import shrunk, smallest
 
 TASKS = {"sr": sr, "inpaint": inpaint, "canny": canny, "depth": depth, "edit": edit}
 #: Methods that start from the model of an earlier run, and what it was trained by.
@@ -104,13 +106,14 @@ def quick(unchecked):
     """Checks of annotations cost as much as the traces themselves."""
 
 
-def trace(made: Plan) -> dict[str, Any]:
-    """The real step on shapes; its metrics."""
+def trace(made: Plan) -> tuple[dict[str, Any], set[tuple[int, ...]]]:
+    """The real step on shapes; its metrics, and the shapes of all that it computes."""
     key = jax.eval_shape(lambda: made.key)
-    state, metrics = jax.eval_shape(made.step_fn, made.state, made.frozen, made.batch, key)
+    make = jax.make_jaxpr(made.step_fn, return_shape=True)
+    jaxpr, (state, metrics) = make(made.state, made.frozen, made.batch, key)
     assert jax.tree.structure(state) == jax.tree.structure(made.state)
     assert metrics["loss"].shape == ()
-    return metrics
+    return metrics, set(shapes_in(jaxpr))
 
 
 def one_device(config: ConfigDict) -> ConfigDict:
@@ -136,7 +139,7 @@ def test_every_task_at_its_default_size(task: str, method: str) -> None:
 
 @pytest.mark.parametrize(("task", "method"), pairs(METHODS))
 def test_every_task_by_every_method(task: str, method: str, model_of: Callable[..., Path]) -> None:
-    config = one_device(TASKS[task].get_config(f"tiny,{method}"))
+    config = shrunk(TASKS[task].get_config(f"tiny,{method}"))
     if method in SECOND:
         config.model.pretrained = str(model_of(task))
     trace(plan(config))
@@ -151,7 +154,7 @@ def model_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
     def make(task: str) -> Path:
         if not (root / task).exists():
-            config = one_device(TASKS[task].get_config("tiny,finetune"))
+            config = shrunk(TASKS[task].get_config("tiny,finetune"))
             write_architecture(root / task, plan(config).model)
         return root / task
 
@@ -179,16 +182,17 @@ def some_slow(*quick: str) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize(
-    ("name", "method"), some_slow("sd15-codi", "sd21-codi", "sd21-fast_codi", "sdxl-pe_codi")
-)
+@pytest.mark.parametrize(("name", "method"), some_slow("sd21-codi", "sdxl-pe_codi"))
 def test_stable_diffusion_at_full_size(name: str, method: str, checkpoints: Path) -> None:
     variant = name if name != "sdxl" else "sd21"
     config = one_device(sr.get_config(f"{variant},{method}"))
     config.model.pretrained = str(checkpoints / name)
     made = plan(config)
-    metrics = trace(made)
+    metrics, shapes = trace(made)
     assert {"consistency", "data"} <= set(metrics)
+    # 64x64 and 32x32 latents have so many tokens: no matrix of all their scores is ever held.
+    tokens = (4096, 1024)
+    assert not {shape for shape in shapes if shape[-2:] in [(n, n) for n in tokens]}
     widths = {"sd15": 768, "sd21": 1024, "sdxl": 2048}
     assert made.frozen["prompt"]["text"].shape == (1, 77, widths[name])
     assert ("time_ids" in made.frozen["prompt"]) == (name == "sdxl")
@@ -196,10 +200,7 @@ def test_stable_diffusion_at_full_size(name: str, method: str, checkpoints: Path
 
 @pytest.mark.parametrize(
     "task",
-    [
-        "inpaint",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("canny", "depth", "edit")),
-    ],
+    [pytest.param(name, marks=pytest.mark.slow) for name in ("inpaint", "canny", "depth", "edit")],
 )
 def test_the_other_tasks_on_stable_diffusion(task: str, checkpoints: Path) -> None:
     config = one_device(TASKS[task].get_config("sd21,pe_codi"))
@@ -235,14 +236,14 @@ def test_a_plan_is_refused_before_anything_is_made() -> None:
         ("accumulation", 3, "accumulation=3"),
         ("dtype", "float8", "dtype='float8'"),
     ):
-        config = one_device(sr.get_config("tiny"))
+        config = smallest()
         config.update_from_flattened_dict({key: value})
         with pytest.raises(UserError, match=message):
             plan(config)
 
 
 def test_another_autoencoder_replaces_the_pretrained_one(model_of: Callable[..., Path]) -> None:
-    config = one_device(sr.get_config("tiny"))
+    config = smallest()
     config.model.pretrained = config.model.autoencoder = str(model_of("sr"))
     made = plan(config)
     assert made.model.vae_directory == model_of("sr") / "vae"

@@ -12,6 +12,7 @@ from codi_jax.distill.loss import StepContext
 from codi_jax.model import AutoencoderModel
 from codi_jax.models.adapted_unet import AdaptedUNet
 from codi_jax.models.autoencoder import AutoencoderKL
+from codi_jax.models.autoencoders import init_autoencoder
 from codi_jax.run import plan as plans
 from codi_jax.run import prompts
 from codi_jax.run.plan import plan
@@ -60,7 +61,7 @@ def test_one_prompt_for_all_is_encoded_once(texts):
     assert not null["text"].any() and encode is None
 
 
-def test_own_prompts_are_encoded_batch_by_batch_and_read_by_the_network(texts, tiny_model):
+def test_own_prompts_are_encoded_batch_by_batch_and_read_by_the_network(texts, random_params):
     model, (text, _, encode) = texts("{instruction}")
     assert text == {}
 
@@ -87,7 +88,7 @@ def test_own_prompts_are_encoded_batch_by_batch_and_read_by_the_network(texts, t
     vae = AutoencoderKL(model.vae)
     spy = Spy(schedule=model.schedule, prediction_type=model.prediction_type)
     objective = diffusion_objective(model.network, vae, spy, task.condition)
-    params = {"vae": tiny_model(edit.get_config("tiny")).params["vae"]}
+    params = {"vae": random_params(lambda key: init_autoencoder(model.vae, key))}
     context = StepContext(jax.random.key(0), jnp.zeros((), jnp.int32))
     np.testing.assert_array_equal(
         objective(params, params, jax.tree.map(jnp.asarray, arrays), context)["loss"], [7, 0]

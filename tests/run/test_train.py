@@ -13,7 +13,7 @@ from codi_jax import __version__, trees
 from codi_jax.checkpoint.store import Store
 from codi_jax.run.plan import plan
 from codi_jax.run.start import Run, start
-from codi_jax.run.train import restore, train, write_origin
+from codi_jax.run.train import finished_model, restore, train, write_origin
 from codi_jax.sampling.load import CHECKPOINTS
 from codi_jax.sampling.origin import Origin
 from codi_jax.train.objectives import TEACHER
@@ -50,6 +50,16 @@ def save(run: Run, folder: Path, step: int, frozen: str) -> Any:
             meta={"frozen": frozen},
         )
     return state
+
+
+def test_the_model_beside_is_of_the_same_task() -> None:
+    trained = plan(smallest()).model
+    assert finished_model("", trained) is None
+    beside = finished_model("demo", trained)
+    assert beside is not None and beside.name == "demo" and "unet" in beside.model.params
+    for name, other in (("prior", trained), ("demo", plan(smallest(task="inpaint")).model)):
+        with pytest.raises(UserError, match=f"beside='{name}'.*same task"):
+            finished_model(name, other)
 
 
 def test_the_origin_is_of_the_model(run: Run, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """A workdir belongs to one config; runs of older versions go on as they began."""
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,16 @@ from codi_jax import trees
 from codi_jax.run.workdir import (
     ADDED,
     FREE,
+    FREE_IF_SAID,
     as_started,
+    changed_rate,
     check_workdir,
+    locked,
     method_name,
+    remove_leftovers,
     run_method,
     run_setting,
+    saved_config,
     write_config,
 )
 from codi_jax.sampling.held_out import Setting
@@ -27,7 +34,14 @@ from tests.smallest import smallest
 
 def write(workdir: Path, content: Any) -> Path:
     (workdir / "config.json").write_text(json.dumps(content))
+    (workdir / "checkpoints" / "4").mkdir(parents=True, exist_ok=True)
     return workdir
+
+
+def begun(config: Any, workdir: Path) -> None:
+    """A workdir of ``config`` with a checkpoint; without one it belongs to no config."""
+    write_config(config, workdir)
+    (workdir / "checkpoints" / "4").mkdir(parents=True)
 
 
 def keys(config: Any) -> set[str]:
@@ -49,7 +63,7 @@ def test_a_new_workdir_fits_any_config(tmp_path: Path) -> None:
 def test_the_config_is_read_back(tmp_path: Path) -> None:
     """Tuples come back as lists, and that is no difference."""
     config = sr.get_config("tiny,fast_codi")
-    write_config(config, tmp_path / "deep" / "w")
+    begun(config, tmp_path / "deep" / "w")
     content = json.loads((tmp_path / "deep" / "w" / "config.json").read_text())
     assert content["eval"]["steps"] == [1, 2, 4] and content["loss"]["guidance_range"] == [2, 13]
     check_workdir(config, tmp_path / "deep" / "w")
@@ -68,7 +82,7 @@ def test_the_config_is_read_back(tmp_path: Path) -> None:
     ],
 )
 def test_another_config_is_refused(key: str, value: Any, said: str, tmp_path: Path) -> None:
-    write_config(smallest(), tmp_path)
+    begun(smallest(), tmp_path)
     changed = smallest()
     changed.update_from_flattened_dict({key: value})
     with pytest.raises(UserError, match=rf"{said}.*Use another --workdir, or the config"):
@@ -76,25 +90,24 @@ def test_another_config_is_refused(key: str, value: Any, said: str, tmp_path: Pa
 
 
 def test_a_key_that_only_one_has_is_a_difference(tmp_path: Path) -> None:
-    write_config(smallest("finetune"), tmp_path)
+    begun(smallest("finetune"), tmp_path)
     with pytest.raises(UserError, match=r"loss\.data_space \(None there, 'latent' now\)"):
         check_workdir(smallest("codi", method="finetune"), tmp_path)
 
 
 def test_the_first_three_differences_are_named(tmp_path: Path) -> None:
-    write_config(smallest(), tmp_path)
+    begun(smallest(), tmp_path)
     with pytest.raises(UserError) as error:
-        check_workdir(smallest(accumulation=2, batch_size=4, dtype="x", seed=5), tmp_path)
+        check_workdir(smallest(batch_size=4, dtype="x", method="finetune", seed=5), tmp_path)
     said = str(error.value)
-    assert "accumulation" in said and "batch_size" in said and "dtype" in said
+    assert "batch_size" in said and "dtype" in said and "method" in said
     assert "seed" not in said
 
 
-def test_length_and_watching_are_free(tmp_path: Path) -> None:
-    write_config(smallest(), tmp_path)
+def test_watching_is_free(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begun(smallest(), tmp_path)
     check_workdir(
         smallest(
-            steps=80,
             log_every=1,
             label="mine",
             tensorboard=True,
@@ -104,10 +117,78 @@ def test_length_and_watching_are_free(tmp_path: Path) -> None:
             mesh__fsdp=2,
             data__num_workers=3,
             data__max_corrupt=1,
+            model__remat=True,
         ),
         tmp_path,
     )
-    assert {key.split(".")[0] for key in FREE} <= set(base())
+    assert capsys.readouterr().err == ""
+    assert keys(base().to_dict()) | set(base()) >= FREE | FREE_IF_SAID
+
+
+def test_remedies_can_be_followed_and_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun(smallest(), tmp_path)
+    changed = smallest(steps=80, optim__learning_rate=1e-5, data__source="PHOTOS")
+    check_workdir(changed, tmp_path)
+    said = capsys.readouterr().err
+    assert "goes on with another data.source ('skimage' there, 'PHOTOS' now)" in said
+    assert "steps (8 there, 80 now)" in said and "optim.learning_rate" in said
+    with pytest.raises(UserError, match=r"optim\.learning_rate .*1e-05 now"):
+        check_workdir(changed, tmp_path, finished=True)
+
+
+def test_what_is_free_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "runs.md").read_text()
+    assert [key for key in sorted(FREE | FREE_IF_SAID) if f"`{key}`" not in page] == []
+
+
+def test_a_run_that_has_saved_nothing_holds_its_workdir_for_no_config(tmp_path: Path) -> None:
+    """Out of memory at the first step: the batch may be lowered."""
+    write_config(smallest(), tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    check_workdir(smallest(batch_size=4, seed=3), tmp_path)
+    assert as_started(smallest(), tmp_path) is not None and saved_config(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "step", "said"),
+    [
+        ({"steps": 200, "optim__decay": "cosine"}, 100, "5e-05.*steps=100.*'cosine'.*have 0"),
+        ({"optim__learning_rate": 1e-5}, 60, "step 60: 1e-05, .* have 0.0001"),
+        ({"steps": 200}, 60, ""),
+    ],
+)
+def test_a_changed_learning_rate_is_said_with_both(
+    changes: dict[str, Any], step: int, said: str, tmp_path: Path
+) -> None:
+    old = smallest(steps=100, optim__decay=changes.get("optim__decay", "constant"))
+    old.optim.learning_rate, old.optim.warmup_steps = 1e-4, 0
+    new = old.copy_and_resolve_references()
+    for key, value in changes.items():
+        new.update_from_flattened_dict({key.replace("__", "."): value})
+    begun(old, tmp_path)
+    found = changed_rate(saved_config(tmp_path), new, step)
+    assert re.search(said, found) if said else found == ""
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        said = rf"a run is at work in {tmp_path}: process {os.getpid()} on .*stop it"
+        with pytest.raises(UserError, match=said), locked(tmp_path):
+            pass
+    (tmp_path / ".lock").write_text("process 1 on a machine that is long gone\n")
+    with locked(tmp_path):  # the file alone holds nobody back
+        assert f"process {os.getpid()}" in (tmp_path / ".lock").read_text()
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "samples").mkdir()
+    for name in (".config.json.12.tmp", "samples/.a.png.12.tmp", "config.json"):
+        (tmp_path / name).write_text("")
+    (tmp_path / ".model.tmp" / "unet").mkdir(parents=True)
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["config.json", "samples"]
 
 
 def test_an_old_run_goes_on_as_it_began(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +224,7 @@ def test_an_old_run_of_another_config_is_still_refused(tmp_path: Path) -> None:
 def test_a_run_of_today_keeps_what_it_was_given(tmp_path: Path) -> None:
     """The keys are in its config.json: nothing is filled in."""
     config = smallest(data__clean_share=0.3)
-    write_config(config, tmp_path)
+    begun(config, tmp_path)
     assert as_started(config, tmp_path) is config
     with pytest.raises(UserError, match=r"clean_share \(0\.3 there, 0\.0 now\)"):
         check_workdir(smallest(), tmp_path)

@@ -46,7 +46,7 @@ def test_import_takes_what_sample_takes(tmp_path):
     [
         ("nowhere", "nowhere"),
         ("pickle.ckpt", "safetensors"),
-        ("part", "AutoencoderKL"),
+        ("part", "AutoencoderDC"),
         ("truncated", "truncated"),
     ],
 )

@@ -28,13 +28,14 @@ from codi_jax.tasks.registry import task_of
 from codi_jax.train.objectives import diffusion_objective
 from codi_jax.typing import UserError
 from configs import autoencoder, sr
+from tests.smallest import smallest
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_model: Any) -> str:
     """Random networks."""
     path = tmp_path_factory.mktemp("networks")
-    save_directory(path, tiny_model(sr.get_config("tiny")))
+    save_directory(path, tiny_model(smallest()))
     return str(path)
 
 

@@ -28,7 +28,7 @@ def test_inspect_says_what_it_is_and_what_fits():
     assert "codi_jax.sample --checkpoint demo" in out
     assert (out := inspect(str(ASSETS / "prior")))
     assert "unconditional prior" in out and "configs/sr.py" in out
-    assert "AutoencoderKL" in inspect(str(ASSETS / "prior" / "vae"))
+    assert "AutoencoderDC" in inspect(str(ASSETS / "prior" / "vae"))
 
 
 def test_counts_are_those_of_the_parameters():

@@ -18,7 +18,7 @@ def test_a_picture_is_rgb() -> None:
     grey = as_picture(Image.fromarray(GREY))
     np.testing.assert_array_equal(grey, np.repeat(GREY[..., None], 3, axis=-1))
     alpha = np.concatenate([RGB, np.zeros((3, 5, 1), np.uint8)], axis=-1)
-    np.testing.assert_array_equal(as_picture(Image.fromarray(alpha)), RGB)
+    assert (as_picture(Image.fromarray(alpha)) == 255).all()  # laid on white, as files are
 
 
 @pytest.mark.parametrize(
@@ -41,9 +41,12 @@ def test_a_map_keeps_its_levels() -> None:
     np.testing.assert_array_equal(read, deep)
     metres = deep.astype(np.float64) / 1000
     assert as_map(metres) is metres
-    for wrong in (RGB, Image.fromarray(RGB), metres[None]):
+    assert as_map(Image.fromarray(metres.astype(np.float32))).dtype == np.float32
+    for wrong in (RGB, metres[None]):
         with pytest.raises(UserError, match=r"a depth map is .*give \[height, width\]"):
             as_map(wrong)
+    with pytest.raises(UserError, match="a depth map: depth must be grey .* this is RGB"):
+        as_map(Image.fromarray(RGB))
 
 
 def test_a_mask_is_grey_or_true() -> None:

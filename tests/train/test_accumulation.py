@@ -1,5 +1,6 @@
 """A step without networks: parts of a batch, keys, the target, the averages, the metrics."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 
 from codi_jax.distill.loss import StepContext
 from codi_jax.train.state import create_state
-from codi_jax.train.step import make_step
+from codi_jax.train.step import SKIPPED, make_step
 
 KEY = jax.random.key(7)
 X = 2.0 ** np.arange(8, dtype=np.float32)
@@ -41,6 +42,21 @@ def steps(count: int = 1, **settings: Any) -> list[tuple[Any, dict[str, float]]]
         state, metrics = step(state, {"frozen": jnp.asarray(1.0)}, {"x": jnp.asarray(X)}, KEY)
         found.append((state, {name: float(value) for name, value in metrics.items()}))
     return found
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_step_that_is_not_finite_changes_nothing_but_its_number(bad: float) -> None:
+    optimizer = optax.adam(0.01)
+    state = create_state({"w": jnp.asarray(2.0)}, optimizer, ("target",))
+    step = jax.jit(make_step(objective, optimizer, {"target": 0.5}))
+    x = jnp.asarray(X)
+    state, metrics = step(state, {"frozen": jnp.asarray(1.0)}, {"x": x}, KEY)
+    assert float(metrics[SKIPPED]) == 0.0
+    for frozen, batch in ((bad, x), (1.0, x.at[3].set(bad))):
+        after, metrics = step(state, {"frozen": jnp.asarray(frozen)}, {"x": batch}, KEY)
+        assert float(metrics[SKIPPED]) == 1.0 and int(after.step) == 2
+        old, new = dataclasses.replace(state, step=0), dataclasses.replace(after, step=0)
+        jax.tree.map(np.testing.assert_array_equal, old, new)
 
 
 @pytest.mark.parametrize("accumulation", [1, 4])

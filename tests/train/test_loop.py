@@ -8,20 +8,22 @@ import numpy as np
 import pytest
 
 from codi_jax.parallel.mesh import make_mesh
+from codi_jax.train.interrupt import Interrupt
 from codi_jax.train.loop import Loop
 from codi_jax.train.state import TrainState
-from codi_jax.typing import UserError
+from codi_jax.train.step import SKIPPED
+from codi_jax.typing import Interrupted, UserError
 
 
 class Data:
-    """Counts its batches; the array ``unused`` does not go to the devices."""
+    """Counts its batches; the strings do not go to the devices."""
 
     def __init__(self) -> None:
         self.position = 0
 
     def __next__(self) -> dict[str, np.ndarray]:
         self.position += 1
-        return {"x": np.full((2, 1), self.position, np.float32), "unused": np.array(["a", "b"])}
+        return {"x": np.full((2, 1), self.position, np.float32), "name": np.array(["a", "b"])}
 
     def get_state(self) -> int:
         return self.position
@@ -41,6 +43,10 @@ class Recorder:
         self.events.append(("save", step, items["data_state"], value, items["force"]))
         assert items["meta"] == {"version": "1"} and items["ema"] == {} and items["opt"] == ()
 
+    def latest_step(self) -> int | None:
+        saved = [event[1] for event in self.events if event[0] == "save"]
+        return saved[-1] if saved else None
+
     def write_scalars(self, step: int, scalars: Any) -> None:
         self.events.append(("scalars", step, dict(scalars)))
 
@@ -50,7 +56,9 @@ class Recorder:
 
 def step_fn(state: TrainState, frozen: Any, batch: Any, key: Any) -> Any:
     w = state.trainable["w"] + frozen["rate"] * batch["x"].mean()
-    return TrainState(state.step + 1, {"w": w}, {}, ()), {"loss": jnp.log(10.5 - w)}
+    loss = jnp.log(10.5 - w)
+    skipped = jnp.where(jnp.isfinite(loss), 0.0, 1.0)
+    return TrainState(state.step + 1, {"w": w}, {}, ()), {"loss": loss, SKIPPED: skipped}
 
 
 def loop(record: Recorder, data: Data, steps: int, **changes: Any) -> Loop:
@@ -119,13 +127,43 @@ def test_a_resumed_run_repeats_neither_evaluation_nor_checkpoint() -> None:
     assert record.events == [("flush",)]
 
 
+class Stop(Interrupt):
+    """A signal after so many steps."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    def reached(self, step: int) -> bool:
+        return step >= self.step
+
+
+def test_a_signal_saves_at_the_next_step_and_stops() -> None:
+    record = Recorder(due=100)
+    with pytest.raises(Interrupted, match="step 3, which is saved"):
+        loop(record, Data(), steps=6, interrupt=Stop(3)).run(start())
+    saved = [event for event in record.events if event[0] == "save"]
+    assert saved == [("save", 3, 3, 6.0, True)]
+    assert record.events[-1] == ("flush",)
+    record = Recorder(due=100)
+    with pytest.raises(Interrupted):  # nothing is new, so nothing is saved
+        loop(record, Data(), steps=6, interrupt=Stop(3)).run(start(3, 6.0))
+    assert record.events == [("flush",)]
+
+
 @pytest.mark.parametrize("log_every", [1, 100])
-def test_a_loss_that_is_not_finite_stops_before_it_is_saved(log_every: int) -> None:
-    """The logarithm has no value from w = 15 on, after five steps."""
-    record = Recorder(due=5)
-    with pytest.raises(UserError, match=r"step 5: loss is not finite.*learning_rate"):
-        loop(record, Data(), steps=6, log_every=log_every, eval_every=100).run(start())
-    assert not [event for event in record.events if event[0] == "save"]
+def test_losses_that_are_not_finite_stop_the_run(
+    log_every: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The logarithm has no value from w = 15 on, after five steps; steps 5 to 14 are ten."""
+    record = Recorder(due=3)
+    with pytest.raises(UserError) as error:
+        loop(record, Data(), steps=40, log_every=log_every, eval_every=100).run(start())
+    said = str(error.value)
+    assert "step 14: 10 steps in a row were not finite, from step 5 on (loss)" in said
+    assert "samples were a, b" in said and "optim.learning_rate" in said
+    assert "the last checkpoint is 15" in said or "the last checkpoint is 12" in said
+    assert "step 5 is skipped: loss not finite (1 in a row, 1 in all)" in capsys.readouterr().err
     assert record.events[-1] == ("flush",)
 
 

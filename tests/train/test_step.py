@@ -19,12 +19,13 @@ from codi_jax.train.state import create_state
 from codi_jax.train.step import make_step
 from codi_jax.typing import UserError
 from configs import sr
+from tests.smallest import shrunk
 
 pytestmark = pytest.mark.xdist_group("step")
 
 
 def tiny(**mesh: int) -> Any:
-    config = sr.get_config("tiny")
+    config = shrunk(sr.get_config("tiny"))
     config.mesh.update(mesh or {"data": 1, "fsdp": 1})
     config.optim.warmup_steps = 0
     return config

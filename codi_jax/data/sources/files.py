@@ -1,20 +1,71 @@
-"""The files that a glob pattern names."""
+"""The files that a pattern names."""
 
 import glob
 import os
+import re
 from collections.abc import Sequence
 
 from codi_jax.typing import UserError
 
+_MOST = 1_000_000
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_NUMBERS = re.compile(r"(\d+)\.\.(\d+)")
+
 
 def find_files(paths: str | Sequence[str | os.PathLike[str]], kind: str) -> list[str]:
-    """Sorted paths: of a glob pattern, or those given.
+    """Sorted paths: of a pattern, or those given.
+
+    A pattern has ``*``, ``?``, ``[...]``, ``**`` (any folders) and braces, ``{000..127}`` or
+    ``{a,b}``, as web-scale sets are named. A file whose name is the pattern itself wins.
 
     Raises:
-        UserError: nothing matches, or one does not exist; `kind` says of what.
+        UserError: nothing matches, or one does not exist or is no regular file; `kind` says of
+            what.
     """
-    found = glob.glob(paths) if isinstance(paths, str) else [os.fspath(p) for p in paths]
+    if isinstance(paths, str):
+        found = [p for one in expand_braces(os.path.expanduser(paths)) for p in _matching(one)]
+    else:
+        found = [os.fspath(p) for p in paths]
     absent = [p for p in found if not os.path.isfile(p)]
     if absent or not found:
-        raise UserError(f"{kind} {absent[0] if absent else paths}: no such file; check the path.")
-    return sorted(found)
+        name = absent[0] if absent else paths
+        problem = "no regular file" if os.path.exists(os.fspath(str(name))) else "no such file"
+        raise UserError(f"{kind} {name}: {problem}; check the path.")
+    return sorted(dict.fromkeys(found))
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """``x{00..02}`` -> x00, x01, x02; ``{a,b}`` -> a, b. Other braces stay, as do those of a file.
+
+    Raises:
+        UserError: more than a million.
+    """
+    if os.path.exists(pattern):
+        return [pattern]
+    braces = next((m for m in _BRACES.finditer(pattern) if _items(m[1]) is not None), None)
+    if braces is None:
+        return [pattern]
+    items = _items(braces[1]) or ()
+    before, after = pattern[: braces.start()], pattern[braces.end() :]
+    rest = expand_braces(after)
+    if len(items) * len(rest) > _MOST:
+        raise UserError(f"{pattern}: stands for more than {_MOST} files; use * instead.")
+    return [f"{before}{item}{end}" for item in items for end in rest]
+
+
+def _items(inside: str) -> Sequence[str] | None:
+    """What braces stand for; None where they stand for themselves."""
+    numbers = _NUMBERS.fullmatch(inside)
+    if numbers is None:
+        return inside.split(",") if "," in inside else None
+    first, last = int(numbers[1]), int(numbers[2])
+    if last - first > _MOST:
+        raise UserError(f"{{{inside}}} stands for more than {_MOST} files; use * instead.")
+    width = len(numbers[1]) if numbers[1].startswith("0") else 0
+    return [f"{n:0{width}d}" for n in range(first, last + 1)]
+
+
+def _matching(path: str) -> list[str]:
+    if os.path.exists(path) or not glob.has_magic(path):
+        return [path]
+    return [p for p in glob.glob(path, recursive=True) if not os.path.isdir(p)]

@@ -1,135 +1,122 @@
-"""A folder of image files, with captions and columns in Hugging Face's metadata.jsonl."""
+"""A folder of image files, with their captions and columns."""
 
-import json
 import operator
 import os
-from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from codi_jax.data import images
+from codi_jax.data.regular_files import read_regular
 from codi_jax.data.sources.base import Element
-from codi_jax.data.sources.columns import RESERVED, check_image_column, load_column
+from codi_jax.data.sources.columns import load_column
+from codi_jax.data.sources.folder_files import CAPTIONS, FolderFiles, find_folder_files
+from codi_jax.data.sources.folder_rows import Row, read_rows
+from codi_jax.data.sources.notes import say_some
 from codi_jax.typing import UserError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"})
-_FILE = "_file_name"
+_LONGEST_CAPTION = 2**20
 
 
 class FolderSource:
     """The image files below a folder, sorted by path.
 
-    Hidden files are skipped. A `metadata.jsonl` at the top (Hugging Face's ImageFolder) gives
-    captions and columns, one image on each line:
+    Hidden files are left out; links to folders are followed. Captions and columns are in
+    `metadata.jsonl` or `metadata.csv` (Hugging Face's ImageFolder) in the folder or any below it;
+    paths in it are relative to its own place:
     {"file_name": "relative/path.jpg", "text": "...", "depth_file_name": "depth/path.png"}.
-    `X_file_name` is an image, decoded under the key X; the file it names is no sample of its
-    own, and if one image has an X, all must. Other strings keep their name; values that are no
-    strings are left out.
+    `X_file_name` is an image, decoded under the key X, as is a column whose every value is the path
+    of an image; the files they name are no samples of their own, and if one image has an X, all
+    must. Other strings keep their name; values that are no strings are left out. An image without
+    a row has its caption in a `.txt` or `.caption` file beside it, if there is one.
+
+    Args:
+        path: the folder.
+        above: a folder above it, whose metadata is read too.
 
     Raises:
-        UserError: no such folder, no image in it, or a metadata file that is malformed, names a
-            file that is not in the folder, or leaves an image without an image column.
+        UserError: no such folder, no image in it, or a metadata file that is malformed, leaves
+            the folder, or leaves an image without an image column.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], above: str | os.PathLike[str] | None = None
+    ) -> None:
         self.root = Path(path)
-        if not self.root.is_dir():
-            raise UserError(f"image folder {self.root}: no such folder; check the path.")
-        found = frozenset(_image_names(self.root))
-        if not found:
-            raise UserError(
-                f"image folder {self.root}: no image in it; expected "
-                f"{' '.join(sorted(SUFFIXES))} files, in subfolders too."
-            )
-        self._rows = _read_metadata(self.root, found)
-        referred = {
-            value for row in self._rows.values() for key, value in row.items() if _is_file(key)
-        }
-        self.names = sorted(found - referred)
-        self._columns = sorted({key for row in self._rows.values() for key in row})
-        _check_complete(self.root, self.names, self._columns, self._rows)
+        found = find_folder_files(self.root)
+        self._rows = read_rows(found, None if above is None else Path(above))
+        referred = {file for row in self._rows.values() for file in row.files.values()}
+        self.names = sorted(found.images - referred)
+        self._files = sorted({key for row in self._rows.values() for key in row.files})
+        self._strings = sorted({key for row in self._rows.values() for key in row.strings})
+        self._texts = _texts_beside(self.names, found)
+        self._check(found)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Element:
         name = self.names[operator.index(index)]
-        row = self._rows.get(name, {})
-        element = {"image": images.load_image(self.root / name), "text": "", "name": name}
-        for key in self._columns:
-            if _is_file(key):
-                column, path = key.removesuffix(_FILE), self.root / row[key]
-                element[column] = load_column(column, path, str(path))
-            else:
-                element[key] = row.get(key, "")
+        row = self._rows.get(name, Row(""))
+        element = {
+            "image": images.load_image(self.root / name),
+            **dict.fromkeys(self._strings, ""),
+            **row.strings,
+            "name": images.readable(name),
+            "text": self.caption(name),
+        }
+        if row.captions:
+            element["captions"] = row.captions
+        for column in self._files:
+            path = self.root / row.files[column]  # an absolute path stays as it is
+            element[column] = load_column(column, path, str(path))
         return element
 
+    def caption(self, name: str) -> str:
+        """The text of one of ``names``; "" where there is none.
 
-def _is_file(key: str) -> bool:
-    return key.endswith(_FILE)
-
-
-def _image_names(root: Path) -> Iterable[str]:
-    for folder, _, files in os.walk(root):
-        for file in files:
-            if Path(file).suffix.lower() in SUFFIXES and not file.startswith("."):
-                yield (Path(folder) / file).relative_to(root).as_posix()
-
-
-def _read_metadata(root: Path, found: frozenset[str]) -> dict[str, dict[str, str]]:
-    """File name -> its strings; the values of `X_file_name` are paths below the root."""
-    rows: dict[str, dict[str, str]] = {}
-    for where, row in _lines(root / "metadata.jsonl"):
+        Raises:
+            CorruptError: a text file that is no UTF-8.
+        """
+        row = self._rows.get(name)
+        if row is not None and row.strings["text"]:
+            return row.strings["text"]
+        if name not in self._texts:
+            return ""
+        path = self.root / self._texts[name]
         try:
-            name = _inside(row.pop("file_name"), found, "file_name", root, where)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f'{where}: expected {{"file_name": "...", "text": "..."}} ({error!r}).'
-            ) from error
-        if name in rows:
-            raise UserError(f"{where}: {name!r} has a line already; remove one of them.")
-        rows[name] = {}
-        for key, value in row.items():
-            if not isinstance(value, str):
-                continue
-            if _is_file(key):
-                check_image_column(key.removesuffix(_FILE), where)
-                rows[name][key] = _inside(value, found, key, root, where)
-            elif key == "text" or key not in RESERVED:
-                rows[name][key] = value
-    return rows
+            return read_regular(path, str(path), _LONGEST_CAPTION).decode("utf-8-sig").strip()
+        except UnicodeDecodeError as error:
+            raise images.CorruptError(str(path), f"is no UTF-8 text ({error}).") from error
+
+    def _check(self, found: FolderFiles) -> None:
+        where = f"image folder {images.readable(str(self.root))}"
+        if not self.names:
+            raise UserError(f"{where}: every image is a column of another one.")
+        for column in self._files:
+            for name in self.names:
+                if column not in self._rows.get(name, Row("")).files:
+                    raise UserError(
+                        f"{where}: {images.readable(name)!r} has no '{column}_file_name', which "
+                        "others have in their metadata; give it to every image or to none."
+                    )
+        if self._rows or self._texts:
+            silent = [
+                images.readable(name)
+                for name in self.names
+                if name not in self._texts
+                and not self._rows.get(name, Row("", {"text": ""})).strings["text"]
+            ]
+            say_some(where, "images have no caption", silent, len(self.names))
+        used = {*self._texts.values()}
+        others = [images.readable(text) for text in found.texts - used]
+        say_some(where, "text files belong to no image", others, len(found.texts))
 
 
-def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    if not path.is_file():
-        return
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.strip():
-            where = f"{path}, line {number}"
-            try:
-                yield where, json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{where}: expected one JSON object ({error}).") from error
-
-
-def _inside(name: str, found: frozenset[str], key: str, root: Path, where: str) -> str:
-    pure = PurePosixPath(name)
-    if pure.is_absolute() or ".." in pure.parts:
-        raise UserError(f"{where}: {key} {name!r} leaves the folder; use a path inside it.")
-    if pure.as_posix() not in found:
-        raise UserError(f"{where}: {key} {name!r} is no image of {root}; correct or remove it.")
-    return pure.as_posix()
-
-
-def _check_complete(
-    root: Path, names: list[str], columns: list[str], rows: dict[str, dict[str, str]]
-) -> None:
-    if not names:
-        raise UserError(f"image folder {root}: every image is a column of another one.")
-    for column in filter(_is_file, columns):
-        for name in names:
-            if column not in rows.get(name, {}):
-                raise UserError(
-                    f"{root}/metadata.jsonl: {name!r} has no {column!r}, which others have; "
-                    "give it to every image or to none."
-                )
+def _texts_beside(names: list[str], found: FolderFiles) -> dict[str, str]:
+    """Image -> the caption file of the same path but for its suffix."""
+    if not found.texts:
+        return {}
+    by_stem: dict[str, str] = {}
+    for text in sorted(found.texts, key=lambda t: CAPTIONS.index(PurePosixPath(t).suffix.lower())):
+        by_stem.setdefault(os.path.splitext(text)[0], text)
+    stems = {name: os.path.splitext(name)[0] for name in names}
+    return {name: by_stem[stem] for name, stem in stems.items() if stem in by_stem}

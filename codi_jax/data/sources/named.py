@@ -11,6 +11,7 @@ from codi_jax.data.scenes import SceneSource
 from codi_jax.data.sources.array_record import ArrayRecordSource
 from codi_jax.data.sources.base import CachedSource, Source
 from codi_jax.data.sources.folder import FolderSource
+from codi_jax.data.sources.notes import say_some
 from codi_jax.data.sources.parquet import ParquetSource
 from codi_jax.data.sources.skimage import SkimageSource
 from codi_jax.data.sources.skipping import too_many
@@ -18,6 +19,8 @@ from codi_jax.data.sources.tfds import TfdsSource
 from codi_jax.data.sources.webdataset import WebDatasetSource
 from codi_jax.typing import UserError
 
+#: Of a folder that is divided: which of its folders is for evaluation.
+EVAL_FOLDERS = ("eval", "validation", "val", "valid", "test")
 #: Where an image is: a path or an index.
 Place = TypeVar("Place")
 
@@ -29,8 +32,8 @@ def make_source(spec: str, split: str, data_dir: str | None = None) -> Source:
         spec: "skimage", "synthetic:depth", a folder, "tfds:NAME", or a glob of ArrayRecord shards
             ("data/*.array_record"), WebDataset shards ("*.tar") or parquet files ("*.parquet").
         split: "train" or "eval"; for tfds any split it has. A folder that has "train" or "eval"
-            below it is split by them ("validation" or "test" stand for a missing "eval"); any other
-            folder serves both in whole.
+            below it is split by them ("validation", "val", "valid" or "test" stand for a missing
+            "eval"); any other folder serves both in whole.
         data_dir: where tfds keeps its data.
 
     Raises:
@@ -46,18 +49,32 @@ def make_source(spec: str, split: str, data_dir: str | None = None) -> Source:
         return SceneSource(split)
     if spec.startswith("tfds:"):
         return TfdsSource(spec.removeprefix("tfds:"), split, data_dir)
+    folder = Path(spec).expanduser()
+    if folder.is_dir():
+        return _folder_source(folder, split)
     file = Path(spec).name
     if ".array_record" in file or ".arrayrecord" in file:
         return ArrayRecordSource(spec)
-    if file.endswith(".tar"):
+    if ".tar" in file or file.endswith(".tgz"):
         return WebDatasetSource(spec)
     if file.endswith(".parquet"):
         return ParquetSource(spec)
-    folder = Path(spec)
+    return FolderSource(folder)  # says that there is none
+
+
+def _folder_source(folder: Path, split: str) -> FolderSource:
     if not any((folder / name).is_dir() for name in ("train", "eval")):
         return FolderSource(folder)
-    names = ("eval", "validation", "test") if split == "eval" else (split,)
-    return FolderSource(folder / next((n for n in names if (folder / n).is_dir()), split))
+    names = EVAL_FOLDERS if split == "eval" else (split,)
+    part = next((n for n in names if (folder / n).is_dir()), split)
+    beside = [p.name for p in folder.iterdir() if p.suffix.lower() in images.SUFFIXES]
+    say_some(
+        f"image folder {images.readable(str(folder))}",
+        f"pictures lie beside {part}/ and are not read",
+        [images.readable(name) for name in beside],
+        len(beside),
+    )
+    return FolderSource(folder / part, above=folder)
 
 
 def check_source(

@@ -3,16 +3,18 @@
 import operator
 import os
 import threading
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from codi_jax.data.images import CorruptError, load_image
+from codi_jax.data.images import CorruptError, load_image, readable
 from codi_jax.data.sources.base import Element
-from codi_jax.data.sources.columns import RESERVED, check_image_column, load_column
+from codi_jax.data.sources.columns import RESERVED, caption_of, check_image_column, load_column
 from codi_jax.data.sources.files import find_files
+from codi_jax.data.sources.notes import say_left_out
 from codi_jax.typing import UserError
 
 if TYPE_CHECKING:
@@ -22,8 +24,10 @@ if TYPE_CHECKING:
 class ParquetSource:
     """Parquet files with a column "image": encoded images, or {"bytes", "path"} of them.
 
-    The caption is the column "text", else "caption". Other columns of {"bytes", "path"} are image
-    columns, other strings stay strings, the rest is left out.
+    Where the bytes are null, or the column is of strings, a path is read, relative to the parquet
+    file and below its folder. The caption is the column "text", else "caption", a string or a list
+    of strings. Other columns of {"bytes", "path"} are image columns, other strings (also of
+    categories) stay strings; the rest is left out, and said.
 
     Parquet is compressed by row groups, so one image costs the reading of its group. Each
     process keeps the last group: reading in order is fast, a global shuffle is slow when the
@@ -52,8 +56,8 @@ class ParquetSource:
         self._ends = np.cumsum(counts, dtype=np.int64)
         if len(self) == 0:
             raise UserError(f"parquet files {paths}: hold no row; check the path.")
-        self._image_columns, self._strings = _columns(schema, self._paths[0])
-        self._caption = next((c for c in ("text", "caption") if c in self._strings), None)
+        assert schema is not None  # there is a file
+        self._image_columns, self._strings, self._captions = _columns(schema, self._paths[0])
         self._start_empty()
 
     def _start_empty(self) -> None:
@@ -76,35 +80,45 @@ class ParquetSource:
             raise IndexError(index)
         group = int(np.searchsorted(self._ends, index, side="right"))
         row = index - (int(self._ends[group - 1]) if group else 0)
-        file = Path(self._paths[self._groups[group][0]]).name
-        name = f"{file}[{index}]"
+        path = Path(self._paths[self._groups[group][0]])
+        name = f"{readable(path.name)}[{index}]"
         table = self._table(group, name)
-        values = {c: table.column(c)[row].as_py() for c in (*self._image_columns, *self._strings)}
+        try:
+            values = {column: table.column(column)[row].as_py() for column in self._columns}
+        except Exception as error:  # a damaged string, for one
+            raise CorruptError(name, f"cannot be read ({error}).") from error
+        text, captions = caption_of({column: values[column] for column in self._captions})
         element: Element = {
-            "image": load_image(_data(values["image"], name), name),
-            "text": (values[self._caption] or "") if self._caption else "",
+            "image": load_image(_data(values["image"], name, path.parent), name),
+            "text": text,
             "name": name,
         }
+        if captions:
+            element["captions"] = captions
         for column in self._image_columns:
             if column != "image":
                 what = f"{name}.{column}"
-                element[column] = load_column(column, _data(values[column], what), what)
+                data = _data(values[column], what, path.parent)
+                element[column] = load_column(column, data, what)
         for column in self._strings:
-            if column not in RESERVED and column != self._caption:
-                element[column] = values[column] or ""
+            element[column] = values[column] or ""
         return element
+
+    @property
+    def _columns(self) -> list[str]:
+        """All that are read."""
+        return [*self._image_columns, *self._strings, *self._captions]
 
     def _table(self, group: int, name: str) -> "pyarrow.Table":
         with self._lock:
             if self._kept is None or self._kept[0] != group:
                 number, inside = self._groups[group]
                 self._kept = None  # never two groups in memory
-                columns = [*self._image_columns, *self._strings]
                 try:
                     table = _open(self._paths[number]).read_row_group(
-                        inside, columns=columns, use_threads=False
+                        inside, columns=self._columns, use_threads=False
                     )
-                except (OSError, ValueError) as error:
+                except Exception as error:  # pyarrow's errors are of many types
                     raise CorruptError(name, f"its row group cannot be read ({error}).") from error
                 self._kept = (group, table)
             return self._kept[1]
@@ -119,35 +133,86 @@ def _open(path: str) -> "pyarrow.parquet.ParquetFile":
         ) from error
     try:
         return pyarrow.parquet.ParquetFile(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
-        raise UserError(f"{path}: no parquet file ({error}); write it again.") from error
+    except Exception as error:  # pyarrow's errors are of many types
+        problem = " ".join(str(error).split())
+        raise UserError(
+            f"{readable(path)}: no parquet file ({problem}); write it again."
+        ) from error
 
 
-def _columns(schema: "pyarrow.Schema", path: str) -> tuple[list[str], list[str]]:
-    """(image columns, string columns) that are read."""
-    from pyarrow import types
-
-    pictures, strings = [], []
+def _columns(schema: "pyarrow.Schema", path: str) -> tuple[list[str], list[str], list[str]]:
+    """(image columns, string columns, captions) that are read."""
+    pictures, strings, captions = [], [], []
+    left_out: Counter[str] = Counter()
     for field in schema:
-        kind = field.type
-        if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        if _is_picture(field.name, field.type):
             if field.name != "image":
                 check_image_column(field.name, path)
             pictures.append(field.name)
-        elif field.name == "image" and (types.is_binary(kind) or types.is_large_binary(kind)):
-            pictures.append(field.name)
-        elif types.is_string(kind) or types.is_large_string(kind):
+        elif field.name in ("text", "caption") and _holds_text(field.type):
+            captions.append(field.name)
+        elif _is_text(field.type) and field.name not in RESERVED:
             strings.append(field.name)
+        else:
+            left_out[f"column {field.name!r} ({field.type})"] += 1
     if "image" not in pictures:
         raise UserError(
             f"{path}: needs a column 'image' of bytes or {{bytes, path}}; has "
             f"{', '.join(f'{field.name} ({field.type})' for field in schema)}."
         )
-    return pictures, [s for s in strings if s == "text" or s not in RESERVED]
+    say_left_out(path, left_out)
+    return pictures, strings, captions
 
 
-def _data(value: bytes | dict[str, bytes | None] | None, name: str) -> bytes:
-    data = value["bytes"] if isinstance(value, dict) else value
-    if data is None:
+def _is_picture(name: str, kind: "pyarrow.DataType") -> bool:
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        at = {inside: kind.get_field_index(inside) for inside in ("bytes", "path")}
+        # A string among the bytes would be taken for a path, and read any file.
+        return (at["bytes"] >= 0 and _is_bytes(kind.field(at["bytes"]).type)) and (
+            at["path"] < 0 or _is_text(kind.field(at["path"]).type)
+        )
+    return name == "image" and (_is_bytes(kind) or _is_text(kind))
+
+
+def _is_bytes(kind: "pyarrow.DataType") -> bool:
+    from pyarrow import types
+
+    return types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
+
+
+def _is_text(kind: "pyarrow.DataType") -> bool:
+    from pyarrow import types
+
+    if types.is_dictionary(kind):  # categories
+        return _is_text(kind.value_type)
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+
+def _holds_text(kind: "pyarrow.DataType") -> bool:
+    from pyarrow import types
+
+    lists = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view)
+    return _is_text(kind) or (any(a(kind) for a in lists) and _is_text(kind.value_type))
+
+
+def _data(value: object, name: str, folder: Path) -> bytes | Path:
+    """The bytes of an image, or the path of its file below ``folder``."""
+    path = value
+    if isinstance(value, dict):
+        if isinstance(value["bytes"], bytes):
+            return value["bytes"]
+        path = value.get("path")
+    if isinstance(path, bytes):
+        return path
+    if not isinstance(path, str) or not path:
         raise CorruptError(name, "holds no bytes; save the data set with its images embedded.")
-    return data
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts:
+        raise CorruptError(
+            name,
+            f"holds no bytes but the path {path!r}, which leaves the folder of its parquet file; "
+            "save the data set with its images embedded.",
+        )
+    return folder / pure

@@ -1,8 +1,8 @@
 """The record of an ArrayRecord shard that `prepare` writes: a sample with all its columns.
 
 A record is `MAGIC` and a msgpack map: "name" and "text" are strings, "image" an encoded image
-file, and of the other keys strings are strings, bytes encoded image files (decoded as `columns`
-says) and maps {"dtype", "shape", "data"} arrays of numbers.
+file, "captions" a list of strings, and of the other keys strings are strings, bytes encoded image
+files (decoded as `columns` says) and maps {"dtype", "shape", "data"} arrays of numbers.
 """
 
 from typing import Any
@@ -13,9 +13,10 @@ import numpy as np
 from codi_jax.data.images import CorruptError, load_image
 from codi_jax.data.sources.base import Element
 from codi_jax.data.sources.columns import load_column
+from codi_jax.typing import check_type
 
 #: A value as msgpack gives it back.
-Packed = str | bytes | dict[str, Any]
+Packed = str | bytes | list[str] | dict[str, Any]
 
 MAGIC = b"CODI\x01"  # no image file begins like this
 
@@ -48,11 +49,15 @@ def unpack_record(record: bytes, name: str) -> Element:
         return {"image": load_image(record, f"record {name}"), "text": "", "name": name}
     try:
         sample = msgpack.unpackb(record[len(MAGIC) :])
-        name = sample["name"]
-        element = {key: _unpack(key, value, name) for key, value in sample.items()}
-    except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
-        if isinstance(error, CorruptError):
-            raise
+        check_type("name", sample["name"], str)
+        check_type("text", sample["text"], str)
+        check_type("captions", sample.get("captions", []), tuple[str, ...])
+        if not isinstance(sample["image"], bytes):
+            raise TypeError("its image is no bytes")
+        element = {key: _unpack(key, value, sample["name"]) for key, value in sample.items()}
+    except CorruptError:
+        raise
+    except Exception as error:  # msgpack's and numpy's errors are of many types
         raise CorruptError(f"record {name}", f"is damaged ({error!r}).") from error
     return element
 
@@ -61,10 +66,17 @@ def _pack_array(value: np.ndarray) -> dict[str, object]:
     return {"dtype": str(value.dtype), "shape": list(value.shape), "data": value.tobytes()}
 
 
-def _unpack(key: str, value: Packed, name: str) -> str | np.ndarray:
+def _unpack(key: str, value: Packed, name: str) -> str | tuple[str, ...] | np.ndarray:
     if isinstance(value, dict):
+        dtype = np.dtype(value["dtype"])
+        if dtype.kind not in "fiu":
+            raise TypeError(f"{key} has the dtype {dtype}")
         # A copy: what frombuffer gives cannot be written to.
-        return np.frombuffer(value["data"], value["dtype"]).reshape(value["shape"]).copy()
+        return np.frombuffer(value["data"], dtype).reshape(value["shape"]).copy()
+    if isinstance(value, list):
+        return tuple(value)
+    if not isinstance(value, str | bytes):
+        raise TypeError(f"{key} is a {type(value).__name__}")
     if isinstance(value, bytes):
         return load_image(value, name) if key == "image" else load_column(key, value, name)
     return value

@@ -6,8 +6,11 @@ from collections.abc import Collection
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from codi_jax.data.images import eight_bits, load_image
 from codi_jax.data.sources.base import Element
+from codi_jax.data.sources.columns import caption_of
 from codi_jax.typing import UserError
 
 
@@ -57,16 +60,36 @@ class TfdsSource:
                 f"data source 'tfds:{self._name}': has no feature 'image', only "
                 f"{', '.join(record)}; use an image data set."
             )
-        image = np.asarray(record[key])
-        if image.dtype != np.uint8:
-            raise UserError(
-                f"data source 'tfds:{self._name}': images are {image.dtype}, not uint8."
-            )
-        if image.shape[-1] == 1:
-            image = np.repeat(image, 3, axis=-1)
-        text = record.get("text", record.get("caption", ""))
-        text = text.decode() if isinstance(text, bytes) else str(text)
-        return {"image": image, "text": text, "name": f"{self._name}[{index}]"}
+        name = f"{self._name}[{index}]"
+        image = _rgb(np.asarray(record[key]), f"data source 'tfds:{self._name}'", name)
+        text, captions = caption_of({k: _strings(record.get(k)) for k in ("text", "caption")})
+        element: Element = {"image": image, "text": text, "name": name}
+        return {**element, "captions": captions} if captions else element
+
+
+def _rgb(image: np.ndarray, where: str, name: str) -> np.ndarray:
+    """As the reader of files makes it: 16 bits become 8, alpha is laid on white."""
+    if image.dtype == np.uint16:
+        image = eight_bits(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 2, 3, 4):
+        raise UserError(
+            f"{where}: images are {image.dtype} {list(image.shape)}; they must be uint8 or uint16 "
+            "[height, width, 1 to 4 channels]."
+        )
+    if image.shape[-1] == 3:
+        return image
+    modes = {1: "L", 2: "LA", 4: "RGBA"}
+    pixels = image[..., 0] if image.shape[-1] == 1 else np.ascontiguousarray(image)
+    return load_image(Image.fromarray(pixels, modes[image.shape[-1]]), name)
+
+
+def _strings(value: object) -> object:
+    """What tfds has as bytes, alone or in a list, as text."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, np.ndarray | list | tuple):
+        return [_strings(item) for item in value]
+    return value
 
 
 def _resolve(split: str, splits: Collection[str]) -> str:

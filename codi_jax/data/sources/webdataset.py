@@ -5,27 +5,32 @@ import json
 import operator
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from codi_jax.data.images import CorruptError, load_image
+from codi_jax.data.images import MAX_BYTES, SUFFIXES, CorruptError, load_image, readable
 from codi_jax.data.sources.base import Element
-from codi_jax.data.sources.columns import RESERVED, check_image_column, load_column
+from codi_jax.data.sources.columns import RESERVED, caption_of, check_image_column, load_column
 from codi_jax.data.sources.files import find_files
+from codi_jax.data.sources.notes import say_left_out, say_some
 from codi_jax.typing import UserError
 
-IMAGES = ("jpg", "jpeg", "png", "webp", "tif", "tiff")
+IMAGES = tuple(sorted(suffix.removeprefix(".") for suffix in SUFFIXES))
+#: Of the samples that may lack an image column and are left out; more are a mistake of the set.
+_MAY_LACK = 0.1
 
 
 class WebDatasetSource:
-    """Uncompressed tar shards whose neighbouring members of one key make a sample.
+    """Uncompressed tar shards whose members of one key make a sample, in any order.
 
     The key of a member is its path up to the first dot of the file's name; what follows says
-    what it is: `.jpg .jpeg .png .webp .tif .tiff` the image, `.txt` the caption, or `.json` with
-    "text" or "caption"; `.X.png` (or another image) the image column X, `.X.txt` the string X.
-    Members of other kinds, hidden ones, links and folders are left out.
+    what it is: `.jpg`, `.png` and so on (:data:`IMAGES`) the image, `.txt` the caption, or `.json`
+    with "text" or "caption"; `.X.png` (or another image) the image column X, `.X.txt` the string X.
+    Members of other kinds, hidden ones, links and folders are left out, as are samples without an
+    image; how many is said.
 
     The shards are read once through, for an index of where each member lies: 16 bytes a
     member and the keys, and half a minute for a million.
@@ -34,24 +39,34 @@ class WebDatasetSource:
         paths: a glob pattern, or the paths themselves; read in sorted order.
 
     Raises:
-        UserError: no such file, no (uncompressed) tar file, no sample, a sample that has no image,
-            or lacks an image column that others have.
+        UserError: no such file, no (uncompressed) tar file, no sample, a sample of two images, or
+            many samples that lack an image column that others have.
     """
 
     def __init__(self, paths: str | Sequence[str | os.PathLike[str]]) -> None:
         self._paths = find_files(paths, "tar shards")
         index = _Index()
         self._starts = [0]  # the first sample of each shard
+        left_out: Counter[str] = Counter()
         for path in self._paths:
-            for name, offset, size in _members(path):
+            for name, offset, size in _members(path, left_out):
                 key, kind = _split(name)
-                index.add(key, kind, offset, size)
-            index.close_sample()
+                if _is_known(kind):
+                    index.add(key, kind, offset, size)
+                else:
+                    left_out[f".{readable(kind)}" if kind else "without a suffix"] += 1
+            index.close_shard()
             self._starts.append(len(index))
-        if len(index) == 0:
-            raise UserError(f"tar shards {paths}: no sample in them; check the path.")
+        where = f"tar shards {readable(str(paths))}"
+        say_left_out(where, left_out)
         self._members, self._keys, self._key_ends = index.arrays()
-        self._check()
+        if len(index):
+            self._keep(self._complete(where))
+        if len(self) == 0:
+            raise UserError(
+                f"{where}: no sample in them has an image ({' '.join('.' + k for k in IMAGES)}); "
+                "check the path. A sample's name ends at the first dot."
+            )
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -73,7 +88,9 @@ class WebDatasetSource:
                 element[column or "text"] = _decode_text(data, what)
             elif suffix == "json":
                 # "txt" comes later in the sorted kinds: where there are both, it stays.
-                element["text"] = _caption(data, what)
+                element["text"], captions = _caption(data, what)
+                if captions:
+                    element["captions"] = captions
             elif column:
                 element[column] = load_column(column, data, what)
             else:
@@ -85,6 +102,8 @@ class WebDatasetSource:
         if offset < 0:
             return None
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        if size > MAX_BYTES:
+            raise CorruptError(self._name(index), f"a member of {size} bytes, above {MAX_BYTES}.")
         try:
             with open(self._paths[shard], "rb") as file:
                 file.seek(offset)
@@ -98,18 +117,35 @@ class WebDatasetSource:
     def _name(self, index: int) -> str:
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
         start = int(self._key_ends[index - 1]) if index else 0
-        key = self._keys[start : int(self._key_ends[index])].decode()
+        key = self._keys[start : int(self._key_ends[index])].decode("utf-8", "backslashreplace")
         return f"{Path(self._paths[shard]).name}/{key}"
 
-    def _check(self) -> None:
+    def _complete(self, where: str) -> np.ndarray:
+        """bool [N]: the samples that have one image and every image column; says how many not."""
         present = {kind: offsets >= 0 for kind, (offsets, _) in self._members.items()}
-        pictures = np.sum([present[k] for k in IMAGES if k in present], axis=0, dtype=int)
-        wrong = np.flatnonzero(np.broadcast_to(pictures, len(self)) != 1)
-        if len(wrong):
-            raise UserError(
-                f"{self._name(int(wrong[0]))}: needs one image "
-                f"({' '.join('.' + k for k in IMAGES)}); the key ends at the first dot."
-            )
+        nothing = np.zeros(len(self), bool)
+        pictures = np.sum(
+            [nothing, *(present[k] for k in IMAGES if k in present)], axis=0, dtype=int
+        )
+        if pictures.max() > 1:
+            raise UserError(f"{self._name(int(pictures.argmax()))}: has two images; keep one.")
+        complete = pictures == 1
+        self._say(f"{where}: samples without an image", "samples have no image", ~complete)
+        for column, there in self._image_columns(present).items():
+            lacking = complete & ~there
+            if not (complete & there).any():  # of samples that are left out
+                continue
+            if lacking.sum() > _MAY_LACK * complete.sum():
+                raise UserError(
+                    f"{self._name(int(lacking.argmax()))}: has no {column!r}, which others "
+                    "have; give it to every sample or to none."
+                )
+            self._say(where, f"samples have no {column!r} and are left out", lacking)
+            complete &= there
+        return complete
+
+    def _image_columns(self, present: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Image column -> which samples have it; checks the names of all columns."""
         columns: dict[str, np.ndarray] = {}
         for kind, there in present.items():
             column, _, suffix = kind.rpartition(".")
@@ -118,12 +154,27 @@ class WebDatasetSource:
             if column and suffix in IMAGES:
                 check_image_column(column, self._paths[0])
                 columns[column] = columns.get(column, np.zeros(len(self), bool)) | there
-        for column, there in columns.items():
-            if not there.all():
-                raise UserError(
-                    f"{self._name(int(np.argmin(there)))}: has no {column!r}, which others "
-                    "have; give it to every sample or to none."
-                )
+        return columns
+
+    def _say(self, where: str, what: str, samples: np.ndarray) -> None:
+        names = [self._name(int(i)) for i in np.flatnonzero(samples)[:100]]
+        if names:
+            say_some(where, f"(or more) {what}" if len(names) == 100 else what, names, len(self))
+
+    def _keep(self, samples: np.ndarray) -> None:
+        """Drop the other samples from the index; bool [N]."""
+        if samples.all():
+            return
+        starts = np.concatenate([[0], self._key_ends[:-1]])
+        kept = np.flatnonzero(samples)
+        self._keys = b"".join(self._keys[starts[i] : self._key_ends[i]] for i in kept)
+        self._key_ends = np.cumsum((self._key_ends - starts)[kept])
+        self._starts = [int(samples[:start].sum()) for start in self._starts]
+        self._members = {
+            kind: (offsets[kept], sizes[kept])
+            for kind, (offsets, sizes) in self._members.items()
+            if (offsets[kept] >= 0).any()
+        }
 
 
 class _Index:
@@ -132,28 +183,28 @@ class _Index:
     def __init__(self) -> None:
         self._members: dict[str, tuple[array.array, array.array]] = {}
         self._keys, self._key_ends = bytearray(), array.array("q")
-        self._open: str | None = None
+        self._open: dict[str, int] = {}  # key -> number, in the shard that is read
 
     def __len__(self) -> int:
         return len(self._key_ends)
 
     def add(self, key: str, kind: str, offset: int, size: int) -> None:
-        if not _is_known(kind):
-            return
-        if key != self._open:
-            self.close_sample()
-            self._open = key
-            self._keys += key.encode()
+        number = self._open.get(key)
+        if number is None:
+            number = self._open[key] = len(self)
+            self._keys += key.encode("utf-8", "surrogateescape")
             self._key_ends.append(len(self._keys))
         offsets, sizes = self._members.setdefault(kind, (array.array("q"), array.array("q")))
-        self._pad(offsets, sizes, len(self) - 1)
-        if len(offsets) == len(self):
-            raise UserError(f"tar sample {key!r} has two members {kind!r}; keep one of them.")
-        offsets.append(offset)
-        sizes.append(size)
+        self._pad(offsets, sizes, number + 1)
+        if offsets[number] >= 0:
+            raise UserError(
+                f"tar sample {readable(key)!r} has two members {kind!r}; keep one of them."
+            )
+        offsets[number], sizes[number] = offset, size
 
-    def close_sample(self) -> None:
-        self._open = None
+    def close_shard(self) -> None:
+        """The same key in the next shard is another sample."""
+        self._open = {}
 
     def arrays(self) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], bytes, np.ndarray]:
         """Kind -> (offsets, sizes), -1 where absent; the keys in one string; where they end."""
@@ -173,17 +224,35 @@ class _Index:
             sizes.extend([0] * missing)
 
 
-def _members(path: str) -> Iterator[tuple[str, int, int]]:
+def _members(path: str, left_out: Counter[str]) -> Iterator[tuple[str, int, int]]:
     """(name, offset of the data, size) of each plain file, in the order of the shard."""
+    last = -1
     try:
         with tarfile.open(path, "r:") as tar:
             while (info := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # it would keep them all
-                if info.isreg() and not PurePosixPath(info.name).name.startswith("."):
+                if not 0 <= info.size < 2**62 or info.offset_data <= last:
+                    raise tarfile.ReadError(f"a member has the size {info.size}")
+                last = info.offset_data
+                if not info.isreg() or info.issparse():
+                    left_out["folders, links or special members"] += not info.isdir()
+                elif PurePosixPath(info.name).name.startswith("."):
+                    left_out["hidden"] += 1
+                else:
                     yield info.name, info.offset_data, info.size
-    except (tarfile.TarError, OSError) as error:
+    # Damaged headers raise many types, a chain of long names even RecursionError.
+    except (
+        tarfile.TarError,
+        OSError,
+        ValueError,
+        OverflowError,
+        EOFError,
+        RecursionError,
+    ) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(
-            f"tar shard {path}: {error}; it must be a whole, uncompressed tar file."
+            f"tar shard {readable(path)}: {error}; it must be a whole, uncompressed tar file."
         ) from error
 
 
@@ -199,15 +268,14 @@ def _is_known(kind: str) -> bool:
 
 def _decode_text(data: bytes, name: str) -> str:
     try:
-        return data.decode().strip()
+        return data.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
         raise CorruptError(name, f"is no UTF-8 text ({error}).") from error
 
 
-def _caption(data: bytes, name: str) -> str:
+def _caption(data: bytes, name: str) -> tuple[str, tuple[str, ...]]:
     try:
         row = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptError(name, f"is no JSON ({error}).") from error
-    row = row if isinstance(row, dict) else {}
-    return str(row.get("text") or row.get("caption") or "")
+    return caption_of(row) if isinstance(row, dict) else ("", ())

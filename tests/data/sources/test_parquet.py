@@ -79,3 +79,56 @@ def test_parquet_that_is_wrong(tmp_path, png, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(UserError, match="pip install pyarrow"):
         sources.ParquetSource(str(tmp_path / "d-0.parquet"))
+
+
+def write(path, **columns):
+    pq.write_table(pa.table(columns), path)
+    return sources.ParquetSource(str(path))
+
+
+def test_a_string_among_the_bytes_is_no_path(tmp_path, png):
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(png(7))
+    images = pa.array([{"bytes": str(secret), "path": "a"}])
+    with pytest.raises(UserError, match="needs a column 'image'"):
+        write(tmp_path / "x.parquet", image=images)
+
+
+@pytest.mark.parametrize("text", ["string", "large_string", "string_view", "dictionary", "list"])
+def test_kinds_of_strings(tmp_path, png, text, caplog):
+    kinds = {
+        "string": pa.string(),
+        "large_string": pa.large_string(),
+        "string_view": pa.string_view(),
+        "dictionary": pa.dictionary(pa.int8(), pa.string()),
+        "list": pa.list_(pa.string()),
+    }
+    wanted = ["one", "two"] if text != "list" else [["one", "uno"], ["two"]]
+    source = write(
+        tmp_path / "x.parquet",
+        image=pa.array([png(1), png(2)], pa.large_binary()),
+        text=pa.array(wanted, kinds[text]),
+        label=[3, 4],
+    )
+    assert [source[i]["text"] for i in range(2)] == ["one", "two"]
+    assert source[0].get("captions") == (("one", "uno") if text == "list" else None)
+    assert "captions" not in source[1]
+
+
+def test_paths_are_relative_to_the_file(tmp_path, png, save):
+    save(tmp_path / "pictures" / "a.png", 9)
+    rows = [{"bytes": None, "path": "pictures/a.png"}, {"bytes": png(3), "path": "/etc/passwd"}]
+    rows += [{"bytes": None, "path": path} for path in ("/etc/passwd", "../x.png", "", None)]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    source = write(tmp_path / "x.parquet", image=pa.array(rows, kind))
+    assert (source[0]["image"] == 9).all() and (source[1]["image"] == 3).all()
+    for index, said in ((2, "leaves the folder"), (3, "leaves"), (4, "no bytes"), (5, "no bytes")):
+        with pytest.raises(CorruptError, match=said):
+            source[index]
+    plain = write(tmp_path / "y.parquet", image=["pictures/a.png"])
+    assert (plain[0]["image"] == 9).all()
+
+
+def test_left_out_columns_are_said(tmp_path, png, caplog):
+    write(tmp_path / "x.parquet", image=[png(1)], label=[3], score=[0.5])
+    assert "not read are 1 column 'label' (int64), 1 column 'score' (double)" in caplog.text

@@ -51,3 +51,18 @@ def test_a_data_set_with_train_alone_is_divided(monkeypatch):
     fake_tfds(monkeypatch, {"train": None, "train[:90%]": rest, "train[90%:]": tenth})
     assert (sources.make_source("tfds:tiny", "train")[0]["image"] == 1).all()
     assert (sources.make_source("tfds:tiny", "eval")[0]["image"] == 2).all()
+
+
+def test_other_channels_and_bits(monkeypatch):
+    clear = np.zeros((4, 5, 4), np.uint8)
+    deep = np.full((4, 5, 1), 257 * 9, np.uint16)
+    faint = np.dstack([np.full((4, 5), 7, np.uint8), np.full((4, 5), 255, np.uint8)])
+    odd = {"image": np.zeros((4, 5, 3), np.float32)}
+    data = [{"image": clear, "text": [b"one", b"two"]}, {"image": deep}, {"image": faint}, odd]
+    fake_tfds(monkeypatch, {"train": data, "test": []})
+    source = sources.make_source("tfds:tiny", "train")
+    assert (source[0]["image"] == 255).all() and source[0]["captions"] == ("one", "two")
+    assert (source[1]["image"] == 9).all() and (source[2]["image"] == 7).all()
+    assert {source[i]["image"].shape for i in range(3)} == {(4, 5, 3)}
+    with pytest.raises(UserError, match="images are float32"):
+        source[3]

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import json
 import pickle
@@ -74,9 +75,9 @@ def test_long_names_and_many_members(tmp_path, png):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["a.txt"], "x.tar/a: needs one image"),
-        (["a.png", "b.b.png"], "x.tar/b: needs one image.*first dot"),
-        (["a.png", "a.jpg"], "x.tar/a: needs one image"),
+        (["a.txt"], "no sample in them has an image"),
+        (["b.b.png"], "no sample in them has an image.*first dot"),
+        (["a.png", "a.jpg"], "x.tar/a: has two images; keep one"),
         (["a.png", "a.png"], "'a' has two members 'png'"),
         (["a.png", "a.mask.png", "b.png"], "x.tar/b: has no 'mask'"),
         (["a.png", "a.lr.png"], "cannot be called 'lr'"),
@@ -87,6 +88,63 @@ def test_long_names_and_many_members(tmp_path, png):
 def test_shards_that_are_wrong(tmp_path, png, names, message):
     write_tar(tmp_path / "x.tar", [(name, png(1)) for name in names])
     with pytest.raises(UserError, match=message):
+        sources.WebDatasetSource(str(tmp_path / "x.tar"))
+
+
+def test_members_in_any_order_and_those_that_lack(tmp_path, png, caplog):
+    kinds = ["json", "mask.png", "png"]
+    members = [(f"{i}.{kind}", png(i)) for kind in kinds for i in range(12)]
+    captions = [json.dumps({"text": ["one", "two"] if i == 3 else f"t{i}"}) for i in range(12)]
+    members[:12] = [(f"{i}.json", captions[i].encode()) for i in range(12)]
+    lonely = [("x.txt", b"no image"), ("y.mask.png", png(1)), ("z.png", png(2)), ("z.cls", b"3")]
+    write_tar(tmp_path / "a.tar", [*members, *lonely])
+    write_tar(tmp_path / "b.tar", [("0.png", png(40)), ("0.mask.png", png(41))])
+    source = sources.make_source(f"{tmp_path}/{{a,b}}.tar", "train")
+    assert len(source) == 13  # z has no mask
+    assert [int(source[i]["image"][0, 0, 0]) for i in range(13)] == [*range(12), 40]
+    assert [int(source[i]["mask"][0, 0]) for i in range(13)] == [*range(12), 41]
+    assert source[3]["captions"] == ("one", "two") and source[3]["text"] == "one"
+    assert source[4]["text"] == "t4" and source[12]["name"] == "b.tar/0"
+    for said in ("2 of 16 samples have no image", "1 of 16 samples have no 'mask'", "1 .cls"):
+        assert said in caplog.text
+
+
+def test_names_that_are_not_utf8(tmp_path, png):
+    with tarfile.open(tmp_path / "l.tar", "w", encoding="latin-1") as tar:
+        for name in ("caf\xe9.png", "caf\xe9.txt"):
+            info = tarfile.TarInfo(name)
+            data = png(5) if name.endswith("png") else b"coffee"
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    source = sources.WebDatasetSource(str(tmp_path / "l.tar"))
+    assert source[0]["text"] == "coffee"
+    assert source[0]["name"].encode().startswith(b"l.tar/caf")
+
+
+def header(name, size, kind=b"0"):
+    """A tar header whose size is any number, also a negative one (base 256)."""
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = (b"\xff" if size < 0 else b"\x80") + (size % 2**88).to_bytes(11, "big")
+    block[148:156] = b" " * 8
+    block[148:156] = f"{sum(block):06o}\0 ".encode()
+    return bytes(block)
+
+
+@pytest.mark.parametrize("size", [-512, -1, -(2**60), 2**70])
+def test_sizes_that_cannot_be(tmp_path, png, size):
+    write_tar(tmp_path / "x.tar", [("a.png", png(1))])
+    whole = (tmp_path / "x.tar").read_bytes()
+    (tmp_path / "x.tar").write_bytes(whole[:1024] + header("b.png", size) + whole)
+    with pytest.raises(UserError, match=r"tar shard .*x\.tar: a member has the size"):
+        sources.WebDatasetSource(str(tmp_path / "x.tar"))
+    for kind in (b"L", b"x"):  # it ends, whatever it finds
+        (tmp_path / "x.tar").write_bytes(whole[:1024] + header("b.png", size, kind) + whole)
+        with contextlib.suppress(UserError):
+            sources.WebDatasetSource(str(tmp_path / "x.tar"))
+    (tmp_path / "x.tar").write_bytes(header("long", 4, b"L") * 3000)
+    with pytest.raises(UserError, match=r"x\.tar"):
         sources.WebDatasetSource(str(tmp_path / "x.tar"))
 
 

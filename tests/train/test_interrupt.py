@@ -1,0 +1,77 @@
+"""Signals, in processes of their own: what they end, what waits, and the status."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+#: A command that trains ten steps of a tenth of a second, after a start of ten seconds.
+PROGRAM = """
+import sys, time
+from codi_jax.cli import app
+from codi_jax.train.interrupt import Interrupt
+from codi_jax.typing import Interrupted
+
+def main(_):
+    with Interrupt() as interrupt:
+        print("ready", flush=True)
+        {start}
+        interrupt.defer()
+        print("training", flush=True)
+        for step in range(1, 100):
+            time.sleep(0.1)
+            if interrupt.reached(step):
+                print("saved", flush=True)
+                raise Interrupted("stopped at step 1, which is saved")
+        interrupt.release()
+
+app.run(main, lambda: None, "")
+"""
+
+
+def run(start: str, after: str, *signals: signal.Signals) -> tuple[int, str, str]:
+    """Status, output and errors of the command, to which ``signals`` are sent after a line."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(start=start)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout is not None
+    while process.stdout.readline().strip() != after:
+        assert process.poll() is None
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(0.02)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_while_it_trains_a_run_saves_and_ends_with_75(number: signal.Signals) -> None:
+    status, out, err = run("pass", "training", number, signal.SIGTERM)
+    assert (status, out) == (75, "saved\n")
+    assert err.splitlines() == [
+        f"{number.name}: the run saves at its next step and stops",
+        "stopped at step 1, which is saved; the same command goes on from there",
+    ]
+
+
+def test_before_it_trains_a_signal_ends_it_at_once() -> None:
+    """Also in code that never returns to Python's loop, as the compilation of a network."""
+    begin = time.monotonic()
+    block = "import ctypes; ctypes.CDLL(None).sleep(30); ctypes.CDLL(None).sleep(30)"
+    status, out, err = run(block, "ready", signal.SIGTERM)
+    assert (status, out) == (75, "") and time.monotonic() - begin < 25
+    assert err == "SIGTERM: stopped; nothing was to be saved\n"
+
+
+def test_a_second_interrupt_does_not_wait() -> None:
+    status, out, err = run("pass", "training", signal.SIGINT, signal.SIGINT)
+    assert (status, out) == (130, "") and "SIGINT again: stopped without saving" in err
