@@ -238,6 +238,10 @@ class AutoencoderConfig(FromConfig):
             object.__setattr__(self, key, value)
 
     @property
+    def reach(self) -> None:
+        """Its group norms see the whole picture; compare ``AutoencoderDCConfig.reach``."""
+
+    @property
     def downsampling(self) -> int:
         """Pixels per latent, along each side."""
         return 2 ** (len(self.block_out_channels) - 1)
