@@ -51,9 +51,7 @@ def _single_file(path: Path, reading: Reading) -> str:
         found = open_single_file(path, dataclasses.replace(reading, prediction_type="epsilon"))
         unknown = str(error)
     notes = [note for note in found.notes if not (unknown and note.startswith("prediction type"))]
-    rows = [
-        f"  {name:<16}{part.config.get('_class_name', '')}" for name, part in found.parts.items()
-    ]
+    rows = [f"  {name:<16}{_class(part.config)}" for name, part in found.parts.items()]
     lines = [f"{path}: {found.family.title}, a single file", *rows]
     lines += [f"  {note}" for note in notes]
     if unknown:
