@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from codi_jax.checkpoint.diffusers_format import load_config, load_params
-from codi_jax.checkpoint.files import INDEX, load_object
+from codi_jax.checkpoint.files import INDEX, load_json
 from codi_jax.checkpoint.tokenizer import Tokenizer, load_tokenizer
 from codi_jax.models.text_encoder import CLIPTextEncoder, CLIPTextOutput, TextEncoderConfig
 from codi_jax.typing import Array, UserError
@@ -38,7 +38,7 @@ class PromptEncoder:
                 f"{root} has no text_encoder, which its U-Net needs: get that folder (and "
                 "tokenizer) of the checkpoint too."
             )
-        index = load_object(root / INDEX)
+        index = load_json(root / INDEX)
         self._zeros_for_empty = len(pairs) > 1 and index.get("force_zeros_for_empty_prompt", True)
         self._parts = []
         for folder, part in pairs:

@@ -244,6 +244,10 @@ class AutoencoderConfig(FromConfig):
             )
 
     @property
+    def reach(self) -> None:
+        """Its group norms see the whole picture; compare ``AutoencoderDCConfig.reach``."""
+
+    @property
     def downsampling(self) -> int:
         """Pixels per latent, along each side."""
         return 2 ** (len(self.block_out_channels) - 1)

@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ def keep_compiled() -> None:
     jax's own settings win: ``JAX_COMPILATION_CACHE_DIR`` is another folder, and
     ``JAX_ENABLE_COMPILATION_CACHE=0`` turns it off. One line on standard error says where.
     """
-    config = jax.config
+    config: Any = jax.config  # its types do not know its options
     if config.jax_compilation_cache_dir is not None or not config.jax_enable_compilation_cache:
         return
     caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()

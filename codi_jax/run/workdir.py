@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -124,7 +125,9 @@ def changed_rate(saved: Mapping[str, object], config: ConfigDict, step: int) -> 
     """
     now = OptimConfig(**config.optim)
     fields = {field.name for field in dataclasses.fields(OptimConfig)}
-    known = {name: saved[f"optim.{name}"] for name in fields if f"optim.{name}" in saved}
+    known: dict[str, Any] = {
+        name: saved[f"optim.{name}"] for name in fields if f"optim.{name}" in saved
+    }
     before = dataclasses.replace(now, **known) if known else now
     steps = saved.get("steps", config.steps)
     assert isinstance(steps, int)

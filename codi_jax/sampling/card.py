@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from codi_jax.checkpoint.files import load_object
+from codi_jax.checkpoint.files import load_json
 from codi_jax.model import AutoencoderModel, Model
 
 CARD = "README.md"
@@ -45,7 +45,7 @@ def facts_of_run(workdir: Path, *, license: str = "") -> Facts:
         license: of the model.
     """
     config, results = (
-        load_object(workdir / name) if (workdir / name).is_file() else {}
+        load_json(workdir / name) if (workdir / name).is_file() else {}
         for name in (_CONFIG, _RESULTS)
     )
     model, data = _object(config, "model"), _object(config, "data")

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from codi_jax.checkpoint.directory import INDEX, read_directory, save_directory
-from codi_jax.checkpoint.files import load_object
+from codi_jax.checkpoint.files import load_json
 from codi_jax.checkpoint.hub import SHIPPED, checkpoint_path, resolve
 from codi_jax.checkpoint.pipelines import NO_PIPELINE
 from codi_jax.checkpoint.single_file import Reading, convert_single_file
@@ -85,7 +85,7 @@ def export_model(source: str, target: Path, options: Conversion) -> str:
     _check_empty(target)
     model = load_model(source)
     save_directory(target, model, dtype=options.dtype)
-    name = load_object(target / INDEX)["_class_name"]
+    name = load_json(target / INDEX)["_class_name"]
     write_card(target, model, _facts(source, options.license), _python(name, target.name))
     return f"written: {target}, with a model card, {CARD}\nin PyTorch: {_python(name, str(target))}"
 

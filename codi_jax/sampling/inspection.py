@@ -5,7 +5,7 @@ from pathlib import Path
 
 from codi_jax.checkpoint.diffusers_format import CONFIG
 from codi_jax.checkpoint.directory import read_directory
-from codi_jax.checkpoint.files import load_object, stored_tensors
+from codi_jax.checkpoint.files import load_json, stored_tensors
 from codi_jax.checkpoint.ldm_noise import PredictionUnknown
 from codi_jax.checkpoint.parameters import check_weights
 from codi_jax.checkpoint.single_file import Reading, open_single_file
@@ -51,9 +51,7 @@ def _single_file(path: Path, reading: Reading) -> str:
         found = open_single_file(path, dataclasses.replace(reading, prediction_type="epsilon"))
         unknown = str(error)
     notes = [note for note in found.notes if not (unknown and note.startswith("prediction type"))]
-    rows = [
-        f"  {name:<16}{part.config.get('_class_name', '')}" for name, part in found.parts.items()
-    ]
+    rows = [f"  {name:<16}{_class(part.config)}" for name, part in found.parts.items()]
     lines = [f"{path}: {found.family.title}, a single file", *rows]
     lines += [f"  {note}" for note in notes]
     if unknown:
@@ -117,7 +115,7 @@ def _unfinished(path: Path, source: str, kind: str) -> str:
 def _run(path: Path) -> list[str]:
     """What the config says of a run."""
     file = path / CONFIG
-    config = load_object(file) if file.is_file() else {}
+    config = load_json(file) if file.is_file() else {}
     known = {key: config[key] for key in ("task", "method", "steps") if key in config}
     return [f"  {', '.join(f'{key} {value}' for key, value in known.items())}"] if known else []
 

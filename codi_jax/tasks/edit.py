@@ -42,6 +42,7 @@ class Editing(Task):
     reads: ClassVar[tuple[str, ...]] = ("source", "keep_source", "instruction_features")
     aligned: ClassVar[tuple[str, ...]] = ("image", "edited")
     saved: ClassVar[tuple[str, ...]] = ("instruction_channels",)
+    keeps: ClassVar[tuple[str, ...]] = ("alpha", "icc")
 
     def __post_init__(self) -> None:
         """Check the fields."""

@@ -30,6 +30,7 @@ class SuperResolution(Task):
     clean_share: float = 0.0
     name: ClassVar[str] = "sr"
     reads: ClassVar[tuple[str, ...]] = ("lr",)
+    keeps: ClassVar[tuple[str, ...]] = ("grey", "alpha", "icc")
 
     @classmethod
     def from_config(cls, options: Settings, data: Settings) -> Self:

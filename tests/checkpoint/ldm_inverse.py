@@ -2,7 +2,6 @@
 
 ``scripts/convert_diffusers_to_original_stable_diffusion.py`` and ``..._sdxl.py`` of its repository
 are no part of the package, so their rules are written down here, with what they leave as it is:
-the first keeps the autoencoder's ``to_q`` and linear projections, the second
 ``text_projection.weight``.
 """
 
@@ -51,14 +50,13 @@ def _unet_name(name, names, period):
     return f"{where}.0.{_RESNET[rest]}.{leaf}" if kind == "resnets" else f"{where}.1.{rest}.{leaf}"
 
 
-def _vae_name(name, levels, xl):
+def _vae_name(name, levels):
     name = name.replace("conv_shortcut", "nin_shortcut").replace("conv_norm_out", "norm_out")
     name = name.replace("mid_block.resnets.0", "mid.block_1")
     name = name.replace("mid_block.resnets.1", "mid.block_2")
     name = name.replace("mid_block.attentions.0", "mid.attn_1").replace("group_norm", "norm")
-    if xl:
-        name = name.replace("to_out.0", "proj_out")
-        name = re.sub(r"attn_1\.to_([qkv])", r"attn_1.\1", name)
+    name = name.replace("to_out.0", "proj_out")
+    name = re.sub(r"attn_1\.to_([qkv])", r"attn_1.\1", name)
     name = re.sub(r"down_blocks\.(\d+)\.resnets\.(\d+)", r"down.\1.block.\2", name)
     name = re.sub(r"down_blocks\.(\d+)\.downsamplers\.0", r"down.\1.downsample", name)
     for i in range(levels):
@@ -101,8 +99,8 @@ def to_original(parts, family, *, layers=2, levels=2):
         for name, array in unet.items()
     }
     for name, array in parts["vae"].items():
-        new = _vae_name(name, levels, xl)
-        if xl and re.search(r"attn_1\.(q|k|v|proj_out)\.weight", new):
+        new = _vae_name(name, levels)
+        if re.search(r"attn_1\.(q|k|v|proj_out)\.weight", new):
             array = array.reshape(*array.shape, 1, 1)
         result[f"first_stage_model.{new}"] = array
     text = parts["text_encoder"]
