@@ -12,7 +12,6 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from codi_jax.data import decoding
 from codi_jax.data.images import CorruptError, load_depth, load_image, load_mask, verify_image
-from codi_jax.sampling.user_pictures import as_map, as_mask, as_picture
 from codi_jax.typing import UserError
 from tests.data import icc
 
@@ -202,13 +201,13 @@ def test_pil_images_are_read_as_their_files(tmp_path):
     for name, (picture, options) in files.items():
         picture.save(tmp_path / name, **options)
         with Image.open(tmp_path / name) as opened:
-            np.testing.assert_array_equal(as_picture(opened), load_image(tmp_path / name), name)
-            np.testing.assert_array_equal(as_mask(opened), load_mask(tmp_path / name), name)
+            np.testing.assert_array_equal(load_image(opened), load_image(tmp_path / name), name)
+            np.testing.assert_array_equal(load_mask(opened), load_mask(tmp_path / name), name)
     with Image.open(tmp_path / "grey16.png") as opened:
-        np.testing.assert_array_equal(as_map(opened), deep)
-        assert as_map(opened).dtype == np.uint16
+        np.testing.assert_array_equal(load_depth(opened), deep)
+        assert load_depth(opened).dtype == np.uint16
     with Image.open(tmp_path / "turned.jpg") as opened, pytest.raises(UserError, match="depth"):
-        as_map(opened)
+        load_depth(opened)
 
 
 def test_threads_share_a_profile():

@@ -102,7 +102,7 @@ def test_broken_files_are_named(name, tmp_path):
 def test_all_together_train_within_the_limit(tmp_path):
     for name, (data, *_) in {**good_files(), **broken_files()}.items():
         (tmp_path / name).write_bytes(data)
-    Image.fromarray(RGB).save(tmp_path / "animated.gif")  # no suffix that a folder reads
+    Image.fromarray(RGB).save(tmp_path / "logo.ico")  # no suffix that a folder reads
     source = sources.FolderSource(tmp_path)
     assert len(source) == len(good_files()) + len(broken_files())
 

@@ -222,7 +222,7 @@ def test_defaults_are_sd15s():
         (UNetConfig, {"block_out_channels": [320, 640]}, "4 down_block_types.*2 block_out"),
         (UNetConfig, {"up_block_types": ["UpBlock2D"]}, "1 up_block_types.*4 block_out"),
         (UNetConfig, {"attention_head_dim": [8, 8]}, "2 attention_head_dim.*4 block_out"),
-        (UNetConfig, {"transformer_layers_per_block": [[1, 1], 1, 1, 1]}, "whole numbers"),
+        (UNetConfig, {"transformer_layers_per_block": [[1, 1], 1, 1, 1]}, "wrong type: int"),
         (UNetConfig, {"layers_per_block": [2, 2, 2, 1]}, "layers_per_block=.*one number"),
         (UNetConfig, {"attention_head_dim": 12}, "attention_head_dim=12.*the 320 channels"),
         (UNetConfig, {"mid_block_type": "Odd"}, "'Odd' is not implemented"),

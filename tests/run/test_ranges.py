@@ -26,7 +26,6 @@ WRONG = [
     ("model.vae.block_out_channels", (0, 16)),
     ("model.vae.norm_num_groups", 0),
     ("model.vae.norm_num_groups", 3),
-    ("model.vae.layers_per_block", 0),
     ("model.vae.scaling_factor", 0.0),
     ("model.unet.block_out_channels", ()),
     ("model.unet.block_out_channels", (0, 32)),
