@@ -47,7 +47,7 @@ def run(arguments: list[str]) -> None:
 
 def main() -> None:
     """The command."""
-    app.run(run, define_flags, __doc__)
+    app.run(run, define_flags, __doc__, arguments=True)
 
 
 if __name__ == "__main__":

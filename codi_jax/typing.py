@@ -75,52 +75,52 @@ class Interrupted(Exception):
     """
 
 
-def check_type(name: str, value: object, hint: Any) -> None:
-    """Check a value of a file or a config against an annotation: numbers, strings, tuples of them.
+def fits(value: object, hint: Any) -> bool:
+    """Whether ``value`` is of a type as fields of configs have it.
 
     Args:
-        name: what the message calls it.
-        value: an int is a float too; a bool is no number; infinity and NaN are none either. A list
-            is a tuple.
-        hint: other annotations than those accept everything.
-
-    Raises:
-        UserError: it is of another type.
+        value: what a file holds; lists of it as tuples.
+        hint: None, a type, a tuple of types or a union. A whole number is a float too; True is no
+            number, and neither are infinity and "not a number".
     """
-    if not _fits(value, hint):
-        wanted = getattr(hint, "__name__", hint) if isinstance(hint, type) else hint
-        shown = repr(value)
-        shown = shown if len(shown) < 100 else f"{shown[:100]}..."
-        raise UserError(f"{name}={shown} is of the wrong type: it must be {wanted}.")
-
-
-def check_types(instance: object, where: str = "") -> None:
-    """:func:`check_type` of every field of a dataclass; ``where`` stands before the fields' names.
-
-    Raises:
-        UserError: a field is of another type.
-    """
-    hints = typing.get_type_hints(type(instance))
-    for field in dataclasses.fields(typing.cast(Any, instance)):
-        check_type(f"{where}{field.name}", getattr(instance, field.name), hints[field.name])
-
-
-def _fits(value: object, hint: Any) -> bool:
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        return any(_fits(value, part) for part in parts)
+        return any(fits(value, arg) for arg in args)
     if origin is tuple:
-        if not isinstance(value, tuple | list):
+        if not isinstance(value, tuple):
             return False
-        if len(parts) == 2 and parts[1] is Ellipsis:
-            return all(_fits(item, parts[0]) for item in value)
-        return len(value) == len(parts) and all(map(_fits, value, parts))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        kinds = args[:1] * len(value) if args[-1] is Ellipsis else args
+        return len(kinds) == len(value) and all(map(fits, value, kinds))
+    if hint in (None, type(None)):
+        return value is None
+    if hint in (int, float) and isinstance(value, bool):
+        return False
+    if hint is float and isinstance(value, int):
         return abs(value) < 2**1000  # JSON has whole numbers of any length
-    if hint is float:
-        return isinstance(value, float) and math.isfinite(value)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if hint in (str, bool, type(None), dict):
-        return isinstance(value, hint)
-    return True
+    if hint is float and isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, origin or hint)
+
+
+def check_fields(config: Any, where: str = "") -> None:
+    """Check that the fields of a dataclass have the types that it declares.
+
+    Args:
+        config: the dataclass.
+        where: stands before the fields' names in the message.
+
+    Raises:
+        UserError: one has not.
+    """
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value, hint = getattr(config, field.name), hints[field.name]
+        if not fits(value, hint):
+            raise UserError(
+                f"{where}{field.name}={value!r} is of a wrong type: {words(hint)} is needed."
+            )
+
+
+def words(hint: Any) -> str:
+    """A type in words: "int", "int | None", "tuple[int, ...]"."""
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)

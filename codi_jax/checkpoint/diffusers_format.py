@@ -17,7 +17,7 @@ from codi_jax import trees
 from codi_jax.checkpoint.files import (
     WEIGHTS,
     OpenTensors,
-    load_json,
+    load_object,
     open_tensors,
     save_json,
     save_tensors,
@@ -46,7 +46,7 @@ class Stored(NamedTuple):
 
 def load_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """``config.json`` of a model's directory. Raises UserError if absent or not an object."""
-    return load_json(Path(directory) / CONFIG)
+    return load_object(Path(directory) / CONFIG)
 
 
 def check_class(

@@ -23,7 +23,7 @@ import jax
 
 from codi_jax.checkpoint.copying import copy_part
 from codi_jax.checkpoint.diffusers_format import CONFIG, check_class, load_config, save_model
-from codi_jax.checkpoint.files import INDEX, load_json, new_directory, save_json
+from codi_jax.checkpoint.files import INDEX, load_object, new_directory, save_json
 from codi_jax.checkpoint.parameters import Placement, with_params
 from codi_jax.checkpoint.pipelines import NO_PIPELINE, prior_pipeline
 from codi_jax.diffusion.parameterization import check_prediction_type
@@ -35,7 +35,7 @@ from codi_jax.models.adapters.registry import BY_CLASS_NAME, FOLDERS
 from codi_jax.models.autoencoders import CLASSES as AUTOENCODERS
 from codi_jax.models.autoencoders import autoencoder_config
 from codi_jax.models.configs import UNetConfig
-from codi_jax.typing import UserError, check_type
+from codi_jax.typing import UserError, fits
 
 #: Parts that are carried from the prior to the distilled model as they are.
 TEXT_PARTS = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
@@ -43,8 +43,6 @@ TEXT_PARTS = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
 OWNED = {INDEX, "vae", "unet", "scheduler", "pipeline.py", *FOLDERS, *TEXT_PARTS}
 #: Entries of the index that say how a prior's pipeline runs; they are carried, too.
 _SETTINGS = ("force_zeros_for_empty_prompt", "requires_aesthetics_score", "add_watermarker")
-#: How many times larger than the user's picture a result may be.
-LARGEST_SCALE = 64
 #: Sources for PyTorch diffusers, which travel with the weights of an adapter of our own.
 COMMUNITY = Path(__file__).parents[1] / "assets" / "community"
 
@@ -155,7 +153,7 @@ def _text_index(model: Model) -> dict[str, object]:
 
 def _source_index(model: Model) -> dict[str, Any]:
     """The index of the directory that the model came from; {} if there is none."""
-    return {} if model.directory is None else load_json(model.directory / INDEX)
+    return {} if model.directory is None else load_object(model.directory / INDEX)
 
 
 def _copy_text(model: Model, root: Path) -> None:
@@ -182,7 +180,7 @@ def read_directory(directory: str | os.PathLike[str]) -> AutoencoderModel:
             f"{root} holds no model: {INDEX} is missing. Give a diffusers-format directory, or "
             "the workdir of a run."
         )
-    index = load_json(root / INDEX)
+    index = load_object(root / INDEX)
     config = load_config(root / "vae")
     check_class(config, AUTOENCODERS, root / "vae")
     vae = autoencoder_config(config)
@@ -190,7 +188,7 @@ def read_directory(directory: str | os.PathLike[str]) -> AutoencoderModel:
         return AutoencoderModel(vae=vae, directory=root)
     config = load_config(root / "unet")
     check_class(config, ("UNet2DConditionModel",), root / "unet")
-    scheduler = load_json(root / "scheduler" / "scheduler_config.json")
+    scheduler = load_object(root / "scheduler" / "scheduler_config.json")
     schedule = schedule_from_config(scheduler)
     prediction_type = scheduler.get("prediction_type", "epsilon")
     check_prediction_type(schedule, prediction_type)
@@ -208,16 +206,12 @@ def read_directory(directory: str | os.PathLike[str]) -> AutoencoderModel:
 
 
 def _read_task(root: Path, index: Mapping[str, Any]) -> dict[str, Any]:
-    """What our models add to the index."""
     task: dict[str, Any] = {"task": None, "scale": 1, "task_options": {}}
     task |= {key: index[key] for key in task if key in index}
-    for key, hint in (("task", str | None), ("scale", int), ("task_options", dict)):
-        check_type(f"{root / INDEX}: {key}", task[key], hint)
-    if not 1 <= task["scale"] <= LARGEST_SCALE:
-        raise UserError(
-            f"{root / INDEX}: scale={task['scale']} must be 1 to {LARGEST_SCALE}: get the file "
-            "again."
-        )
+    kinds = {"task": str | None, "scale": int, "task_options": dict}
+    for key, kind in kinds.items():
+        if not fits(task[key], kind) or (key == "scale" and not 0 < task[key] < 100):
+            raise UserError(f"{root / INDEX}: {key}={task[key]!r} cannot be. Get the file again.")
     return task
 
 
@@ -228,7 +222,7 @@ def with_adapter(model: Model, directory: Path) -> Model:
         UserError: no config there, of another class, or of an adapter for another U-Net.
     """
     config = load_config(directory)
-    kind = BY_CLASS_NAME.get(str(config.get("_class_name", "")))
+    kind = BY_CLASS_NAME.get(str(config.get("_class_name")))
     if kind is None:
         raise UserError(
             f"{directory}: _class_name is {config.get('_class_name')!r}; an adapter is one of "

@@ -71,17 +71,22 @@ def _move_others(old: Path, target: Path, owned: Collection[str]) -> None:
         shutil.rmtree(old)
 
 
-def load_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a JSON file that holds an object; raises UserError if it is absent or another thing."""
+def load_json(path: str | os.PathLike[str]) -> Any:
+    """Reads a JSON file. Raises UserError if it is absent or not JSON."""
     try:
         if os.path.exists(path) and not os.path.isfile(path):
             raise OSError("it is no regular file")  # a pipe would be waited for
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. Give a directory in diffusers' format.") from None
     # ValueError: not UTF-8, no JSON, or a number of thousands of digits.
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}): get the file again.") from error
+
+
+def load_object(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """:func:`load_json` of a file that must hold a JSON object, as every config does."""
+    content = load_json(path)
     if not isinstance(content, dict):
         raise UserError(
             f"{path} holds a {type(content).__name__}, not a JSON object: get the file again."
@@ -235,7 +240,8 @@ def weight_files(directory: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[Path]:
-    weight_map = load_json(index).get("weight_map")
+    content = load_json(index)
+    weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{index} has no weight_map: get the file again.")
     files = []

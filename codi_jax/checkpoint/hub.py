@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from codi_jax.checkpoint.diffusers_format import CONFIG
-from codi_jax.checkpoint.files import INDEX, load_json, weight_files
+from codi_jax.checkpoint.files import INDEX, load_object, weight_files
 from codi_jax.checkpoint.names import NOT_READ, choose_weights, refuse_pickle
 from codi_jax.models.adapters.registry import FOLDERS
 from codi_jax.typing import UserError
@@ -180,11 +180,11 @@ def _lacking(folder: Path) -> str:
     """What an interrupted download left out, in words; empty if nothing is missing."""
     models = [folder]
     if (folder / INDEX).is_file():
-        index = load_json(folder / INDEX)
-        # Of a part that a pipeline does without, the index says [null, null].
-        named = [name for name, of in index.items() if isinstance(of, list) and any(of)]
-        models = [folder / name for name in _MODELS if name in named]
-        others = [folder / name for name in _OTHERS if name in named]
+        index = load_object(folder / INDEX)
+        # Parts that a pipeline does without are [null, null].
+        present = {name for name, entry in index.items() if isinstance(entry, list) and any(entry)}
+        models = [folder / name for name in _MODELS if name in present]
+        others = [folder / name for name in _OTHERS if name in present]
         for part in others:
             if not any(part.glob("*.json")):
                 return f"lacks {part.name}/ in {folder}"

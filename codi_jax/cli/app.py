@@ -37,7 +37,11 @@ DISK = {
 
 
 def run(
-    main: Callable[[list[str]], None], define_flags: Callable[[], None], text: str | None
+    main: Callable[[list[str]], None],
+    define_flags: Callable[[], None],
+    text: str | None,
+    *,
+    arguments: bool = False,
 ) -> None:
     """Define the flags, parse them, call ``main`` with the other arguments, exit.
 
@@ -46,11 +50,14 @@ def run(
         define_flags: called here and not when a command is imported: several commands have
             flags of the same names.
         text: what --help says before the flags.
+        arguments: whether the command takes arguments without a flag; else they are refused.
     """
 
     def guarded(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)  # orbax and jax tell much at INFO
         try:
+            if argv[1:] and not arguments:
+                raise UserError(f"{argv[1]!r} belongs to no flag: see --help.")
             main(argv[1:])
         except UserError as error:
             _fail(str(error))
@@ -73,6 +80,7 @@ def run(
     except UserError as error:
         _fail(str(error))
     flags.DEFINE_bool("version", False, "Print the version and exit")
+    flags.FLAGS.set_gnu_getopt()  # flags may come after arguments
     app.run(guarded, flags_parser=_parse)
 
 

@@ -68,7 +68,7 @@ def load_image(
         CorruptError: missing, no regular file, empty, truncated, not an image, too large, or
             floating point.
     """
-    image, name = _decode(source, name, max_pixels)
+    image, name = open_image(source, name, max_pixels)
     if image.mode == "F":
         raise CorruptError(
             name, "floating-point pixels have no known range; save it with 8 or 16 bits."
@@ -93,7 +93,7 @@ def load_depth(source: ImageSource, name: str | None = None) -> np.ndarray:
     Raises:
         CorruptError: as `load_image`, and for an image with more than one channel.
     """
-    image, name = _decode(source, name, MAX_PIXELS)
+    image, name = open_image(source, name, MAX_PIXELS)
     if image.mode != "L" and not image.mode.startswith("I"):
         raise CorruptError(
             name, f"depth must be grey with 8 or 16 bits, this is {image.mode}; convert it."
@@ -115,13 +115,13 @@ def verify_image(
         CorruptError: missing, empty, not an image, too large, or a header that is damaged. A
             file that is cut short inside its pixel data can pass; `load_image` names it then.
     """
-    data, name = _read(source, name)
+    data, name = read_bytes(source, name)
     with _open(data, name, max_pixels) as image:
         size = image.size
         try:
             image.verify()
         except Exception as error:
-            raise _broken(name, error) from error
+            raise broken(name, error) from error
     return size[1], size[0]
 
 
@@ -130,7 +130,8 @@ def eight_bits(values: np.ndarray) -> np.ndarray:
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _read(source: str | os.PathLike[str] | bytes, name: str | None) -> tuple[bytes, str]:
+def read_bytes(source: str | os.PathLike[str] | bytes, name: str | None) -> tuple[bytes, str]:
+    """The content of an image file, and its name; raises CorruptError if there is none."""
     if isinstance(source, bytes):
         data, name = source, name or "image"
     else:
@@ -141,18 +142,18 @@ def _read(source: str | os.PathLike[str] | bytes, name: str | None) -> tuple[byt
     return data, name
 
 
-def _decode(source: ImageSource, name: str | None, max_pixels: int) -> tuple[Image.Image, str]:
+def open_image(source: ImageSource, name: str | None, max_pixels: int) -> tuple[Image.Image, str]:
     """The image, in the mode of its file and not yet upright, and its name."""
     if isinstance(source, Image.Image):
         image, name = source, name or getattr(source, "filename", "") or "image"
         _check_size(image, name, max_pixels)
     else:
-        data, name = _read(source, name)
+        data, name = read_bytes(source, name)
         image = _open(data, name, max_pixels)
     try:
         image.load()
     except Exception as error:
-        raise _broken(name, error) from error
+        raise broken(name, error) from error
     return image, name
 
 
@@ -186,7 +187,8 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
         )
 
 
-def _broken(name: str, error: Exception) -> CorruptError:
+def broken(name: str, error: Exception) -> CorruptError:
+    """What is raised for a file that cannot be decoded."""
     return CorruptError(name, f"broken image file ({error}); replace it or remove it.")
 
 
@@ -228,11 +230,12 @@ def _by_strips(
     except CorruptError:
         raise
     except Exception as error:  # for example a palette that is too short
-        raise _broken(name, error) from error
-    return _upright(pixels, _orientation(image, name))
+        raise broken(name, error) from error
+    return upright(pixels, orientation_of(image, name))
 
 
-def _orientation(image: Image.Image, name: str) -> int:
+def orientation_of(image: Image.Image, name: str) -> int:
+    """How the camera was held: EXIF's orientation, 1 to 8."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception as error:  # EXIF is often damaged where the pixels are not
@@ -245,8 +248,8 @@ def _orientation(image: Image.Image, name: str) -> int:
         return 1
 
 
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undoes how the camera was held: EXIF's orientation, 1 to 8."""
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undoes EXIF's orientation."""
     if orientation in (3, 4, 6, 7):
         pixels = pixels[::-1]
     if orientation in (2, 3, 7, 8):

@@ -1,11 +1,13 @@
 """From a source to batches: shuffled, infinite, resumable and the same for any number of workers.
 
 Sample n of the stream is a pure function of (source, transforms, seed, n): n gives the
-epoch and the shuffled image, and seeds the transforms. Shard i of m reads the samples
-n = i (mod m), and the iterator's state is one n. So a run may be resumed with other numbers
-of workers, hosts or images per batch, and sees the samples it would have seen.
+epoch and the shuffled image, and seeds the transforms. A global batch is a run of samples, of
+which shard i of m reads the i-th part, and the iterator's state is one n. So a run may be resumed
+with other numbers of workers, hosts or images per batch, and sees the samples it would have seen,
+each at its place in the batch.
 """
 
+import dataclasses
 import functools
 import multiprocessing
 import os
@@ -95,9 +97,12 @@ class TrainIterator(grain.DatasetIterator):
             self._inner = None
 
     def _start(self) -> grain.DatasetIterator:
-        first = self._next_sample + self._shard_index
+        samples = self._samples[self._next_sample :]
+        if self._shard_count > 1:
+            own = _OwnPart(samples, self._batch_size, self._shard_index, self._shard_count)
+            samples = grain.MapDataset.range(sys.maxsize // self._shard_count).map(own)
         # Batches are made before the split over workers: worker w makes batches w, w + W, ...
-        batches = self._samples[first :: self._shard_count].batch(self._batch_size)
+        batches = samples.batch(self._batch_size)
         if self._num_workers == 0:
             ahead = grain.ReadOptions(
                 num_threads=min(1, self._prefetch), prefetch_buffer_size=self._prefetch
@@ -206,6 +211,20 @@ def _samples(
         dataset = grain.MapDataset.source(source).repeat()
     # Repeated before the transforms, so that each epoch draws new crops and degradations.
     return functools.reduce(lambda ds, t: ds.apply(t), transforms, dataset.seed(seed))
+
+
+@dataclasses.dataclass(frozen=True)
+class _OwnPart:
+    """Sample k of a shard: the shard has a part of each global batch."""
+
+    samples: grain.MapDataset
+    size: int
+    index: int
+    count: int
+
+    def __call__(self, k: int) -> Element:
+        batch, position = divmod(k, self.size)
+        return self.samples[(batch * self.count + self.index) * self.size + position]
 
 
 class _PermutedSource:

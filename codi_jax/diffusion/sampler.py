@@ -139,18 +139,42 @@ def sample(
         (z_t, history), (info, noise_key) = carry, xs
         t = jnp.full(z_t.shape[:1], info.t)
         output = guided_predict(predict, params, z_t, t, condition)
-        x_eps = to_x_eps(
-            prediction_type, output.astype(jnp.float32), z_t, info.alpha_t, info.sigma_t
-        )
-        predictions = (_clipped(x_eps, sampler.clip_sample_range), *history)
-        z_s = _next_latents(info, predictions, noise_key)
-        return (z_s, predictions[: num_predictions - 1]), None
+        noise = None if noise_key is None else initial_noise(noise_key, z_t.shape)
+        return advance(prediction_type, sampler, info, z_t, output, history, noise), None
 
     z_T = z_T.astype(jnp.float32)
     # The zeros are never seen: the weights of what is not there yet are zero.
     history = ((jnp.zeros_like(z_T),) * 2,) * (num_predictions - 1)
     (x, _), _ = jax.lax.scan(step, (z_T, history), (infos, keys))
     return x
+
+
+def advance(
+    prediction_type: str,
+    sampler: SamplerConfig,
+    info: StepInfo,
+    z_t: Float[Array, "*shape"],
+    output: Float[Array, "*shape"],
+    history: History,
+    noise: Float[Array, "*shape"] | None = None,
+) -> tuple[Float[Array, "*shape"], History]:
+    """From one network call to the next: elementwise, so that parts of latents can be computed.
+
+    Args:
+        prediction_type: what the network predicts.
+        sampler: its settings.
+        info: of this call.
+        z_t: what the network read.
+        output: what it gave, after guidance.
+        history: predictions of the calls before, latest first: one less than ``info`` has weights.
+        noise: of a stochastic solver.
+
+    Returns:
+        ``z_s``, the latents of the next call or the result, and its history.
+    """
+    x_eps = to_x_eps(prediction_type, output.astype(jnp.float32), z_t, info.alpha_t, info.sigma_t)
+    predictions = (_clipped(x_eps, sampler.clip_sample_range), *history)
+    return _next_latents(info, predictions, noise), predictions[: len(history)]
 
 
 def _noise_keys(
@@ -171,12 +195,12 @@ def _clipped(x_eps: tuple[Array, Array], limit: float | None) -> tuple[Array, Ar
 
 
 def _next_latents(
-    info: StepInfo, predictions: History, noise_key: Key[Array, "..."] | None
-) -> Float[Array, "batch height width channels"]:
+    info: StepInfo, predictions: History, noise: Float[Array, "*shape"] | None
+) -> Float[Array, "*shape"]:
     """``z_s``: the weighted sum of the predictions, latest first, and of new noise."""
     z_s = jnp.zeros_like(predictions[0][0])
     for k, (x_hat, eps_hat) in enumerate(predictions):
         z_s += info.x_weights[k] * x_hat + info.eps_weights[k] * eps_hat
-    if noise_key is not None:
-        z_s += info.noise_weight * initial_noise(noise_key, z_s.shape)
+    if noise is not None:
+        z_s += info.noise_weight * noise
     return z_s

@@ -18,10 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, Real, Shaped
 
-from codi_jax.typing import UserError, check_choice, check_types
+from codi_jax.typing import UserError, check_choice, check_fields
 
-#: A table is made of all levels.
-MOST_TIMESTEPS = 100_000
 BETA_SCHEDULES = ("scaled_linear", "linear", "squaredcos_cap_v2")
 
 
@@ -62,11 +60,11 @@ class _TrainingGrid:
     num_train_timesteps: int = 1000
 
     def __post_init__(self) -> None:
-        check_types(self)
-        if not 2 <= self.num_train_timesteps <= MOST_TIMESTEPS:
+        check_fields(self)
+        if not 2 <= self.num_train_timesteps <= 1_000_000:
             raise UserError(
-                f"num_train_timesteps={self.num_train_timesteps} must be at least 2 and at most "
-                f"{MOST_TIMESTEPS} (1000 is the usual value)."
+                f"num_train_timesteps={self.num_train_timesteps} must be in [2, 1000000] "
+                "(1000 is the usual value)."
             )
 
 
@@ -210,7 +208,7 @@ def schedule_from_config(config: Mapping[str, object]) -> Schedule:
         UserError: a key is missing or has an unknown value, or the betas are an explicit list.
     """
     values: dict[str, Any] = dict(config)
-    class_name = str(values.get("_class_name", "unnamed"))
+    class_name = values.get("_class_name", "unnamed")
     if class_name == ContinuousSchedule.__name__:
         _check_keys(values, ("num_train_timesteps", "log_snr_min"))
         return ContinuousSchedule(

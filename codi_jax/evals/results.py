@@ -47,10 +47,10 @@ class Score:
         """
         if not isinstance(values, np.ndarray):
             return cls(value=float(values))
-        finite = bool(np.isfinite(values).all())  # PSNR of identical images is not
         return cls(
             value=float(values.mean(dtype=np.float64)),
-            interval=bootstrap_interval(values) if finite else None,
+            # PSNR of identical images is infinite, and so is an end of the interval.
+            interval=None if np.isnan(values).any() else bootstrap_interval(values),
             values=tuple(map(float, values)) if keep else None,
         )
 
@@ -58,7 +58,7 @@ class Score:
         """What JSON can hold: numbers that are not finite become strings such as "inf"."""
         content: dict[str, object] = {"value": _to_json(self.value)}
         if self.interval is not None:
-            content["interval"] = list(self.interval)
+            content["interval"] = [_to_json(end) for end in self.interval]
         if self.values is not None:
             content["values"] = [_to_json(value) for value in self.values]
         return content

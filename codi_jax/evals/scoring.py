@@ -216,7 +216,22 @@ class Scorer:
             values["clip"] = self._network("clip")(images, self.texts or [""] * len(images))
         if "fid" in self._names or "kid" in self._names:
             values |= self._feature_distances(images)
+        for name, found in values.items():
+            self._say_infinite(name, found, images)
         return {name: Score.of(values[name], self._keep) for name in self._names}
+
+    def _say_infinite(self, metric: str, values: float | np.ndarray, images: Images) -> None:
+        """Name the pairs that make a mean infinite."""
+        equal = np.flatnonzero(np.isinf(np.asarray(values)))
+        if not isinstance(values, np.ndarray) or not len(equal):
+            return
+        names = getattr(images, "names", [f"image {i}" for i in range(len(images))])
+        listed = ", ".join(str(names[i]) for i in equal[:5])
+        self._warn(
+            f"{metric} is infinite, for {len(equal)} of {len(values)} images are equal to their "
+            f"references: {listed}{', ...' if len(equal) > 5 else ''}; leave them out for a mean "
+            "of the others"
+        )
 
     def _own_scores(self, images: Images) -> dict[str, Score]:
         scores = {}
@@ -226,6 +241,7 @@ class Scorer:
                 continue
             known = [value for value in values if value is not None]
             if len(known) == len(values):
+                self._say_infinite(name, np.array(known, np.float64), images)
                 scores[name] = Score.of(np.array(known, np.float64), self._keep)
             elif known:
                 self._warn(f"{name} is left out: only {len(known)} of {len(values)} images have it")

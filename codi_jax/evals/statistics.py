@@ -18,8 +18,11 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval (Efron & Tibshirani 1993, ch. 13) of a mean.
 
+    Of equal images PSNR is infinite. Their mean is, and so is the upper end of its interval where
+    more than 2.5% of the resamples have one of them.
+
     Args:
-        values: one number per image.
+        values: one number per image, perhaps infinite.
         seed: of the 2,000 resamples.
         level: of confidence, in (0, 1).
 
@@ -37,6 +40,8 @@ def bootstrap_interval(
         )
     if array.size == 1:  # scipy asks for two
         return float(array[0]), float(array[0])
+    if not np.isfinite(array).all():
+        return _interval_with_infinite(array, seed, level)
     result = stats.bootstrap(
         (array,),
         np.mean,
@@ -47,4 +52,16 @@ def bootstrap_interval(
         rng=np.random.default_rng(seed),
     )
     low, high = result.confidence_interval
+    return float(low), float(high)
+
+
+def _interval_with_infinite(
+    array: Float[np.ndarray, " images"], seed: int, level: float
+) -> tuple[float, float]:
+    """The same by resamples of our own: scipy interpolates between means, infinite ones too."""
+    rng = np.random.default_rng(seed)
+    means = np.array(
+        [array[rng.integers(0, array.size, array.size)].mean() for _ in range(RESAMPLES)]
+    )
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
     return float(low), float(high)

@@ -108,7 +108,11 @@ def _comparison(metric: str, ours: Score, theirs: Score) -> str:
     holds = a > b if known.higher_is_better else a < b
     text = f"{_verdict(holds)}: {a:.{decimals}f} against {b:.{decimals}f}"
     if ours.values is not None and theirs.values is not None:
-        low, high = bootstrap_interval(np.subtract(ours.values, theirs.values))
+        with np.errstate(invalid="ignore"):
+            difference = np.subtract(ours.values, theirs.values)
+        if np.isnan(difference).any():  # both are equal to one reference: infinite PSNR
+            return f"{text}; their difference is not defined"
+        low, high = bootstrap_interval(difference)
         text += f"; difference [{low:+.{decimals}f}, {high:+.{decimals}f}]"
     return text
 

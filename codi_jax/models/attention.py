@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from codi_jax.models.attend import attend
+from codi_jax.models.norm import GroupNorm
 from codi_jax.models.resnet import conv1x1
 
 
@@ -105,7 +106,7 @@ class Transformer2D(nn.Module):
     ) -> Float[Array, "batch height width channels"]:
         channels = x.shape[-1]
         make = nn.Dense if self.linear_projection else conv1x1
-        h = nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype, name="norm")(x)
+        h = GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype, name="norm")(x)
         # A 1x1 convolution and a dense layer act alike here; they differ in the stored shape.
         h = make(channels, dtype=self.dtype, name="proj_in")(h)
         h = h.reshape(h.shape[0], -1, channels)
@@ -133,7 +134,7 @@ class AutoencoderAttention(nn.Module):
         self, x: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch height width channels"]:
         channels = x.shape[-1]
-        h = nn.GroupNorm(self.groups, epsilon=self.eps, dtype=self.dtype, name="group_norm")(x)
+        h = GroupNorm(self.groups, epsilon=self.eps, dtype=self.dtype, name="group_norm")(x)
         # The sub-layers sit directly under this module in diffusers' naming, hence share_scope.
         attention = Attention(1, channels, qkv_bias=True, dtype=self.dtype)
         nn.share_scope(self, attention)

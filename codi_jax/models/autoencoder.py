@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from codi_jax.models.attention import AutoencoderAttention
 from codi_jax.models.configs import AutoencoderConfig
+from codi_jax.models.norm import GroupNorm
 from codi_jax.models.resnet import Downsample, ResnetBlock, Upsample, conv1x1, conv3x3
 from codi_jax.typing import UserError
 
@@ -76,7 +77,7 @@ class _Encoder(nn.Module):
                 name=f"down_blocks_{i}",
             )(x)
         x = _Mid(c.norm_num_groups, c.mid_block_add_attention, self.dtype, name="mid_block")(x)
-        x = nn.GroupNorm(c.norm_num_groups, epsilon=EPS, dtype=self.dtype, name="conv_norm_out")(x)
+        x = GroupNorm(c.norm_num_groups, epsilon=EPS, dtype=self.dtype, name="conv_norm_out")(x)
         return conv3x3(2 * c.latent_channels, dtype=self.dtype, name="conv_out")(nn.silu(x))
 
 
@@ -102,7 +103,7 @@ class _Decoder(nn.Module):
                 self.dtype,
                 name=f"up_blocks_{i}",
             )(x)
-        x = nn.GroupNorm(c.norm_num_groups, epsilon=EPS, dtype=self.dtype, name="conv_norm_out")(x)
+        x = GroupNorm(c.norm_num_groups, epsilon=EPS, dtype=self.dtype, name="conv_norm_out")(x)
         return conv3x3(c.out_channels, dtype=self.dtype, name="conv_out")(nn.silu(x))
 
 

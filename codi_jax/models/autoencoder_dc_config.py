@@ -26,10 +26,6 @@ class AutoencoderDCConfig(FromConfig):
     """
 
     CLASS: ClassVar[str] = "AutoencoderDC"
-    MAY_BE_ZERO = (
-        *("encoder_layers_per_block", "decoder_layers_per_block"),
-        *("encoder_qkv_multiscales", "decoder_qkv_multiscales"),
-    )
 
     in_channels: int = 3
     latent_channels: int = 32
@@ -143,6 +139,18 @@ class AutoencoderDCConfig(FromConfig):
     def downsampling(self) -> int:
         """Pixels per latent, along each side."""
         return 2 ** (len(self.encoder_block_out_channels) - 1)
+
+    @property
+    def reach(self) -> int:
+        """Latents beyond which nothing changes a latent, or the pixels of one.
+
+        A convolution at level i looks ``2**i`` pixels far, and a block has two.
+        """
+        levels = len(self.encoder_block_out_channels)
+        layers = zip(self.encoder_layers_per_block, self.decoder_layers_per_block, strict=True)
+        pixels = sum(2 * max(pair) * 2**level for level, pair in enumerate(layers))
+        pixels += sum(2**level for level in range(levels)) + 2 ** (levels - 1)  # between, and ends
+        return -(-pixels // self.downsampling)
 
     def unit_sized(self, mean: np.float32, deviation: np.float32) -> Self:
         """With the scale that gives latents of this mean and deviation a mean square of 1."""

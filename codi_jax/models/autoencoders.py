@@ -12,7 +12,8 @@ from codi_jax.typing import Params, Settings, UserError
 
 #: Both have ``encode``, ``decode``, ``encode_unscaled``, ``decode_unscaled`` and ``__call__``.
 Autoencoder = AutoencoderKL | AutoencoderDC
-#: Both have ``downsampling``, ``latent_channels``, ``scaling_factor``, ``CLASS``, ``unit_sized``.
+#: Both have ``downsampling``, ``latent_channels``, ``scaling_factor``, ``CLASS``, ``unit_sized``
+#: and ``reach``.
 AnyAutoencoderConfig = AutoencoderConfig | AutoencoderDCConfig
 
 _CONFIGS: dict[str, type[AutoencoderConfig] | type[AutoencoderDCConfig]] = {

@@ -1,7 +1,6 @@
 """Architectures, in diffusers' config keys (the content of ``config.json``)."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import ClassVar, NoReturn, Self
 
@@ -51,7 +50,6 @@ class EncoderConfig(FromConfig):
     freq_shift: int = 0
     upcast_attention: bool | None = False
 
-    MAY_BE_ZERO = ("freq_shift",)
     FIXED = {
         "act_fn": "silu",
         "center_input_sample": False,
@@ -244,8 +242,10 @@ class AutoencoderConfig(FromConfig):
                 f"AutoencoderConfig: norm_num_groups={self.norm_num_groups} does not divide {bad} "
                 "channels."
             )
-        if not 0 < self.scaling_factor < math.inf:
-            raise UserError(f"AutoencoderConfig: scaling_factor={self.scaling_factor} must be > 0.")
+
+    @property
+    def reach(self) -> None:
+        """Its group norms see the whole picture; compare ``AutoencoderDCConfig.reach``."""
 
     @property
     def downsampling(self) -> int:

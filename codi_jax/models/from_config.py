@@ -2,14 +2,14 @@
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
-from codi_jax.typing import UserError, check_type
+from codi_jax.typing import UserError, fits, words
 
-#: Above any width or number of heads, and above any number of layers, of a network that runs. A
-#: file that came from elsewhere must not make us build a network without end.
-_LARGEST, _MOST_LAYERS = 2**20, 1000
+#: The largest number that a config may hold: of layers, and of anything else. A file that came
+#: from elsewhere must not make us build a network without end.
+_MOST_LAYERS, _MOST = 1000, 2**20
 
 
 class FromConfig:
@@ -17,25 +17,20 @@ class FromConfig:
 
     #: diffusers keys that these networks implement at one value only.
     FIXED: dict[str, Any] = {}
-    #: Whole numbers that may be 0, and tuples that may be empty.
-    MAY_BE_ZERO: tuple[str, ...] = ()
 
     @classmethod
     def from_config(cls, config: Mapping[str, object]) -> Self:
         """The config that the content of a ``config.json`` stands for.
 
         Raises:
-            UserError: a key is unknown, or has a value of another type, out of its range, or that
-                is not implemented.
+            UserError: a key is unknown, or has a value that is not implemented, of another type
+                or out of range.
         """
-        hints = typing.get_type_hints(cls)
         names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         kept: dict[str, Any] = {}
         for key, value in config.items():
             if key in names:
                 kept[key] = _hashable(value)
-                check_type(f"{cls.__name__}: {key}", kept[key], hints[key])
-                cls._check_range(key, kept[key])
             elif key.startswith("_") or key == "sample_size":
                 continue  # These say nothing about the computation.
             elif key in cls.FIXED and value == cls.FIXED[key]:
@@ -50,20 +45,10 @@ class FromConfig:
                     f"{cls.__name__}: unknown key {key!r} (value {value!r}) in the model's config; "
                     "is this a checkpoint of another architecture?"
                 )
+        hints = typing.get_type_hints(cls)
+        for key, value in kept.items():
+            _check(cls.__name__, key, value, hints[key])
         return cls(**kept)
-
-    @classmethod
-    def _check_range(cls, key: str, value: object) -> None:
-        """Sizes are positive, and there is a first level."""
-        items = value if isinstance(value, tuple) else (value,)
-        least = 0 if key in cls.MAY_BE_ZERO else 1
-        most = _MOST_LAYERS if "layers" in key else _LARGEST
-        numbers = [item for item in items if isinstance(item, int) and not isinstance(item, bool)]
-        if (least and not items) or any(not least <= number <= most for number in numbers):
-            raise UserError(
-                f"{cls.__name__}: {key}={value!r} is out of range: give {least} to {most}"
-                f"{', for each level' if isinstance(value, tuple) else ''}."
-            )
 
     def to_config(self) -> dict[str, object]:
         """The config dict, JSON-ready, keys as in diffusers."""
@@ -74,3 +59,26 @@ class FromConfig:
 def _hashable(value: Any) -> Any:
     """Lists of any depth as tuples: what was read equals what was written, and can be hashed."""
     return tuple(_hashable(item) for item in value) if isinstance(value, list) else value
+
+
+def _check(name: str, key: str, value: object, hint: Any) -> None:
+    """Raises UserError unless a value has the type of its field, and a number a sensible size."""
+    if not fits(value, hint):
+        raise UserError(
+            f"{name}: {key}={value!r} is of a wrong type: {words(hint)} is needed. Get the "
+            "config.json again."
+        )
+    may_be_zero = "layers" in key or key.endswith("_id") or key == "freq_shift"
+    least, most = int(not may_be_zero), _MOST_LAYERS if "layers" in key else _MOST
+    if any(not least <= number <= most for number in _whole_numbers(value)):
+        raise UserError(f"{name}: {key}={value!r} must be in [{least}, {most}].")
+    if (key.endswith("channels") and value == ()) or (key == "scaling_factor" and not value):
+        raise UserError(f"{name}: {key}={value!r} describes no network.")
+
+
+def _whole_numbers(value: object) -> Iterator[int]:
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _whole_numbers(item)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield value

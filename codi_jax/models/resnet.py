@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
 
+from codi_jax.models.norm import GroupNorm
+
 conv3x3 = partial(nn.Conv, kernel_size=(3, 3), padding=((1, 1), (1, 1)))
 conv1x1 = partial(nn.Conv, kernel_size=(1, 1))
 
@@ -41,7 +43,7 @@ class ResnetBlock(nn.Module):
         x: Float[Array, "batch height width channels"],
         temb: Float[Array, "batch time_embed_dim"] | None = None,
     ) -> Float[Array, "batch height width out_channels"]:
-        norm = partial(nn.GroupNorm, self.groups, epsilon=self.eps, dtype=self.dtype)
+        norm = partial(GroupNorm, self.groups, epsilon=self.eps, dtype=self.dtype)
         conv = partial(conv3x3, self.out_channels, dtype=self.dtype)
         h = conv(name="conv1")(nn.silu(norm(name="norm1")(x)))
         if temb is not None:

@@ -49,8 +49,6 @@ class TextEncoderConfig(FromConfig):
     the true id is 49407.
     """
 
-    MAY_BE_ZERO = ("eos_token_id",)
-
     vocab_size: int = 49408
     hidden_size: int = 512
     intermediate_size: int = 2048

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Real
 from codi_jax.models.attention import Transformer2D
 from codi_jax.models.configs import EncoderConfig, UNetConfig
 from codi_jax.models.embeddings import NO_PROMPT, Prompt, time_embedding
+from codi_jax.models.norm import GroupNorm
 from codi_jax.models.resnet import Downsample, ResnetBlock, Upsample, conv3x3
 from codi_jax.typing import UserError
 
@@ -270,7 +271,7 @@ class UNetDecoder(nn.Module):
                 name=f"up_blocks_{i}",
             )(x, skips[-layers:], temb, text)
             skips = skips[:-layers]
-        norm = nn.GroupNorm(
+        norm = GroupNorm(
             c.norm_num_groups, epsilon=c.norm_eps, dtype=self.dtype, name="conv_norm_out"
         )
         x = nn.silu(norm(x))

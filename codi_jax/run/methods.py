@@ -22,7 +22,7 @@ from codi_jax.models.lpips import LPIPS
 from codi_jax.tasks.base import Task
 from codi_jax.train.objectives import TEACHER, autoencoder_objective, diffusion_objective
 from codi_jax.train.step import Decay, Objective
-from codi_jax.typing import Params, Settings, UserError, check_choice, check_types
+from codi_jax.typing import Params, Settings, UserError, check_choice, check_fields
 
 #: ``config.method`` -> its loss. Task "autoencoder" has a loss of its own.
 LOSSES: dict[str, type[LatentLoss]] = {
@@ -53,14 +53,14 @@ def make_loss(task: Task, method: str, options: Settings, model: AutoencoderMode
     try:
         if not isinstance(model, Model):
             reconstruction = AutoencoderLoss(**options)
-            check_types(reconstruction, "config.loss.")
+            check_fields(reconstruction, "config.loss.")
             return reconstruction
         known = tuple(LOSSES) if task.conditional else PRIOR_METHODS
         check_choice("config.method", method, known)
         loss = LOSSES[method](
             schedule=model.schedule, prediction_type=model.prediction_type, **options
         )
-        check_types(loss, "config.loss.")
+        check_fields(loss, "config.loss.")
     except TypeError as error:
         raise UserError(f"config.loss={dict(options)} of {method!r}: {error}.") from error
     return loss

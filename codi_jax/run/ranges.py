@@ -11,7 +11,7 @@ from typing import NamedTuple
 from codi_jax import trees
 from codi_jax.diffusion.parameterization import PREDICTION_TYPES
 from codi_jax.run.config import ConfigDict
-from codi_jax.typing import UserError, check_choice, check_type
+from codi_jax.typing import UserError, check_choice, fits
 
 
 class _Range(NamedTuple):
@@ -138,9 +138,8 @@ def _check(name: str, value: object, allowed: _Range) -> None:
 
 
 def _check_eval_steps(steps: object) -> None:
-    check_type("config.eval.steps", steps, tuple[int, ...])
-    numbers: tuple[int, ...] = tuple(steps)  # type: ignore[arg-type]
-    if not numbers or min(numbers) < 1:
+    numbers: tuple[int, ...] = tuple(steps) if isinstance(steps, tuple | list) else ()
+    if not numbers or not fits(numbers, tuple[int, ...]) or min(numbers) < 1:
         raise UserError(
             f"config.eval.steps={numbers}: give numbers of sampling steps, at least one of them, "
             "each at least 1; for example (1, 4)."

@@ -33,23 +33,31 @@ class Devices:
 
     Args:
         batch_size: rounded up to a multiple of the number of devices.
+        devices: how many of this process's are used; by default all.
     """
 
-    def __init__(self, batch_size: int = 1):
-        self.mesh = make_mesh(devices=jax.local_devices())
+    def __init__(self, batch_size: int = 1, devices: int | None = None):
+        self.mesh = make_mesh(devices=jax.local_devices()[:devices])
         self.batch_size = -(-batch_size // self.mesh.size) * self.mesh.size
 
     def replicate(self, tree: PyTree) -> PyTree:
         """The arrays of ``tree`` on every device."""
         return jax.device_put(tree, replicated(self.mesh))
 
-    def spread(self, rows: Sequence[np.ndarray]) -> Shaped[Array, "batch ..."]:
+    def spread(
+        self, rows: Sequence[np.ndarray], fill: float | None = None
+    ) -> Shaped[Array, "batch ..."]:
         """[batch_size, ...] of up to ``batch_size`` rows of one shape, split over the devices.
 
         The last row is repeated until there are enough, so that every batch has one shape and
         is compiled once.
+
+        Args:
+            rows: at least one.
+            fill: what fills further rows, if they are not to be the last one.
         """
-        padded = [*rows, *[rows[-1]] * (self.batch_size - len(rows))]
+        more = rows[-1] if fill is None else np.full_like(rows[-1], fill)
+        padded = [*rows, *[more] * (self.batch_size - len(rows))]
         return jax.device_put(np.stack(padded), batch_sharding(self.mesh))
 
     def map(

@@ -77,14 +77,32 @@ def captions(files: ImageFiles) -> list[str]:
 
 
 def check_shapes(images: ImageFiles, references: ImageFiles) -> None:
-    """Raises UserError naming the first pair of matched files that differ in size."""
+    """Raises UserError naming the first pair of matched files that differ in size, and a remedy."""
     for i, (a, b) in enumerate(zip(images, references, strict=True)):
         if a.shape != b.shape:
             raise UserError(
                 f"{images.root / images.names[i]} is {a.shape[1]}x{a.shape[0]} pixels, but "
                 f"{references.root / references.names[i]} {b.shape[1]}x{b.shape[0]}: nothing is "
-                "resized here, make them equal first."
+                f"resized here, make them equal first. {_remedy(images.root, a, b)}"
             )
+
+
+def _remedy(folder: Path, image: np.ndarray, reference: np.ndarray) -> str:
+    """How two pictures that differ in size may be made equal."""
+    (height, width), (wanted_height, wanted_width) = image.shape[:2], reference.shape[:2]
+    scale = wanted_height // height
+    if scale > 1 and (height * scale, width * scale) == (wanted_height, wanted_width):
+        return (
+            f"They are {scale} times smaller, as inputs of super-resolution are; to enlarge them: "
+            f"python -m codi_jax.sample --checkpoint=CHECKPOINT --input={folder} --output=RESULTS"
+        )
+    rotated = (height, width) == (wanted_width, wanted_height)
+    if rotated:
+        return "One of them lies on its side: save it upright."
+    return (
+        f"To resize all of them with ImageMagick: magick mogrify -path RESULTS -resize "
+        f"{wanted_width}x{wanted_height}! {folder}/*"
+    )
 
 
 def _by_stem(folder: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key, UInt8
 
@@ -115,6 +116,18 @@ class PictureSampler:
         z = self._sample(params, noise, condition, steps=steps, sampler=sampler, key=key)
         return self._decode(params["vae"], z)
 
+    def padded(self, array: Array | np.ndarray) -> Array:
+        """Pictures and maps [B, h, w, ...], to latents that the U-Net can halve; the rest stays.
+
+        Edges repeat, and are to be cropped off the result.
+        """
+        if array.ndim < 3:
+            return jnp.asarray(array)
+        # Also in steps of 16 of the input: fewer shapes, fewer compilations.
+        multiple = max(-(-self.model.multiple // self.model.scale), 16)
+        missing = [(0, -size % multiple) for size in array.shape[1:3]]
+        return jnp.pad(array, [(0, 0), *missing, *[(0, 0)] * (array.ndim - 3)], mode="edge")
+
     def text_condition(self, text: Cond, latents_shape: tuple[int, ...]) -> dict[str, Array]:
         """``text`` for every picture of a batch, with the size that SDXL's U-Net also reads."""
         batch, height, width = latents_shape[:3]
@@ -144,15 +157,7 @@ class PictureSampler:
             UserError: guidance by the image, for such a network.
         """
         model, network = self.model, self.model.network
-        if network.unet.time_cond_proj_dim is not None:
-            if condition.none is not None:
-                raise UserError(
-                    "this model reads one guidance scale and has no guidance by the image: leave "
-                    "image_guidance_scale out."
-                )
-            scale = jnp.asarray(condition.scale, jnp.float32)
-            read = {"guidance_scale": jnp.broadcast_to(scale, noise.shape[:1])}
-            condition = condition._replace(cond={**condition.cond, **read}, uncond=None)
+        condition = self.with_scale_read(condition, noise.shape[0])
         # Once per image, not once per step: h_eta depends on neither z_t nor t.
         prepared = condition.map(lambda c: {**c, "features": network.condition(params, c)})
         return sample(
@@ -166,6 +171,23 @@ class PictureSampler:
             sampler=sampler or model.sampler.usable(),
             key=key,
         )
+
+    def with_scale_read(self, condition: GuidedCondition, batch: int) -> GuidedCondition:
+        """The condition as a network reads it that was distilled for many guidance scales.
+
+        Raises:
+            UserError: guidance by the image, for such a network.
+        """
+        if self.model.network.unet.time_cond_proj_dim is None:
+            return condition
+        if condition.none is not None:
+            raise UserError(
+                "this model reads one guidance scale and has no guidance by the image: leave "
+                "image_guidance_scale out."
+            )
+        scale = jnp.asarray(condition.scale, jnp.float32)
+        read = {"guidance_scale": jnp.broadcast_to(scale, (batch,))}
+        return condition._replace(cond={**condition.cond, **read}, uncond=None)
 
 
 def sampling_key(key: Key[Array, "..."]) -> Key[Array, "..."]:

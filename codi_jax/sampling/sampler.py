@@ -2,131 +2,216 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, TypeVar, Unpack, overload
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, Shaped, UInt8
 from PIL import Image
 
 from codi_jax.checkpoint.prompts import PromptEncoder
+from codi_jax.data.images import eight_bits
 from codi_jax.diffusion.guidance import GuidedCondition
-from codi_jax.diffusion.sampler import initial_noise
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.parallel.platform import compute_dtype
+from codi_jax.sampling.given import as_given, is_one, one_each
 from codi_jax.sampling.guidance import Guidance
 from codi_jax.sampling.load import load_model
-from codi_jax.sampling.picture_sampler import NO_TEXT, PictureSampler, sampling_key
-from codi_jax.sampling.user_pictures import Picture, as_map, as_mask, as_picture
-from codi_jax.tasks.base import Example, Task
+from codi_jax.sampling.making import Subject
+from codi_jax.sampling.picture_sampler import NO_TEXT, PictureSampler
+from codi_jax.sampling.recipe import Options, Progress, Recipe, check_steps, sampler_named
+from codi_jax.sampling.tiling import TiledPictures, Tiling
+from codi_jax.sampling.user_pictures import PictureSource, UserPicture, as_mask
 from codi_jax.typing import UserError
+
+PilSource = TypeVar("PilSource", bound=str | os.PathLike[str] | Image.Image)
 
 
 class Sampler:
     """A model ready to make pictures: from pictures, as its task says, or from text with a prior.
 
-    It takes PIL images, arrays and texts. The computation is that of a
-    :class:`codi_jax.sampling.picture_sampler.PictureSampler`, which knows batches of arrays alone.
+    Larger pictures are computed in tiles, so any size fits (see :class:`Tiling`). Batches of
+    arrays that all have one size, as evaluation has them, are better given to
+    :meth:`conditional`.
 
     Args:
         model: networks, schedule and parameters.
         dtype: of the computation: "auto", "float32" or "bfloat16".
+        tile: side of the tiles in pixels, "auto", or 0 for none.
+        max_memory: GiB that may be used; by default half of the machine's, or an accelerator's.
 
     Raises:
         UserError: the model is an autoencoder alone.
     """
 
-    def __init__(self, model: AutoencoderModel, dtype: str = "auto"):
+    def __init__(
+        self,
+        model: AutoencoderModel,
+        dtype: str = "auto",
+        *,
+        tile: str | int = "auto",
+        max_memory: float | None = None,
+    ):
         if not isinstance(model, Model):
             raise UserError(
                 "this checkpoint is an autoencoder alone: train a prior on it (configs/prior.py), "
                 "or use --checkpoint demo."
             )
+        tiling = Tiling(tile=str(tile), max_memory=max_memory)
         self.model, self.dtype = model, compute_dtype(dtype)
-        network = dataclasses.replace(model.network, dtype=self.dtype)
+        network = dataclasses.replace(model.network, dtype=self.dtype, remat=False)
         self.pictures = PictureSampler(
             dataclasses.replace(model, network=network, params={}), self.dtype
         )
         self.params = jax.device_put(model.params)
+        self._tiled = TiledPictures(self.pictures, self.params, tiling)
         self._last: tuple[Guidance, GuidedCondition] | None = None
 
     @classmethod
-    def load(cls, path: str | Path) -> "Sampler":
+    def load(
+        cls, path: str | Path, *, tile: str | int = "auto", max_memory: float | None = None
+    ) -> "Sampler":
         """Load a model.
 
         Args:
             path: a run's workdir, a directory in diffusers' format or its Hugging Face id, or
                 "demo". The last checkpoint is taken of a run that has not finished.
+            tile: see the class.
+            max_memory: see the class.
 
         Raises:
             UserError: there is no model, or the run has saved nothing yet.
         """
-        return cls(load_model(path))
+        return cls(load_model(path), tile=tile, max_memory=max_memory)
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of str
+        self,
+        images: PilSource,
+        mask: PictureSource | Sequence[PictureSource] | None = None,
+        **options: Unpack[Options],
+    ) -> Image.Image: ...
+
+    @overload
+    def __call__(
+        self,
+        images: np.ndarray,
+        mask: PictureSource | Sequence[PictureSource] | None = None,
+        **options: Unpack[Options],
+    ) -> np.ndarray: ...
+
+    @overload
+    def __call__(
+        self,
+        images: Sequence[PilSource],
+        mask: PictureSource | Sequence[PictureSource] | None = None,
+        **options: Unpack[Options],
+    ) -> list[Image.Image]: ...
+
+    @overload
+    def __call__(
+        self,
+        images: Sequence[np.ndarray],
+        mask: PictureSource | Sequence[PictureSource] | None = None,
+        **options: Unpack[Options],
+    ) -> list[np.ndarray]: ...
 
     def __call__(
         self,
-        images: Picture | Sequence[Picture],
-        steps: int = 4,
-        seed: int = 0,
-        guidance_scale: float = 1.0,
-        prompt: str | None = None,
-        negative_prompt: str | None = None,
-        solver: str | None = None,
-        mask: Picture | Sequence[Picture] | None = None,
-        image_guidance_scale: float = 1.0,
-    ) -> Picture | list[Picture]:
+        images: Any,
+        mask: PictureSource | Sequence[PictureSource] | None = None,
+        **options: Unpack[Options],
+    ) -> Any:
         """Do what the model was made for (enlarge, fill, edit, ...) to one picture or several.
 
         Args:
-            images: PIL images or uint8 arrays [h, w, 3] of any size, one or a sequence of them
-                (also an array [B, h, w, 3]). A depth model takes depth maps: 16-bit PIL images
-                or arrays [h, w].
-            steps: number of sampling steps, at least 1; the models are distilled for 1 to 4.
-            seed: of all noise; the same seed gives the same picture.
-            guidance_scale: weight of classifier-free guidance, for models with text and for
-                models that were distilled for many scales; 1.0 is no guidance.
-            prompt: for models with text, the empty prompt by default; for edits the instruction.
-            negative_prompt: what guidance leads away from, for models with text.
-            solver: one of `SOLVERS`; by default the model's own, "ddim" for CoDi.
-            mask: for inpainting, PIL images or arrays [h, w], one for all pictures or one for
-                each; what is above 127 (white) is filled.
-            image_guidance_scale: for edits, the weight of the picture; 1.0 is no guidance by it.
+            images: one picture or a sequence of them, of any sizes: paths, PIL images of any mode,
+                or arrays [h, w] or [h, w, C] with C = 1 to 4 (grey, grey with opacity, RGB, RGBA)
+                of bool, uint8, uint16 or floats in [0, 1]. An array [B, h, w, C] is a batch. A
+                depth model takes depth maps: 16-bit pictures or arrays [h, w] of any numbers.
+            mask: for inpainting, one for all pictures or one for each; what is above the middle
+                (white) is filled.
+            **options: ``steps`` of sampling (4; the models are distilled for 1 to 4), ``seed`` of
+                all noise (0), ``prompt``, ``negative_prompt``, ``guidance_scale`` (1, none) and
+                ``image_guidance_scale`` (1) as in :class:`Guidance`, ``solver`` (the model's own),
+                ``outscale``, ``size`` (height and width, or as in :class:`Sizing`),
+                ``max_megapixels`` and ``color_fix`` as in :class:`Sizing`, and ``progress``, a
+                function that is told the :class:`Progress`.
 
         Returns:
-            What was given: a PIL image, an array [h * scale, w * scale, 3], or a list of them.
+            What was given: for a path or a PIL image a PIL image, for an array an array of its
+            dtype and axes, for a sequence a list. Grey pictures stay grey, transparent ones
+            transparent; profile and EXIF are in a PIL image's ``info``. Pillow has no 16-bit
+            colours: give an array, or use the command line, to keep them.
 
         Raises:
-            UserError: the model is a prior; a prompt or guidance for a model without text; less
-                than one step; a wrong array; an unknown solver; a mask that is missing, or that
-                the task does not read.
+            UserError: the model is a prior; something that the model does not read, or that it
+                misses; a picture that cannot be read.
         """
+        progress = options.pop("progress", None)
+        recipe = self.recipe(**options)
         task = self.pictures.task
-        _check_conditional(task)
-        guidance = Guidance(
-            prompt=prompt,
-            negative_prompt=negative_prompt,
-            guidance_scale=guidance_scale,
-            image_guidance_scale=image_guidance_scale,
+        one = is_one(images, 2 if task.takes_map else 3)
+        pictures = [images] if one else [*images]
+        made: list[Any] = []
+        masks = one_each(mask, len(pictures))
+        for number, (picture, its) in enumerate(zip(pictures, masks, strict=True)):
+
+            def told(tiles: int, of: int, number: int = number) -> None:
+                if progress is not None:
+                    progress(Progress(number, len(pictures), tiles, of))
+
+            made.append(as_given(picture, self.make(picture, its, recipe, told), task))
+        if one:
+            return made[0]
+        return np.stack(made) if isinstance(images, np.ndarray) else made
+
+    def recipe(self, **options: Unpack[Options]) -> Recipe:
+        """What ``options`` ask for, see :meth:`__call__`.
+
+        Raises:
+            UserError: the model is a prior, or does not read what they give.
+        """
+        return Recipe.of(self.pictures.task, self.model.sampler, self.encode, options)
+
+    def make(
+        self,
+        source: PictureSource | bytes,
+        mask: PictureSource | None,
+        recipe: Recipe,
+        told: Callable[[int, int], None] | None = None,
+        check: Callable[[int, int], None] = lambda height, width: None,
+    ) -> UserPicture:
+        """The result for one picture, with all that a file can hold.
+
+        Args:
+            source: the picture; bytes are a file's content.
+            mask: of it, for inpainting.
+            recipe: how it is made.
+            told: called with how many batches of tiles are done, and how many there are.
+            check: called with height and width of the result, before it is made; may raise.
+
+        Raises:
+            UserError: it cannot be read, or does not fit the task.
+        """
+        its = None if mask is None else as_mask(mask)
+        task = self.pictures.task
+        subject = Subject.of(task, source, its, recipe.prompt, recipe.sizing)
+        check(*subject.result_size)
+        made = self._tiled.make(
+            (subject.size[0] * task.scale, subject.size[1] * task.scale),
+            subject.padded,
+            key=jax.random.key(recipe.seed),
+            steps=recipe.steps,
+            text=recipe.text,
+            sampler=recipe.sampler,
+            told=told,
         )
-        text = self.encode(guidance)
-        _check_steps(steps)
-        settings = self._sampler_config(solver)
-
-        def one(picture: Picture, mask: Picture | None) -> Picture:
-            example = _example(task, picture, mask, prompt)
-            batch = {name: np.asarray(value)[None] for name, value in example.items()}
-            made = self.conditional(batch, jax.random.key(seed), steps, text, settings)
-            result = task.finish(np.asarray(made[0]), example)
-            return Image.fromarray(result) if isinstance(picture, Image.Image) else result
-
-        if _is_one(images, 2 if task.takes_map else 3):
-            return one(cast(Picture, images), cast(Picture | None, mask))
-        pictures = [*cast(Sequence[Picture], images)]
-        return [one(*pair) for pair in zip(pictures, _masks(mask, len(pictures)), strict=True)]
+        return subject.finished(made, recipe.sizing)
 
     def conditional(
         self,
@@ -151,7 +236,7 @@ class Sampler:
             uint8 [B, h * scale, w * scale, 3].
         """
         height, width = next(x.shape[1:3] for x in batch.values() if x.ndim > 2)
-        padded = {name: self._pad(array) for name, array in batch.items()}
+        padded = {name: self.pictures.padded(array) for name, array in batch.items()}
         made = self.pictures.conditional(self.params, padded, key, steps, text, sampler)
         scale = self.model.scale
         return made[:, : height * scale, : width * scale]
@@ -167,6 +252,7 @@ class Sampler:
         negative_prompt: str | None = None,
         noise: Float[np.ndarray, "latent_height latent_width channels"] | None = None,
         solver: str | None = None,
+        progress: Callable[[Progress], None] | None = None,
     ) -> Image.Image:
         """Make a picture from noise with a prior.
 
@@ -179,6 +265,7 @@ class Sampler:
             negative_prompt: what guidance leads away from; the empty prompt by default.
             noise: the initial noise itself; by default it is drawn by the seed.
             solver: one of `SOLVERS`; by default the checkpoint's own, with its own settings.
+            progress: a function that is told how far it is.
 
         Raises:
             UserError: the model is not a prior; a prompt for a model without text; a wrong size;
@@ -194,31 +281,26 @@ class Sampler:
                 guidance_scale=guidance_scale if p.takes_text else 1.0,
             )
         )
-        _check_steps(steps)
+        check_steps(steps)
         f = p.vae.downsampling
         side = p.network.unet.sample_size or 64
         latents = (side, side) if isinstance(side, int) else side
         height, width = size or (latents[0] * f, latents[1] * f)
-        shape = (height // f, width // f, p.vae.latent_channels)
-        if height % f or width % f or (noise is not None and noise.shape != shape):
-            raise UserError(
-                f"size={height}x{width} must be a multiple of {f}, and noise be {list(shape)}."
-            )
-        key = jax.random.key(seed)
-        z = initial_noise(key, shape) if noise is None else jnp.asarray(noise)
-        pictures = self.pictures.generate(
-            self.params,
-            z[None],
-            steps,
-            text,
-            self._sampler_config(solver),
-            sampling_key(key),
+        if noise is not None:
+            shape = (-(-height // f), -(-width // f), p.vae.latent_channels)
+            if noise.shape != shape:
+                raise UserError(f"noise is {list(noise.shape)}; give {list(shape)}.")
+        made = self._tiled.make(
+            (height, width),
+            lambda _: {},
+            key=jax.random.key(seed),
+            steps=steps,
+            text=text,
+            sampler=sampler_named(solver, p.sampler),
+            noise=noise,
+            told=lambda tiles, of: progress and progress(Progress(0, 1, tiles, of)),
         )
-        return Image.fromarray(np.asarray(pictures[0]))
-
-    def _sampler_config(self, solver: str | None) -> SamplerConfig:
-        """The model's own settings, or few-step settings of another solver."""
-        return self.model.sampler.usable() if solver is None else SamplerConfig(solver=solver)
+        return Image.fromarray(eight_bits(np.ascontiguousarray(made[:height, :width])))
 
     def encode(self, guidance: Guidance) -> GuidedCondition:
         """What the networks read of the texts [1, ...], and the weights; the last is remembered.
@@ -236,54 +318,3 @@ class Sampler:
         """The model's text encoder, loaded when it is first needed."""
         assert self.model.directory is not None
         return PromptEncoder(self.model.directory, self.dtype)
-
-    def _pad(self, array: Array | np.ndarray) -> Array:
-        """Pictures and maps [B, h, w, ...], to latents that the U-Net can halve; the rest stays.
-
-        Edges repeat, and are cropped off the result.
-        """
-        if array.ndim < 3:
-            return jnp.asarray(array)
-        p = self.model
-        # Also in steps of 16 of the input: fewer shapes, fewer compilations.
-        multiple = max(-(-p.multiple // p.scale), 16)
-        missing = [(0, -size % multiple) for size in array.shape[1:3]]
-        return jnp.pad(array, [(0, 0), *missing, *[(0, 0)] * (array.ndim - 3)], mode="edge")
-
-
-def _check_conditional(task: Task) -> None:
-    if not task.conditional:
-        raise UserError(
-            "this checkpoint is a prior, not a distilled model: it takes no picture. "
-            "Distil it with configs/sr.py, or use --checkpoint demo."
-        )
-
-
-def _example(task: Task, picture: Picture, mask: Picture | None, prompt: str | None) -> Example:
-    """What a task makes of the user's picture, mask and prompt."""
-    array = as_map(picture) if task.takes_map else as_picture(picture)
-    return task.from_user(array, mask=None if mask is None else as_mask(mask), prompt=prompt)
-
-
-def _is_one(pictures: Picture | Sequence[Picture], rank: int) -> bool:
-    """Whether it is one picture, and not several; as an array one has ``rank`` axes."""
-    return isinstance(pictures, Image.Image) or np.ndim(cast(np.ndarray, pictures)) == rank
-
-
-def _masks(mask: Picture | Sequence[Picture] | None, count: int) -> Sequence[Picture | None]:
-    """The mask of each of ``count`` pictures.
-
-    Raises:
-        UserError: there are several, but not ``count``.
-    """
-    if mask is None or _is_one(mask, 2):
-        return [cast(Picture | None, mask)] * count
-    masks = [*cast(Sequence[Picture], mask)]
-    if len(masks) != count:
-        raise UserError(f"{len(masks)} masks for {count} images: one each, or one.")
-    return masks
-
-
-def _check_steps(steps: int) -> None:
-    if steps < 1:
-        raise UserError(f"steps={steps}: give at least 1.")

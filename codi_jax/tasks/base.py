@@ -36,6 +36,8 @@ class Task:
         measures: names of what :meth:`score` gives -> whether more is better.
         scored: whether ``batch["image"]`` is the one right result, to be compared with.
         takes_map: whether the user gives a map [h, w] in place of a picture.
+        keeps: what the result has of the user's picture: "grey" (a grey picture stays grey),
+            "alpha" (its transparency), "icc" (its colour profile).
     """
 
     scale: int = 1
@@ -48,6 +50,7 @@ class Task:
     measures: ClassVar[Mapping[str, bool]] = {}
     scored: ClassVar[bool] = True
     takes_map: ClassVar[bool] = False
+    keeps: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def from_config(cls, options: Settings, data: Settings) -> Self:
@@ -126,8 +129,24 @@ class Task:
         """
         raise UserError(f"a model for {self.name} takes no picture.")
 
+    def before_tiles(self, example: Example) -> Example:
+        """What depends on all of a picture, computed before it is cut into tiles.
+
+        Args:
+            example: what :meth:`from_user` gave.
+
+        Returns:
+            Arrays that :meth:`condition` reads; a tile's are cut out of them.
+        """
+        return example
+
     def finish(self, picture: np.ndarray, example: Batch) -> np.ndarray:
-        """The last step from a sampled picture, uint8 [H, W, 3], to the result."""
+        """The last step from a sampled picture to the result.
+
+        Args:
+            picture: uint8 or uint16 [H, W, 3].
+            example: what :meth:`from_user` gave; "image", if it has one, has the same dtype.
+        """
         return picture
 
     @property

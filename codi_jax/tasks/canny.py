@@ -11,7 +11,7 @@ import numpy as np
 from codi_jax.models.autoencoders import Autoencoder
 from codi_jax.models.conditioning import map_condition
 from codi_jax.tasks.base import Batch, Example, Task, no_mask
-from codi_jax.typing import Array, Params, UserError, check_types
+from codi_jax.typing import Array, Params, UserError, check_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Canny(Task):
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        check_types(self)
+        check_fields(self)
         if not 0 <= self.low <= self.high < math.inf:
             raise UserError(f"low={self.low} and high={self.high}: give 0 <= low <= high.")
 

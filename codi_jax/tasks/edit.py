@@ -14,7 +14,7 @@ from codi_jax.data.edits import EDITS, draw_edit, edit_of
 from codi_jax.models.autoencoders import Autoencoder
 from codi_jax.models.conditioning import to_signed
 from codi_jax.tasks.base import Batch, Example, Task, no_mask
-from codi_jax.typing import Array, Params, UserError, check_types
+from codi_jax.typing import Array, Params, UserError, check_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,10 +42,11 @@ class Editing(Task):
     reads: ClassVar[tuple[str, ...]] = ("source", "keep_source", "instruction_features")
     aligned: ClassVar[tuple[str, ...]] = ("image", "edited")
     saved: ClassVar[tuple[str, ...]] = ("instruction_channels",)
+    keeps: ClassVar[tuple[str, ...]] = ("alpha", "icc")
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        check_types(self)
+        check_fields(self)
         if not 0 <= self.instruction_channels <= 4096:
             raise UserError(f"instruction_channels={self.instruction_channels}: give 0 to 4096.")
         if not 0 <= self.drop < 1:

@@ -12,7 +12,7 @@ from codi_jax.data.masks import MASKS, draw_mask
 from codi_jax.models.autoencoders import Autoencoder
 from codi_jax.models.conditioning import signed_to_uint8, to_signed
 from codi_jax.tasks.base import Batch, Example, Task
-from codi_jax.typing import Array, Params, UserError, check_choice, check_types
+from codi_jax.typing import Array, Params, UserError, check_choice, check_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,11 @@ class Inpainting(Task):
     measures: ClassVar[Mapping[str, bool]] = {"hole_psnr": True}
     reads: ClassVar[tuple[str, ...]] = ("image", "mask")
     aligned: ClassVar[tuple[str, ...]] = ("image", "mask")
+    keeps: ClassVar[tuple[str, ...]] = ("grey", "alpha", "icc")
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        check_types(self)
+        check_fields(self)
         if not self.masks:
             raise UserError(f"masks=(): name at least one of {', '.join(MASKS)}.")
         for kind in self.masks:
@@ -67,7 +68,9 @@ class Inpainting(Task):
     def condition(self, vae: Autoencoder, vae_params: Params, batch: Batch) -> dict[str, Array]:
         """The picture with its hole filled and the mask; its latents and the share of hole."""
         hole = (batch["mask"] > 127).astype(jnp.float32)[..., None]
-        image = smooth_fill(to_signed(batch["image"]), 1 - hole)
+        # Of tiles the whole picture was filled before: a hole may be larger than a tile.
+        filled = batch.get("filled")
+        image = smooth_fill(to_signed(batch["image"]), 1 - hole) if filled is None else filled
         latents = vae.apply({"params": vae_params}, image, method="encode")
         (b, h, w, _), f = latents.shape, vae.config.downsampling
         share = hole.reshape(b, h, f, w, f, 1).mean((2, 4))
@@ -88,6 +91,16 @@ class Inpainting(Task):
                 f"{image.shape[1]}: make them equal."
             )
         return {"image": image, "mask": mask}
+
+    def before_tiles(self, example: Example) -> Example:
+        """The hole is filled from around it, however far that is."""
+        known = (example["mask"] <= 127).astype(np.float32)[..., None]
+        image = np.asarray(to_signed(jnp.asarray(example["image"])))
+        height, width = known.shape[:2]
+        # Sides that can be halved often: an odd one would be filled with its mean.
+        missing = [(0, -height % 64), (0, -width % 64), (0, 0)]
+        padded = (jnp.asarray(np.pad(array, missing))[None] for array in (image, known))
+        return {**example, "filled": np.asarray(smooth_fill(*padded)[0, :height, :width])}
 
     def finish(self, picture: np.ndarray, example: Batch) -> np.ndarray:
         """The known region is the user's, not the autoencoder's."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.tasks.base import Task
-from codi_jax.typing import Settings, UserError, check_types
+from codi_jax.typing import Settings, UserError, check_fields
 
 _NO_TASKS = ("base", "registry")
 #: ``module:Class`` names that the user named; see :func:`trust_task`.
@@ -70,6 +70,7 @@ def task_from_config(name: str, options: Settings, data: Settings) -> Task:
         UserError: an unknown task or option.
     """
     kind = task_class(name)
+    options = _hashable(options)
     return _checked(lambda: kind.from_config(options, data), "config.task_options", options)
 
 
@@ -83,15 +84,20 @@ def task_of(model: AutoencoderModel) -> Task:
         return task_class("autoencoder")()
     if model.task is None:
         return task_class("prior")()
-    kind, options = task_class(model.task), model.task_options
+    kind, options = task_class(model.task), _hashable(model.task_options)
     return _checked(lambda: kind(scale=model.scale, **options), "task_options", options)
+
+
+def _hashable(options: Settings) -> Settings:
+    """Lists as the tuples that fields hold: JSON has no tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
 
 
 def _checked(make: Callable[[], Task], name: str, options: Settings) -> Task:
     """The task, whose options may come from any file."""
     try:
         task = make()
-        check_types(task, f"{name}.")
+        check_fields(task, f"{name}.")
         return task
     except TypeError as error:
         raise UserError(f"{name}={dict(options)}: {error}.") from error

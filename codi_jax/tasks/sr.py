@@ -12,7 +12,7 @@ from codi_jax.data.transforms import CutToMultiple, Degrade, RandomCropFlip
 from codi_jax.models.autoencoders import Autoencoder
 from codi_jax.models.conditioning import sr_condition
 from codi_jax.tasks.base import Batch, Example, Task, no_mask
-from codi_jax.typing import Array, Params, Settings, UserError, check_types
+from codi_jax.typing import Array, Params, Settings, UserError, check_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,7 @@ class SuperResolution(Task):
     clean_share: float = 0.0
     name: ClassVar[str] = "sr"
     reads: ClassVar[tuple[str, ...]] = ("lr",)
+    keeps: ClassVar[tuple[str, ...]] = ("grey", "alpha", "icc")
 
     @classmethod
     def from_config(cls, options: Settings, data: Settings) -> Self:
@@ -43,7 +44,7 @@ class SuperResolution(Task):
 
     def __post_init__(self) -> None:
         """Check the fields; the errors are the class's."""
-        check_types(self)
+        check_fields(self)
         make_degradation(self.degradation)
         if self.scale < 1:
             raise UserError(f"config.data.scale={self.scale}: give at least 1.")

@@ -159,7 +159,7 @@ def test_sampler_returns_what_it_was_given_at_any_size(workdir: Path) -> None:
     stochastic = [sampler(lr, steps=2, seed=3, solver="consistency") for _ in range(2)]
     np.testing.assert_array_equal(*stochastic)
     assert not np.array_equal(stochastic[0], array)
-    with pytest.raises(UserError, match="float32"):
+    with pytest.raises(UserError, match="floats has values from 0 to 255"):
         sampler(lr.astype(np.float32))
     with pytest.raises(UserError, match="does not exist"):
         Sampler.load("/nonexistent")

@@ -44,7 +44,11 @@ def test_the_file_is_as_documented(results):
     assert list(content) == [
         "version", "task", "images", "setting", "scores", "metrics", "warnings",
     ]  # fmt: skip
-    assert content["scores"]["bicubic"]["-"]["psnr"] == {"value": "inf", "values": ["inf", 30.0]}
+    assert content["scores"]["bicubic"]["-"]["psnr"] == {
+        "value": "inf",
+        "interval": [30.0, "inf"],
+        "values": ["inf", 30.0],
+    }
     assert content["scores"]["cm"]["50"]["mine"] == {"value": 0.5}
     assert content["scores"]["cm"]["4"]["psnr"] == {
         "value": 21.0, "interval": [20.0, 22.0], "values": [20.0, 22.0],
@@ -69,7 +73,7 @@ def test_the_table_has_a_line_a_method_and_number_of_steps(results):
     assert table(results, ("psnr",)).splitlines() == [
         "| method  | steps | PSNR ↑               | SWD ↓ | mine ↓ |",
         "| ------- | ----- | -------------------- | ----- | ------ |",
-        "| bicubic | -     | inf                  | 0.0   | -      |",
+        "| bicubic | -     | inf [30.00, inf]     | 0.0   | -      |",
         "| cm      | 4     | 21.00 [20.00, 22.00] | 31.2  | -      |",
         "| cm      | 50    | 21.00 [20.00, 22.00] | 31.2  | 0.5000 |",
     ]

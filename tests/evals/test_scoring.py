@@ -57,7 +57,9 @@ def test_the_default_needs_no_weights(photos, blurred, tmp_path):
     assert scores["psnr_y"].value == pytest.approx(one_by_one.mean())
     assert scores["psnr_y"].interval == bootstrap_interval(one_by_one)
     assert scores["swd"] == Score(value=swd(blurred, photos))
-    assert scorer({"equal": photos})["equal"]["psnr"] == Score(value=math.inf)
+    assert scorer({"equal": photos})["equal"]["psnr"] == Score(
+        value=math.inf, interval=(math.inf, math.inf)
+    )
     large = [data.chelsea()[:170, :170]]
     assert Scorer(large, Networks(None, tmp_path)).metrics == {n: METRICS[n] for n in WEIGHT_FREE}
 
@@ -107,10 +109,37 @@ def test_own_measures_stand_beside_the_metrics(photos, blurred):
         assert scores[name]["all"] == Score(value=max(brightest))
         assert scores[name]["each"].values == tuple(brightest)
         assert scores[name]["each"].interval == bootstrap_interval(brightest)
-    assert scorer.warnings == ["some is left out: only 4 of 5 images have it"]
+    assert scorer.warnings[-1] == "some is left out: only 4 of 5 images have it"
     results = scorer.results({"m": {1: scores["a"]}}, "sr", {"seed": 1})
     assert results.images == 5 and results.warnings == tuple(scorer.warnings)
     assert list(results.metrics) == ["psnr", "all", "each"]
     assert not results.metrics["each"].higher_is_better
     alone = Scorer(photos, None, own=own)({"a": blurred})["a"]
     assert list(alone) == ["all", "each"] and alone["each"].values is None
+
+
+def test_equal_pairs_are_named(photos, blurred):
+    class Files(list):
+        names = ("a.png", "b.png", "c.png", "d.png", "e.png")
+
+    images = Files([*photos[:1], *blurred[1:]])
+    scorer = Scorer(photos, Networks(["psnr", "psnr_y", "ssim"]))
+    scores = scorer({"x": images})["x"]
+    assert scores["psnr"].value == math.inf and scores["psnr"].interval[1] == math.inf
+    assert math.isfinite(scores["psnr"].interval[0]) and math.isfinite(scores["ssim"].value)
+    assert [w.split(",")[0] for w in scorer.warnings] == ["psnr is infinite", "psnr_y is infinite"]
+    assert "1 of 5 images are equal to their references: a.png;" in scorer.warnings[0]
+    content = scores["psnr"].to_json()
+    assert content["interval"][1] == "inf" and Score.from_json(content) == scores["psnr"]
+
+
+def test_own_measures_of_equal_pairs_are_named_too(photos):
+    own = OwnMeasures(
+        measure=lambda images: {"hole_psnr": [math.inf, math.inf, *[30.0] * (len(images) - 2)]},
+        directions={"hole_psnr": True},
+        per_image=True,
+    )
+    scorer = Scorer(photos, None, own=own)
+    assert scorer({"x": photos})["x"]["hole_psnr"].value == math.inf
+    assert "hole_psnr is infinite, for 2 of 5" in scorer.warnings[0]
+    assert "image 0, image 1;" in scorer.warnings[0]

@@ -154,3 +154,29 @@ def test_an_empty_level_between_others_is_refused():
             encoder_layers_per_block=(2, 0, 2),
             decoder_layers_per_block=(2, 2, 2),
         )
+
+
+def test_nothing_beyond_its_reach_changes_anything(random_params):
+    """So tiles that overlap by it are exact."""
+    config = AutoencoderDCConfig(
+        latent_channels=4,
+        encoder_block_out_channels=(4, 8),
+        decoder_block_out_channels=(4, 8),
+        encoder_layers_per_block=(0, 2),
+        decoder_layers_per_block=(0, 2),
+        encoder_out_shortcut=False,
+        decoder_in_shortcut=False,
+    )
+    vae, side, middle = AutoencoderDC(config), 40, 20
+    params = random_params(vae.init, jnp.zeros((1, 8, 8, 3)), jax.random.key(0))
+    z = jnp.zeros((1, side, side, 4))
+    x = jnp.zeros((1, 2 * side, 2 * side, 3))
+    changed = x.at[:, 2 * middle : 2 * middle + 2].add(1.0)
+    for method, before, after, factor in (
+        ("encode", x, changed, 1),
+        ("decode", z, z.at[:, middle].add(1.0), 2),
+    ):
+        made = [vae.apply(params, given, method=method) for given in (before, after)]
+        rows = np.flatnonzero(np.abs(made[1] - made[0]).max((0, 2, 3)) > 0) // factor
+        far = np.abs(rows - middle).max()
+        assert config.reach - 1 <= far <= config.reach, method

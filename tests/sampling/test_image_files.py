@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from codi_jax.data.images import save_image
-from codi_jax.sampling.image_files import ImageFiles, all_files, captions, check_shapes, matched
+from codi_jax.sampling.image_files import (
+    ImageFiles,
+    _remedy,
+    all_files,
+    captions,
+    check_shapes,
+    matched,
+)
 from codi_jax.typing import UserError
 
 
@@ -47,6 +54,11 @@ def test_two_files_of_one_name_and_unequal_sizes_are_named(tmp_path):
     b = folder(tmp_path / "b", x=(".png", 10))
     with pytest.raises(UserError, match="a/x.png is 9x8 pixels, but .*b/x.png 9x10"):
         check_shapes(*matched(a, b))
+    larger = folder(tmp_path / "c", x=(".png", 21))
+    with pytest.raises(UserError, match="magick mogrify -path RESULTS -resize 9x21! .*/a"):
+        check_shapes(*matched(a, larger))
+    assert "4 times smaller" in _remedy(a, np.zeros((8, 9, 3)), np.zeros((32, 36, 3)))
+    assert "on its side" in _remedy(a, np.zeros((8, 9, 3)), np.zeros((9, 8, 3)))
     folder(a, x=(".jpg", 8))
     with pytest.raises(UserError, match="x.jpg and x.png"):
         matched(a, b)

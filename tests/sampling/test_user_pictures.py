@@ -4,35 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from codi_jax.sampling.user_pictures import as_map, as_mask, as_picture
+from codi_jax.sampling.user_pictures import as_map, as_mask
 from codi_jax.typing import UserError
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (3, 5, 3), np.uint8)
 GREY = RNG.integers(0, 256, (3, 5), np.uint8)
-
-
-def test_a_picture_is_rgb() -> None:
-    assert as_picture(RGB) is RGB
-    np.testing.assert_array_equal(as_picture(Image.fromarray(RGB)), RGB)
-    grey = as_picture(Image.fromarray(GREY))
-    np.testing.assert_array_equal(grey, np.repeat(GREY[..., None], 3, axis=-1))
-    alpha = np.concatenate([RGB, np.zeros((3, 5, 1), np.uint8)], axis=-1)
-    assert (as_picture(Image.fromarray(alpha)) == 255).all()  # laid on white, as files are
-
-
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        (RGB.astype(np.float32), r"float32\[3, 5, 3\]"),
-        (GREY, r"uint8\[3, 5\]"),
-        (RGB[None], r"uint8\[1, 3, 5, 3\]"),
-        (RGB[..., :2], r"uint8\[3, 5, 2\]"),
-    ],
-)
-def test_another_array_is_no_picture(wrong: np.ndarray, said: str) -> None:
-    with pytest.raises(UserError, match=rf"an image is {said}; give uint8 \[height, width, 3\]"):
-        as_picture(wrong)
 
 
 def test_a_map_keeps_its_levels() -> None:
@@ -56,6 +33,8 @@ def test_a_mask_is_grey_or_true() -> None:
     np.testing.assert_array_equal(as_mask(Image.fromarray(GREY)), GREY)
     white = Image.fromarray(np.full((3, 5, 3), 255, np.uint8))
     assert (as_mask(white) == 255).all()
+    np.testing.assert_array_equal(as_mask(GREY / 255), GREY)
+    np.testing.assert_array_equal(as_mask(GREY * np.uint16(257)), GREY)
     for wrong in (GREY.astype(np.float32), GREY[..., None], GREY.astype(np.int32)):
-        with pytest.raises(UserError, match=r"a mask is .*give uint8 \[height, width\]"):
+        with pytest.raises(UserError, match=r"a mask .*give "):
             as_mask(wrong)

@@ -99,7 +99,7 @@ def test_the_shared_pairs_go_through(shared_data, tiny_model):
     assert sum(holes) >= 6, "most have holes"
     picture = sampler(Image.fromarray(small), steps=1)
     np.testing.assert_array_equal(np.asarray(picture), sampler(small, steps=1))
-    with pytest.raises(UserError, match="depth map"):
+    with pytest.raises(UserError, match="a depth map: depth must be grey"):
         sampler(Image.new("RGB", (8, 8)))
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from codi_jax.data.images import CorruptError, load_image
 from codi_jax.data.sources.base import Element
 from codi_jax.data.sources.columns import load_column
-from codi_jax.typing import check_type
 
 #: A value as msgpack gives it back.
 Packed = str | bytes | list[str] | dict[str, Any]
@@ -49,9 +48,9 @@ def unpack_record(record: bytes, name: str) -> Element:
         return {"image": load_image(record, f"record {name}"), "text": "", "name": name}
     try:
         sample = msgpack.unpackb(record[len(MAGIC) :])
-        check_type("name", sample["name"], str)
-        check_type("text", sample["text"], str)
-        check_type("captions", sample.get("captions", []), tuple[str, ...])
+        texts = [sample["name"], sample["text"], *sample.get("captions", ())]
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("its name or text is no string")
         if not isinstance(sample["image"], bytes):
             raise TypeError("its image is no bytes")
         element = {key: _unpack(key, value, sample["name"]) for key, value in sample.items()}

@@ -6,7 +6,7 @@ Named as in ``assets/community/mix_adapter.py``.
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from codi_jax.models.adapters.encoder_copy import encoder_of, true_copy
 from codi_jax.models.configs import EncoderConfig, UNetConfig
 from codi_jax.models.embeddings import Prompt
 from codi_jax.models.unet import Features
-from codi_jax.typing import Cond, Params, Settings, UserError, check_type
+from codi_jax.typing import Cond, Params, Settings, UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,9 +48,7 @@ class Mix(Adapter[Features]):
     @classmethod
     def from_config(cls, config: Settings, unet: UNetConfig, directory: Path) -> Self:
         """See the base class; ``config`` is the U-Net's with the channels of the "latents"."""
-        channels: Any = config.get("in_channels")
-        check_type(f"{directory}: in_channels", channels, int)
-        extra = channels - unet.in_channels
+        extra = UNetConfig.from_config(config).in_channels - unet.in_channels
         if extra < 0:
             raise UserError(f"{directory}: the adapter belongs to a U-Net of fewer channels.")
         return cls(extra_latents=extra)

@@ -1,0 +1,136 @@
+"""A user's picture of any kind, read: colours, opacity, depth, profile and camera data."""
+
+import cv2
+import numpy as np
+from PIL import ExifTags, Image
+
+from codi_jax.data.colour import to_srgb
+from codi_jax.data.decoding import broken, open_image, orientation_of, read_bytes, upright
+from codi_jax.data.regular_files import MAX_PIXELS, CorruptError
+from codi_jax.sampling.user_pictures import PictureSource, UserPicture, from_array
+from codi_jax.typing import UserError
+
+#: Of a TIFF, whose EXIF also says how its pixels are stored, only this is kept.
+_TIFF_EXIF = (
+    *(ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model),
+    *(ExifTags.Base.Software, ExifTags.Base.DateTime, ExifTags.Base.Artist),
+    *(ExifTags.Base.Copyright, ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo),
+)
+_GREY_MODES = ("1", "L", "LA", "La")
+
+
+def read_picture(source: PictureSource | bytes) -> UserPicture:
+    """A picture as the command line and :class:`Sampler` read it.
+
+    As :func:`codi_jax.data.decoding.load_image`, but nothing is lost: transparency and 16 bits are
+    kept, and RGB and grey pictures keep their numbers and their colour profile.
+
+    Args:
+        source: a path, a file's content, a PIL image, or an array (see `from_array`).
+
+    Raises:
+        UserError: it is no picture, or one whose numbers have no known range.
+    """
+    if isinstance(source, np.ndarray):
+        return from_array(source)
+    data = b""
+    if isinstance(source, Image.Image):
+        image, name = open_image(source, None, MAX_PIXELS)
+    else:
+        given = "standard input" if isinstance(source, bytes) else None
+        data, name = read_bytes(source, given)
+        image = open_image(data, name, MAX_PIXELS)[0]
+    try:
+        return _of_image(image, name, data)
+    except UserError:
+        raise
+    except Exception as error:  # for example a palette that is too short
+        raise broken(name, error) from error
+
+
+def _of_image(image: Image.Image, name: str, data: bytes) -> UserPicture:
+    profile = image.info.get("icc_profile") or None
+    frames = getattr(image, "n_frames", 1)
+    deep = _deep_channels(image, data)
+    if deep is not None:
+        picture = from_array(deep)
+    elif image.mode == "F":
+        raise CorruptError(
+            name, "floating-point pixels have no known range; save it with 8 or 16 bits."
+        )
+    elif image.mode.startswith("I"):
+        picture = _deep_grey(image, name)
+    else:
+        picture = _eight_bits(image, profile)
+        if image.mode == "CMYK":
+            profile = None  # the numbers are sRGB now
+    orientation = orientation_of(image, name)
+    picture = picture.map(lambda values: upright(values, orientation))
+    space = b"GRAY" if picture.grey else b"RGB "
+    kept = profile if profile is not None and profile[16:20] == space else None
+    return UserPicture(
+        colour=picture.colour,
+        alpha=picture.alpha,
+        grey=picture.grey,
+        icc=kept,
+        exif=_exif(image),
+        frames=frames,
+    )
+
+
+def _deep_channels(image: Image.Image, data: bytes) -> np.ndarray | None:
+    """The pixels of a file with 16 bits and several channels, which Pillow would reduce to 8."""
+    if image.format == "PNG":
+        deep = data[24:25] == b"\x10" and data[25:26] in (b"\x02", b"\x04", b"\x06")
+    elif image.format == "TIFF" and data:
+        bits = getattr(image, "tag_v2", {}).get(258, ())
+        deep = len(bits) >= 3 and set(bits) == {16}
+    else:
+        return None
+    if not deep:
+        return None
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
+        return None
+    order = [2, 1, 0, 3][: pixels.shape[-1]]  # from OpenCV's BGR
+    if image.mode == "LA":
+        order = [0, pixels.shape[-1] - 1]
+    return np.ascontiguousarray(pixels[..., order])
+
+
+def _deep_grey(image: Image.Image, name: str) -> UserPicture:
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise CorruptError(name, "32-bit pixels; save it with 8 or 16 bits.")
+    values = values.astype(np.uint16)
+    clear = image.info.get("transparency")
+    if not isinstance(clear, int):
+        return from_array(values)
+    opacity = np.where(values == clear, 0, 65535).astype(np.uint16)
+    return from_array(np.stack([values, opacity], axis=-1))
+
+
+def _eight_bits(image: Image.Image, profile: bytes | None) -> UserPicture:
+    if image.mode == "CMYK":
+        return from_array(np.asarray(to_srgb(image, profile)))
+    grey = image.mode in _GREY_MODES
+    if image.has_transparency_data:
+        # Pillow has no way from some modes to LA.
+        rgba = np.asarray(image.convert("RGBA"))
+        return from_array(np.ascontiguousarray(rgba[..., 2:] if grey else rgba))
+    return from_array(np.array(image.convert("L" if grey else "RGB")))
+
+
+def _exif(image: Image.Image) -> bytes | None:
+    """What the camera said, without the orientation."""
+    exif = Image.Exif()
+    try:
+        exif.load(image.getexif().tobytes())  # a copy: the image is the user's
+        exif.pop(ExifTags.Base.Orientation, None)
+        if image.format == "TIFF":
+            for tag in [*exif]:
+                if tag not in _TIFF_EXIF:
+                    del exif[tag]
+        return exif.tobytes() if len(exif) else None
+    except Exception:  # damaged, as orientation_of has warned
+        return None

@@ -1,0 +1,98 @@
+"""The user's colours, and sizes of results."""
+
+import numpy as np
+import pytest
+
+from codi_jax.sampling.colours import fix_colours
+from codi_jax.sampling.sizing import Sizing, resampled, resampled_mask
+from codi_jax.tasks.canny import Canny
+from codi_jax.tasks.sr import SuperResolution
+from codi_jax.typing import UserError
+
+RNG = np.random.default_rng(0)
+SR = SuperResolution(scale=4)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("kind", ["wavelet", "adain"])
+def test_flat_colours_come_back(kind, dtype):
+    top = np.iinfo(dtype).max
+    small = np.zeros((150, 9, 3), dtype)
+    small[...] = np.array([0, top, top // 3], dtype)
+    made = np.full((600, 36, 3), 9000, np.uint16)
+    fixed = fix_colours(kind, made, small, 4)
+    assert np.abs(fixed.astype(float) - small[0, 0] * (65535 / top)).max() <= 1
+    assert fix_colours("none", made, small, 4) is made
+
+
+def test_wavelets_take_what_is_coarse_and_leave_what_is_fine():
+    fine = np.tile(np.array([[0, 8000], [8000, 0]]), (300, 40))[..., None].repeat(3, -1)
+    ramp = np.linspace(0, 40000, 150)[:, None, None] * np.ones((1, 20, 3))
+    small = (20000 + ramp / 4).astype(np.uint16)
+    made = (12000 + fine).astype(np.uint16)
+    fixed = fix_colours("wavelet", made, small, 4)
+    inner = fixed[64:-64, 32:-32].astype(float)
+    texture = np.abs(np.diff(inner, axis=1))
+    np.testing.assert_allclose(texture, 8000, atol=60)
+    means = inner.reshape(-1, 2, *inner.shape[1:]).mean((1, 2, 3))
+    expected = np.repeat(small[16:-16, 0, 0].astype(float), 2)
+    np.testing.assert_allclose(means, expected, atol=60)
+    # Rows are worked on in parts: there is no edge between them.
+    assert np.abs(np.diff(means)).max() < 100
+
+
+def test_adain_has_mean_and_deviation():
+    small = RNG.integers(0, 256, (16, 16, 3), np.uint8)
+    made = small.repeat(4, 0).repeat(4, 1) * np.uint16(100) + np.uint16(9000)
+    fixed = fix_colours("adain", made, small, 4)
+    np.testing.assert_allclose(fixed[::4, ::4], small * 257.0, atol=2)
+
+
+def test_sizes():
+    assert Sizing().result_size((10, 20), 4) == (40, 80)
+    assert Sizing(outscale=2.5).result_size((10, 21), 4) == (25, 52)
+    assert Sizing(size="30x50").result_size((10, 20), 4) == (50, 30)
+    assert Sizing(size="50").result_size((10, 20), 4) == (25, 50)
+    limit = Sizing(max_megapixels=0.0004)
+    assert limit.input_size((10, 20), 4) == (3, 7) and limit.result_size((10, 20), 4) == (12, 28)
+    assert limit.input_size((5, 5), 4) == (5, 5)
+    assert Sizing(max_megapixels=1e-9).result_size((1, 7000), 4) == (4, 4)
+    assert Sizing(size="30x50").exact() == (50, 30) and Sizing().exact() is None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"outscale": 0}, "outscale=0: give a number above 0"),
+        ({"max_megapixels": float("inf")}, "max_megapixels=inf"),
+        ({"size": "30x"}, "size='30x': give WIDTHxHEIGHT"),
+        ({"size": "0"}, "size='0'"),
+        ({"size": "1", "outscale": 2.0}, "give one of them"),
+        ({"color_fix": "gamma"}, "color_fix='gamma' is unknown"),
+    ],
+)
+def test_sizes_that_cannot_be(options, said):
+    with pytest.raises(UserError, match=said):
+        Sizing(**options)
+
+
+def test_colours_are_fixed_where_they_are_to_stay():
+    assert Sizing().fix_of(SR) == "wavelet" and Sizing().fix_of(Canny()) == "none"
+    assert Sizing(color_fix="none").fix_of(Canny()) == "none"
+    with pytest.raises(UserError, match="a model for canny is to change colours"):
+        Sizing(color_fix="adain").fix_of(Canny())
+    with pytest.raises(UserError, match="belong to an input picture"):
+        Sizing(outscale=2.0).exact()
+
+
+def test_resampling_keeps_the_dtype_and_the_range():
+    for dtype in (np.uint8, np.uint16, np.float64):
+        array = np.zeros((8, 8, 2), dtype)
+        array[:, 4:] = 255
+        assert resampled(array, (8, 8)) is array
+        large = resampled(array, (20, 12))
+        assert large.shape == (20, 12, 2) and large.dtype == dtype
+        assert large[:, 0].max() <= 1 and np.abs(large[:, -1] - 255.0).max() <= 1
+    mask = np.zeros((8, 8), np.uint8)
+    mask[3, 3] = 255
+    assert (resampled_mask(mask, (4, 4)) == 255).sum() == 1

@@ -1,0 +1,67 @@
+"""Tiles of any size give the picture that the whole gives, and memory is kept to."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from codi_jax.model import Model
+from codi_jax.sampling.sampler import Sampler
+from codi_jax.sampling.tiling import TILE, Tiling
+from codi_jax.typing import UserError
+from tests.smallest import smallest
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Any) -> Model:
+    return tiny_model(smallest())
+
+
+def shape(model: Model, size: tuple[int, int], **options: Any) -> tuple[tuple[int, int], int]:
+    """Sides of a tile in pixels and the number of tiles."""
+    grid = next(Tiling(**options).geometries(model, size)).unet
+    f = model.vae.downsampling
+    return (grid.rows.tile * f, grid.columns.tile * f), grid.count
+
+
+def test_tiles_are_of_few_sizes(model: Model) -> None:
+    assert shape(model, (3000, 700))[0] == (TILE, TILE)
+    sides = {shape(model, (side, side // 2))[0] for side in range(1, TILE + 1)}
+    assert len(sides) <= 6 and all(height == width for height, width in sides)
+    assert shape(model, (200, 301), tile="0") == ((200, 304), 1)
+    assert shape(model, (200, 301), tile="64")[0] == (64, 64)
+    assert shape(model, (9, 9), tile="64")[0][0] < 64
+    smaller = [g.unet.rows.tile for g in Tiling().geometries(model, (900, 900))]
+    assert smaller == sorted(smaller, reverse=True) and len(smaller) > 2
+
+
+def test_a_model_is_used_at_the_size_that_it_was_trained_at(model: Model) -> None:
+    unet = dataclasses.replace(model.network.unet, sample_size=512)
+    network = dataclasses.replace(model.network, unet=unet)
+    large = dataclasses.replace(model, network=network)
+    assert shape(large, (3000, 3000))[0] == (1024, 1024)
+    prior = dataclasses.replace(model, task=None, scale=1)
+    assert shape(prior, (600, 1000)) == ((600, 1000), 1)  # drawn as a whole where that fits
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"tile": "large"}, "tile='large': give auto, 0, or a number"),
+        ({"tile": "-1"}, "tile='-1'"),
+        ({"max_memory": 0.0}, "max_memory=0.0: give GiB"),
+    ],
+)
+def test_tilings_that_cannot_be(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Tiling(**options)
+
+
+def test_memory_is_kept_to(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"max_memory=0.1: a result of 24.0 megapixels needs 1.4"):
+        Tiling(max_memory=0.1).limit(24_000_000)
+    sampler = Sampler(model, tile=32)
+    monkeypatch.setattr(Tiling, "limit", lambda self, pixels: 1000)
+    with pytest.raises(UserError, match="tile=32: a result of 32x32 pixels needs .* at once"):
+        sampler(np.zeros((8, 8, 3), np.uint8), steps=1)
