@@ -173,7 +173,7 @@ class TiledPictures:
         steps: int,
         text: GuidedCondition,
         sampler: SamplerConfig,
-        noise: Float[np.ndarray, "height width channels"] | None = None,
+        noise: Float[np.ndarray, "latent_height latent_width channels"] | None = None,
         told: Callable[[int, int], None] | None = None,
     ) -> UInt16[np.ndarray, "height width 3"]:
         """A picture, of the largest tiles that memory holds.
