@@ -5,6 +5,7 @@ status meaning
 ====== ===========================================================================================
 0      done
 2      a mistake that the message names, or a full or absent disk; the same command fails again
+3      pictures could not be read or made, each named; the others are done
 75     a signal stopped a run, and what it had done is saved: start the same command again
 130    Ctrl-C stopped another command
 ====== ===========================================================================================

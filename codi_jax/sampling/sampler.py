@@ -28,15 +28,16 @@ from codi_jax.sampling.tiling import TiledPictures, Tiling
 from codi_jax.sampling.user_pictures import PictureSource, UserPicture, as_mask
 from codi_jax.typing import UserError
 
+#: One for all pictures, or one for each.
+Masks = PictureSource | Sequence[PictureSource] | None
 PilSource = TypeVar("PilSource", bound=str | os.PathLike[str] | Image.Image)
 
 
 class Sampler:
     """A model ready to make pictures: from pictures, as its task says, or from text with a prior.
 
-    Larger pictures are computed in tiles, so any size fits (see :class:`Tiling`). Batches of
-    arrays that all have one size, as evaluation has them, are better given to
-    :meth:`conditional`.
+    Larger pictures are computed in tiles, so any size fits (see :class:`Tiling`). Batches of one
+    size, as evaluation has them, are better given to :meth:`conditional`.
 
     Args:
         model: networks, schedule and parameters.
@@ -90,42 +91,25 @@ class Sampler:
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of str
-        self,
-        images: PilSource,
-        mask: PictureSource | Sequence[PictureSource] | None = None,
-        **options: Unpack[Options],
+        self, images: PilSource, mask: Masks = None, **options: Unpack[Options]
     ) -> Image.Image: ...
 
     @overload
     def __call__(
-        self,
-        images: np.ndarray,
-        mask: PictureSource | Sequence[PictureSource] | None = None,
-        **options: Unpack[Options],
+        self, images: np.ndarray, mask: Masks = None, **options: Unpack[Options]
     ) -> np.ndarray: ...
 
     @overload
     def __call__(
-        self,
-        images: Sequence[PilSource],
-        mask: PictureSource | Sequence[PictureSource] | None = None,
-        **options: Unpack[Options],
+        self, images: Sequence[PilSource], mask: Masks = None, **options: Unpack[Options]
     ) -> list[Image.Image]: ...
 
     @overload
     def __call__(
-        self,
-        images: Sequence[np.ndarray],
-        mask: PictureSource | Sequence[PictureSource] | None = None,
-        **options: Unpack[Options],
+        self, images: Sequence[np.ndarray], mask: Masks = None, **options: Unpack[Options]
     ) -> list[np.ndarray]: ...
 
-    def __call__(
-        self,
-        images: Any,
-        mask: PictureSource | Sequence[PictureSource] | None = None,
-        **options: Unpack[Options],
-    ) -> Any:
+    def __call__(self, images: Any, mask: Masks = None, **options: Unpack[Options]) -> Any:
         """Do what the model was made for (enlarge, fill, edit, ...) to one picture or several.
 
         Args:
@@ -158,17 +142,16 @@ class Sampler:
         one = is_one(images, 2 if task.takes_map else 3)
         pictures = [images] if one else [*images]
         made: list[Any] = []
-        masks = one_each(mask, len(pictures))
-        for number, (picture, its) in enumerate(zip(pictures, masks, strict=True)):
+        pairs = zip(pictures, one_each(mask, len(pictures)), strict=True)
+        for number, (picture, its) in enumerate(pairs):
 
             def told(tiles: int, of: int, number: int = number) -> None:
                 if progress is not None:
                     progress(Progress(number, len(pictures), tiles, of))
 
             made.append(as_given(picture, self.make(picture, its, recipe, told), task))
-        if one:
-            return made[0]
-        return np.stack(made) if isinstance(images, np.ndarray) else made
+        several = np.stack(made) if isinstance(images, np.ndarray) and not one else made
+        return made[0] if one else several
 
     def recipe(self, **options: Unpack[Options]) -> Recipe:
         """What ``options`` ask for, see :meth:`__call__`.
@@ -198,8 +181,7 @@ class Sampler:
         Raises:
             UserError: it cannot be read, or does not fit the task.
         """
-        its = None if mask is None else as_mask(mask)
-        task = self.pictures.task
+        its, task = None if mask is None else as_mask(mask), self.pictures.task
         subject = Subject.of(task, source, its, recipe.prompt, recipe.sizing)
         check(*subject.result_size)
         made = self._tiled.make(
@@ -238,8 +220,7 @@ class Sampler:
         height, width = next(x.shape[1:3] for x in batch.values() if x.ndim > 2)
         padded = {name: self.pictures.padded(array) for name, array in batch.items()}
         made = self.pictures.conditional(self.params, padded, key, steps, text, sampler)
-        scale = self.model.scale
-        return made[:, : height * scale, : width * scale]
+        return made[:, : height * self.model.scale, : width * self.model.scale]
 
     def generate(
         self,
@@ -271,8 +252,7 @@ class Sampler:
             UserError: the model is not a prior; a prompt for a model without text; a wrong size;
                 an unknown solver.
         """
-        p = self.model
-        if p.task is not None:
+        if (p := self.model).task is not None:
             raise UserError(f"this checkpoint is a model for {p.task}: give it a picture.")
         text = self.encode(
             Guidance(
@@ -309,8 +289,8 @@ class Sampler:
             UserError: a prompt or guidance that the model cannot read.
         """
         if self._last is None or self._last[0] != guidance:
-            task = self.pictures.task
-            self._last = guidance, guidance.encode(self.model, task, lambda: self.encode_prompt)
+            made = guidance.encode(self.model, self.pictures.task, lambda: self.encode_prompt)
+            self._last = guidance, made
         return self._last[1]
 
     @functools.cached_property

@@ -37,22 +37,20 @@ def make_step(
 ) -> StepFn:
     """The function that a run repeats; jitting it is left to the caller.
 
-    The gradient is taken with respect to ``state.trainable`` alone, so that no gradient of the
-    frozen parameters is computed. A step whose loss or gradient is not finite is skipped: all but
-    its number stays as it was.
+    The gradient is of ``state.trainable`` alone. A step whose loss or gradient is not finite is
+    skipped: all but its number stays as it was.
 
     Args:
         objective: the losses; its draws come from ``fold_in(key, step)``.
         optimizer: from :func:`codi_jax.train.optim.make_optimizer`.
         ema_decays: gamma of each average, by name.
         accumulation: the number of equal parts that a batch is worked through in.
-        target: name of the average that serves as theta-. The online parameters do if there is
-            no such average.
+        target: name of the average that serves as theta-; without it the online parameters do.
         gather: makes parameters whole that are split over devices.
 
     Returns:
-        ``step(state, frozen, batch, key) -> (state, metrics)``; the metrics are the means of the
-        losses over the batch, "grad_norm", and :data:`SKIPPED`.
+        ``step(state, frozen, batch, key) -> (state, metrics)``: the losses' means over the batch,
+        "grad_norm", and :data:`SKIPPED`.
     """
 
     def loss_fn(
@@ -79,20 +77,21 @@ def make_step(
         updates, opt = optimizer.update(grads, state.opt, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
         done = state.step + 1
-        averages = {
-            name: _average(state.ema[name], trainable, gamma(done) if callable(gamma) else gamma)
-            for name, gamma in ema_decays.items()
-        }
+        decays = {name: g(done) if callable(g) else g for name, g in ema_decays.items()}
+        averages = {name: _average(state.ema[name], trainable, g) for name, g in decays.items()}
         metrics["grad_norm"] = optax.tree.norm(grads)
-        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
-        metrics[SKIPPED] = jnp.where(finite, 0.0, 1.0)
         old = (state.trainable, state.ema, state.opt)
-        kept = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old), (trainable, averages, opt), old
-        )
+        kept, metrics[SKIPPED] = _where_finite(metrics, (trainable, averages, opt), old)
         return TrainState(done, *kept), metrics
 
     return step
+
+
+def _where_finite(metrics: Mapping[str, Array], new: PyTree, old: PyTree) -> tuple[PyTree, Array]:
+    """``new`` and 0, or ``old`` and 1 where loss or gradient is not finite."""
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+    kept = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, old)
+    return kept, jnp.where(finite, 0.0, 1.0)
 
 
 def _accumulated(grad_fn: GradFn, parts: int) -> GradFn:
