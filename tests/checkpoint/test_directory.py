@@ -214,9 +214,12 @@ def test_an_adapter_of_another_directory(model: Model, directory: Path, tmp_path
         with_adapter(model, directory / "unet")
 
 
-def test_text_encoders_go_along_unchanged(model: Model, tmp_path: Path) -> None:
+def test_text_encoders_go_along_unchanged(tmp_path: Path, random_params: Any) -> None:
+    def drawn(made: Model) -> Model:
+        return dataclasses.replace(made, params=random_params(made.init))
+
     prior = tmp_path / "prior"
-    save_directory(prior, with_params(model_with("none", TEXT), jax.random.key(1)))
+    save_directory(prior, drawn(model_with("none", TEXT)))
     content = index(prior)
     entries = {
         "text_encoder": ["transformers", "CLIPTextModel"],
@@ -233,8 +236,7 @@ def test_text_encoders_go_along_unchanged(model: Model, tmp_path: Path) -> None:
     assert found["_class_name"] == "StableDiffusionControlNetPipeline"
     assert found["tokenizer"] == entries["tokenizer"]
     assert found["safety_checker"] == [None, None]
-    drawn = with_params(dataclasses.replace(distilled, directory=None), jax.random.key(0))
-    save_directory(tmp_path / "whole", dataclasses.replace(drawn, directory=prior))
+    save_directory(tmp_path / "whole", drawn(distilled))
     for folder in entries:
         assert (tmp_path / "whole" / folder / "file.txt").read_bytes() == b"as it was"
     # Written over itself, it stays whole.
