@@ -16,6 +16,7 @@ from PIL import Image
 from codi_jax import Sampler
 from codi_jax.data.sources import SkimageSource
 from codi_jax.evals.results import Results
+from codi_jax.sampling.recipe import Options
 from tests.printed import (
     LANGUAGES,
     OPTIONAL,
@@ -124,8 +125,8 @@ def test_snippets_compile_and_their_imports_exist(fence, own_files):
                 submodule = f"{node.module}.{alias.name}"
                 assert hasattr(module, alias.name) or importlib.util.find_spec(submodule), submodule
         if isinstance(node, ast.Call) and makes_pictures(node.func):
-            known = inspect.signature(Sampler.__call__).parameters
-            assert {keyword.arg for keyword in node.keywords} <= {*known}
+            known = {*inspect.signature(Sampler.__call__).parameters, *Options.__annotations__}
+            assert {keyword.arg for keyword in node.keywords} <= known
 
 
 def makes_pictures(function: ast.expr) -> bool:
@@ -184,7 +185,7 @@ def test_the_main_commands_of_the_readme(tmp_path, monkeypatch, capsys):
     names = "".join(line.split("|")[1] for line in table.split("\n\n")[0].splitlines())
     assert written == {*re.findall(r"`([\w.]+)[/`]", names)}
 
-    run(printed(f"{command}sample --checkpoint demo"))
+    run([*printed(f"{command}sample photos/"), "--checkpoint=runs/sr"])
     assert Image.open("out/0.png").size == (256, 192)
     run(printed(f"{command}evaluate --checkpoint demo"))
     scored = Results.load(Path("runs/scores/results.json")).scores

@@ -56,7 +56,7 @@ def find_config(name: str) -> str:
 
 
 def _is_config(file: Path) -> bool:
-    return b"def get_config" in file.read_bytes()
+    return b"get_config" in file.read_bytes()  # defined there, or imported
 
 
 def packaged_configs() -> list[Path]:

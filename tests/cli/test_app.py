@@ -26,7 +26,7 @@ def main(arguments):
     {main}
 
 if __name__ == "__main__":
-    app.run(main, define_flags, "Counts things.")
+    app.run(main, define_flags, "Counts things.", arguments=True)
 """
 
 

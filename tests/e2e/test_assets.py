@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from codi_jax.data.images import save_image
-from codi_jax.sampling.conversion import inspect
+from codi_jax.sampling.inspection import inspect
 
 ROOT = Path(__file__).parents[2]
 

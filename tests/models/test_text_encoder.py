@@ -250,9 +250,9 @@ def test_configs_survive_their_json(published):
         ({"hidden_act": "relu"}, "hidden_act='relu' is not implemented.*quick_gelu, gelu"),
         ({"num_attention_heads": 7}, "hidden_size=768 is no multiple of num_attention_heads=7"),
         ({"num_hidden_layers": 0}, "num_hidden_layers=0 is no whole number from 1 up"),
-        ({"vocab_size": "49408"}, "vocab_size='49408' is no whole number"),
-        ({"eos_token_id": [2, 3]}, r"eos_token_id=\(2, 3\) is no whole number from 0 up"),
-        ({"layer_norm_eps": None}, "layer_norm_eps=None is no positive number"),
+        ({"vocab_size": "49408"}, "vocab_size='49408' is of a wrong type: int"),
+        ({"eos_token_id": [2, 3]}, r"eos_token_id=\(2, 3\) is of a wrong type: int"),
+        ({"layer_norm_eps": None}, "layer_norm_eps=None is of a wrong type: float"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

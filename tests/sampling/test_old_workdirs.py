@@ -88,7 +88,10 @@ def test_a_redrawn_start_is_told(tmp_path: Path, first: Path) -> None:
 def test_another_file_of_that_name_is_refused(content: Any, tmp_path: Path) -> None:
     workdir = write(tmp_path, content)
     assert is_one(workdir)
-    with pytest.raises(UserError, match=r"config\.json is not the config of a run"):
+    with pytest.raises(
+        UserError,
+        match=r"config\.json (is not the config of a run|holds a list, not a JSON object)",
+    ):
         load_model(workdir)
 
 

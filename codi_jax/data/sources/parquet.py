@@ -171,7 +171,10 @@ def _is_picture(name: str, kind: "pyarrow.DataType") -> bool:
         at = {inside: kind.get_field_index(inside) for inside in ("bytes", "path")}
         # A string among the bytes would be taken for a path, and read any file.
         return (at["bytes"] >= 0 and _is_bytes(kind.field(at["bytes"]).type)) and (
-            at["path"] < 0 or _is_text(kind.field(at["path"]).type)
+            # Of paths that are all missing, pyarrow knows no type.
+            at["path"] < 0
+            or _is_text(kind.field(at["path"]).type)
+            or types.is_null(kind.field(at["path"]).type)
         )
     return name == "image" and (_is_bytes(kind) or _is_text(kind))
 
