@@ -14,7 +14,7 @@ from configs import sr
 from tests.smallest import smallest
 
 
-@pytest.mark.parametrize("adapter", ["mix", "t2i"])
+@pytest.mark.parametrize("adapter", ["mix", pytest.param("t2i", marks=pytest.mark.slow)])
 def test_condition_computed_once_costs_at_most_half_a_pass(adapter, tiny_model):
     # A T2I-Adapter is made for the latents of more levels than the smallest network has.
     config = smallest() if adapter == "mix" else sr.get_config("tiny")

@@ -182,7 +182,7 @@ def some_slow(*quick: str) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize(("name", "method"), some_slow("sd21-codi", "sdxl-pe_codi"))
+@pytest.mark.parametrize(("name", "method"), some_slow("sd21-codi"))
 def test_stable_diffusion_at_full_size(name: str, method: str, checkpoints: Path) -> None:
     variant = name if name != "sdxl" else "sd21"
     config = one_device(sr.get_config(f"{variant},{method}"))
