@@ -40,6 +40,7 @@ def check_random_initialisation(start: Model, config: ConfigDict) -> None:
         plan(config)
 
 
+@pytest.mark.slow
 def test_finetune_then_consistency_then_progressive(tmp_path: Path) -> None:
     with jax.numpy_dtype_promotion("standard"):
         train(config_of("finetune"), tmp_path / "ldm")

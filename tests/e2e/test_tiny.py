@@ -86,6 +86,7 @@ def test_writes_everything_it_promises(workdir: Path) -> None:
     assert events.count(b"\x89PNG") == 3  # the pictures of each evaluation
 
 
+@pytest.mark.slow
 def test_autoencoder_then_prior_then_distillation(tmp_path: Path) -> None:
     """The road by which the embedded prior was made, each model loaded from the one before."""
     with jax.numpy_dtype_promotion("standard"):

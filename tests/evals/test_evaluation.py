@@ -60,7 +60,7 @@ def batch_of(config):
         (smallest(), {"psnr", "ssim", "gmsd", "haarpsi", "swd"}),
         (shrunk(canny.get_config("tiny")), {"edge_f1"}),
         (shrunk(depth.get_config("tiny")), {"edge_recall", "depth_error"}),
-        (prior.get_config("tiny"), set()),
+        pytest.param(prior.get_config("tiny"), set(), marks=pytest.mark.slow),
     ],
     ids=lambda value: getattr(value, "task", None),
 )

@@ -13,6 +13,7 @@ from codi_jax.sample import Sampler
 from codi_jax.tasks.depth import RECOVERED_BY, Depth, normalise
 from codi_jax.typing import UserError
 from configs import depth
+from tests.smallest import shrunk
 
 
 def ramp():
@@ -83,7 +84,7 @@ def test_messages():
 
 def test_the_shared_pairs_go_through(shared_data, tiny_model):
     """All 12 RGB-D pairs, at an eighth of their size; the sensor left holes."""
-    sampler = Sampler(tiny_model(depth.get_config("tiny")))
+    sampler = Sampler(tiny_model(shrunk(depth.get_config("tiny"))))
     folder = shared_data / "depth"
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
     assert len(rows) == 12

@@ -11,6 +11,7 @@ from codi_jax.sample import Sampler
 from codi_jax.tasks.edit import Editing, instruction_features
 from codi_jax.typing import UserError
 from configs import edit
+from tests.smallest import shrunk
 
 pytestmark = pytest.mark.xdist_group("edit")
 
@@ -21,7 +22,7 @@ def photo(seed=0):
 
 @pytest.fixture(scope="module")
 def model(tiny_model):
-    model = tiny_model(edit.get_config("tiny"))
+    model = tiny_model(shrunk(edit.get_config("tiny")))
     # As if trained: the condition counts, and so do its new channels.
     conv = model.params["adapter"]["conv_in"]
     conv["kernel"] = (

@@ -14,13 +14,14 @@ from codi_jax.sample import Sampler
 from codi_jax.tasks.inpaint import Inpainting, mean_fill, smooth_fill
 from codi_jax.typing import UserError
 from configs import inpaint
+from tests.smallest import shrunk
 
 pytestmark = pytest.mark.xdist_group("inpaint")
 
 
 @pytest.fixture(scope="module")
 def model(tiny_model):
-    return tiny_model(inpaint.get_config("tiny"))
+    return tiny_model(shrunk(inpaint.get_config("tiny")))
 
 
 @pytest.fixture(scope="module")

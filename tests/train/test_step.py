@@ -55,7 +55,10 @@ def single() -> tuple[Any, dict[str, float]]:
     return one_step(build_run(tiny()))
 
 
-@pytest.mark.parametrize("mesh", [{"data": 8, "fsdp": 1}, {"data": 2, "fsdp": 4}])
+@pytest.mark.parametrize(
+    "mesh",
+    [{"data": 2, "fsdp": 4}, pytest.param({"data": 8, "fsdp": 1}, marks=pytest.mark.slow)],
+)
 def test_sharded_step_equals_single_device(single: Any, mesh: dict[str, int]) -> None:
     state, metrics = one_step(build_run(tiny(**mesh)))
     for name, value in single[1].items():
