@@ -12,7 +12,7 @@ from jaxtyping import Key, UInt8
 from codi_jax.model import Model
 from codi_jax.parallel.mesh import put_batch
 from codi_jax.sampling.picture_sampler import PictureSampler
-from codi_jax.train.flops import count_flops, jaxpr_flops
+from codi_jax.train.flops import compiled_bytes, count_flops, jaxpr_flops
 from codi_jax.train.state import TrainState
 from codi_jax.typing import Array, Params
 
@@ -53,14 +53,9 @@ def step_cost(
         "gflops": jaxpr_flops(traced.jaxpr) / mesh.size / 1e9,
         "seconds": sorted(seconds[1:])[repeats // 2],
     }
-    memory = compiled.memory_analysis()
+    memory = compiled_bytes(compiled)
     if memory is not None:
-        cost["memory_mb"] = (
-            memory.temp_size_in_bytes
-            + memory.argument_size_in_bytes
-            + memory.output_size_in_bytes
-            - memory.alias_size_in_bytes
-        ) / 2**20
+        cost["memory_mb"] = memory / 2**20
     return cost
 
 

@@ -5,14 +5,13 @@ import resource
 import sys
 import time
 
-import jax
-import numpy as np
-
 from codi_jax.parallel.chips import Chip, chip_of
 from codi_jax.parallel.collectives import Traffic, collectives
+from codi_jax.parallel.mesh import batch_sharding
 from codi_jax.parallel.sharding import bytes_a_device
 from codi_jax.run.plan import Plan
-from codi_jax.train.flops import jaxpr_flops
+from codi_jax.run.summary import gib
+from codi_jax.train.flops import compiled_bytes, jaxpr_flops
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,12 +64,12 @@ class Ahead:
             f"({self.batch_size // self.devices} a device)",
             f"products and convolutions: {self.flops / 1e12:.3g} TFLOP a step, "
             f"{self.flops / self.batch_size / 1e12:.3g} TFLOP a picture",
-            f"state and batch: {_gib(self.arguments)} a device",
+            f"state and batch: {gib(self.arguments)} a device",
         ]
         if self.compile_seconds is not None:
             lines.append(
                 f"compiled in {self.compile_seconds:.0f} s with "
-                f"{_gib(self.compiler_memory)} of memory"
+                f"{gib(self.compiler_memory)} of memory"
             )
         if self.peak is not None:
             lines.append(self._fit())
@@ -87,8 +86,8 @@ class Ahead:
     def _fit(self) -> str:
         assert self.peak is not None
         if self.chip is None:
-            return f"peak memory: {_gib(self.peak)} a device"
-        have = f"{_gib(self.peak)} of {_gib(self.chip.memory)} a device"
+            return f"peak memory: {gib(self.peak)} a device"
+        have = f"{gib(self.peak)} of {gib(self.chip.memory)} a device"
         if self.peak <= self.chip.memory:
             return f"peak memory: {have}: it fits"
         return (
@@ -103,33 +102,22 @@ def compile_ahead(plan: Plan, quick: bool = False) -> Ahead:
 
     Nothing runs and no weights are read.
     """
-    key = jax.eval_shape(lambda: plan.key)
-    traced = plan.jit_step().trace(plan.state, plan.frozen, plan.batch, key)
     known = Ahead(
         devices=plan.mesh.size,
         device_kind=plan.mesh.devices.flat[0].device_kind,
         batch_size=plan.config.batch_size,
-        flops=jaxpr_flops(traced.jaxpr),
+        flops=jaxpr_flops(plan.traced.jaxpr),
         arguments=_argument_bytes(plan),
     )
     if quick:
         return known
     begin = time.monotonic()
-    compiled = traced.lower().compile()
+    compiled = plan.traced.lower().compile()
     seconds = time.monotonic() - begin
-    memory = compiled.memory_analysis()
-    peak = None
-    if memory is not None:
-        peak = (
-            memory.argument_size_in_bytes
-            + memory.output_size_in_bytes
-            + memory.temp_size_in_bytes
-            - memory.alias_size_in_bytes
-        )
     unit = 1 if sys.platform == "darwin" else 1024
     return dataclasses.replace(
         known,
-        peak=peak,
+        peak=compiled_bytes(compiled),
         traffic=collectives(compiled.as_text()),
         compile_seconds=seconds,
         compiler_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
@@ -137,11 +125,9 @@ def compile_ahead(plan: Plan, quick: bool = False) -> Ahead:
 
 
 def _argument_bytes(plan: Plan) -> int:
-    batch = sum(leaf.size * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(plan.batch))
-    state = bytes_a_device(plan.state, plan.state_shardings)
-    frozen = bytes_a_device(plan.frozen, plan.frozen_shardings)
-    return state + frozen + batch // plan.mesh.size
-
-
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.2f} GiB"
+    batch = dict.fromkeys(plan.batch, batch_sharding(plan.mesh))
+    return (
+        bytes_a_device(plan.state, plan.state_shardings)
+        + bytes_a_device(plan.frozen, plan.frozen_shardings)
+        + bytes_a_device(plan.batch, batch)
+    )

@@ -163,6 +163,12 @@ class Plan:
             donate_argnums=0,
         )
 
+    @functools.cached_property
+    def traced(self) -> jax.stages.Traced:
+        """The training step on shapes. It takes seconds: who counts and who compiles share it."""
+        key = jax.eval_shape(lambda: self.key)
+        return self.jit_step().trace(self.state, self.frozen, self.batch, key)
+
     def split(self, params: Params) -> tuple[Params, Params]:
         """(trainable, frozen), the teacher's own parameters among the latter."""
         trainable, frozen = trees.split(params, self.config.model.trainable)

@@ -2,7 +2,6 @@
 
 import math
 
-import jax
 import numpy as np
 
 from codi_jax import trees
@@ -27,7 +26,7 @@ def summary(plan: Plan) -> str:
         Lines of text.
     """
     config, mesh = plan.config, plan.mesh
-    flops = _step_flops(plan)
+    flops = jaxpr_flops(plan.traced.jaxpr)
     samples = config.steps * config.batch_size
     lines = [
         f"task {plan.task.name}, method {config.method}, data {config.data.source}",
@@ -66,15 +65,10 @@ def _memory(plan: Plan) -> list[str]:
     frozen = bytes_a_device(plan.frozen, plan.frozen_shardings)
     gradients = bytes_a_device(plan.state.trainable, plan.state_shardings.trainable)
     return [
-        f"memory a device: {_gib(state + frozen + gradients)} and the activations: "
-        f"{_gib(state)} of trained parameters, averages and moments, {_gib(gradients)} of "
-        f"gradients, {_gib(frozen)} of frozen parameters"
+        f"memory a device: {gib(state + frozen + gradients)} and the activations: "
+        f"{gib(state)} of trained parameters, averages and moments, {gib(gradients)} of "
+        f"gradients, {gib(frozen)} of frozen parameters"
     ]
-
-
-def _step_flops(plan: Plan) -> float:
-    key = jax.eval_shape(lambda: plan.key)
-    return jaxpr_flops(jax.make_jaxpr(plan.step_fn)(plan.state, plan.frozen, plan.batch, key))
 
 
 def _time(plan: Plan, flops: float) -> str:
@@ -89,7 +83,8 @@ def _time(plan: Plan, flops: float) -> str:
     )
 
 
-def _gib(size: float) -> str:
+def gib(size: float) -> str:
+    """Bytes in words."""
     return f"{size / 2**30:.2f} GiB"
 
 

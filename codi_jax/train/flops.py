@@ -46,7 +46,7 @@ def _equation_flops(equation: JaxprEqn) -> float:
         return _dot_flops(equation)
     if name == "conv_general_dilated":
         return _conv_flops(equation)
-    inner = [jaxpr_flops(jaxpr) for jaxpr in _jaxprs(params)]
+    inner = [jaxpr_flops(jaxpr) for jaxpr in inner_jaxprs(params)]
     if name == "cond":
         return max(inner)
     repeats = params["length"] if name == "scan" else 1
@@ -55,7 +55,8 @@ def _equation_flops(equation: JaxprEqn) -> float:
     return repeats * sum(inner)
 
 
-def _jaxprs(params: dict[str, object]) -> Iterator[ClosedJaxpr | Jaxpr]:
+def inner_jaxprs(params: dict[str, object]) -> Iterator[ClosedJaxpr | Jaxpr]:
+    """What an equation with these parameters calls: a loop's body, a condition's branches."""
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             if isinstance(item, ClosedJaxpr | Jaxpr):
@@ -95,6 +96,19 @@ def _taps(*, size: int, window: int, out: int, stride: int, low: int, hole: int,
     """Pairs of an output and a tap of the window, along one axis, that meet a true input."""
     at = np.arange(out)[:, None] * stride + np.arange(window) * reach - low
     return int(np.sum((at >= 0) & (at <= (size - 1) * hole) & (at % hole == 0)))
+
+
+def compiled_bytes(compiled: jax.stages.Compiled) -> int | None:
+    """Bytes of arguments, results and temporaries on one device; None where XLA does not say."""
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return None
+    return (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
 
 
 def utilisation(flops: float, seconds: float, device: jax.Device) -> dict[str, float]:
