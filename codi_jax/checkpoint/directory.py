@@ -176,10 +176,7 @@ def read_directory(directory: str | os.PathLike[str]) -> AutoencoderModel:
     """
     root = Path(directory)
     if not (root / INDEX).is_file():
-        raise UserError(
-            f"{root} holds no model: {INDEX} is missing. Give a diffusers-format directory, or "
-            "the workdir of a run."
-        )
+        raise no_model(root)
     index = load_object(root / INDEX)
     config = load_config(root / "vae")
     check_class(config, AUTOENCODERS, root / "vae")
@@ -203,6 +200,14 @@ def read_directory(directory: str | os.PathLike[str]) -> AutoencoderModel:
     )
     folder = next((name for name in FOLDERS if name in index), None)
     return model if folder is None else with_adapter(model, root / folder)
+
+
+def no_model(path: Path) -> UserError:
+    """What is raised for a directory that holds no model."""
+    return UserError(
+        f"{path} holds no model: {INDEX} is missing. Give a diffusers-format directory, or the "
+        "workdir of a run."
+    )
 
 
 def _read_task(root: Path, index: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from codi_jax.checkpoint.files import load_json, save_json
+from codi_jax.checkpoint.files import load_object, save_json
 from codi_jax.typing import UserError
 
 #: The item of the checksums, and its file.
@@ -62,10 +62,10 @@ def set_aside(path: Path, damage: str, *, rename: bool) -> None:
 
 def _difference(root: Path, path: Path) -> str:
     try:
-        known = load_json(path)
+        known = load_object(path)
     except UserError:
-        known = None
-    if not isinstance(known, dict) or not known:
+        known = {}
+    if not known:
         return f"{path.name} cannot be read"
     for name in known:
         if not (root / name).is_file():

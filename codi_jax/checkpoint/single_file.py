@@ -8,7 +8,6 @@ SDXL, also with the 9 channels of inpainting and the 8 of InstructPix2Pix. It ho
 
 import dataclasses
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,14 @@ import numpy as np
 
 from codi_jax.checkpoint.copying import copy_part
 from codi_jax.checkpoint.diffusers_format import CONFIG
-from codi_jax.checkpoint.files import INDEX, OpenTensors, open_tensors, save_json, save_tensors
+from codi_jax.checkpoint.files import (
+    INDEX,
+    OpenTensors,
+    new_directory,
+    open_tensors,
+    save_json,
+    save_tensors,
+)
 from codi_jax.checkpoint.ldm_averages import EMA
 from codi_jax.checkpoint.ldm_check import check_fits
 from codi_jax.checkpoint.ldm_families import (
@@ -170,17 +176,13 @@ def convert_single_file(
         raise UserError(f"{directory} exists and is not an empty folder: give another one.")
     found = open_single_file(path, reading)
     tokenizers = _tokenizer_folders(found.family, tokenizer)
-    temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
-    try:
+    with new_directory(directory.resolve(), ()) as root:
         for name, part in found.parts.items():
-            _write_part(found.path, part, temporary / name, STEMS[_CLASSES[name][0] != "diffusers"])
-        save_json(temporary / "scheduler" / "scheduler_config.json", found.scheduler)
+            _write_part(found.path, part, root / name, STEMS[_CLASSES[name][0] != "diffusers"])
+        save_json(root / "scheduler" / "scheduler_config.json", found.scheduler)
         for name, folder in tokenizers.items():
-            copy_part(folder, temporary / name)
-        save_json(temporary / INDEX, _index(found))
-        os.replace(temporary, directory)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            copy_part(folder, root / name)
+        save_json(root / INDEX, _index(found))
     return _note(found, directory, copied=bool(tokenizers))
 
 

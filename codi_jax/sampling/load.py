@@ -6,7 +6,7 @@ from typing import Any
 
 from codi_jax import trees
 from codi_jax.checkpoint.diffusers_format import load_config
-from codi_jax.checkpoint.directory import INDEX, load_directory
+from codi_jax.checkpoint.directory import INDEX, load_directory, no_model
 from codi_jax.checkpoint.hub import checkpoint_path
 from codi_jax.checkpoint.store import Store
 from codi_jax.model import AutoencoderModel
@@ -32,10 +32,7 @@ def find(path: Path) -> str:
         return "unfinished"
     if old_workdirs.is_one(path):
         return "network" if {"_class_name", "architectures"} & {*load_config(path)} else "old"
-    raise UserError(
-        f"{path} holds no model: {INDEX} is missing. Give a diffusers-format directory, or the "
-        "workdir of a run."
-    )
+    raise no_model(path)
 
 
 def load_model(name: str | Path) -> AutoencoderModel:
