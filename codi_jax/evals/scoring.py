@@ -241,8 +241,9 @@ class Scorer:
                 continue
             known = [value for value in values if value is not None]
             if len(known) == len(values):
-                self._say_infinite(name, np.array(known, np.float64), images)
-                scores[name] = Score.of(np.array(known, np.float64), self._keep)
+                found = np.array(known, np.float64)
+                self._say_infinite(name, found, images)
+                scores[name] = Score.of(found, self._keep)
             elif known:
                 self._warn(f"{name} is left out: only {len(known)} of {len(values)} images have it")
         return scores

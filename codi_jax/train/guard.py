@@ -5,6 +5,8 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from codi_jax.train.step import SKIPPED
 from codi_jax.typing import Array, UserError
 
@@ -14,6 +16,8 @@ LIMIT = 10
 LAG = 2
 #: Names of samples that the message gives.
 SHOWN = 16
+#: Of a batch: strings.
+Names = Sequence[str] | np.ndarray
 
 
 class Guard:
@@ -32,10 +36,10 @@ class Guard:
     def __init__(self, last_checkpoint: Callable[[], int | None]) -> None:
         self.skipped = 0
         self._last_checkpoint = last_checkpoint
-        self._in_a_row: list[tuple[int, str, Sequence[str]]] = []
-        self._pending: deque[tuple[int, Mapping[str, Array], Sequence[str]]] = deque()
+        self._in_a_row: list[tuple[int, str, Names]] = []
+        self._pending: deque[tuple[int, Mapping[str, Array], Names]] = deque()
 
-    def watch(self, step: int, metrics: Mapping[str, Array], names: Sequence[str]) -> None:
+    def watch(self, step: int, metrics: Mapping[str, Array], names: Names) -> None:
         """Remember a step and look at those that are :data:`LAG` steps old.
 
         Args:
@@ -55,7 +59,7 @@ class Guard:
         while self._pending:
             self._look(*self._pending.popleft())
 
-    def _look(self, step: int, metrics: Mapping[str, Array], names: Sequence[str]) -> None:
+    def _look(self, step: int, metrics: Mapping[str, Array], names: Names) -> None:
         if not float(metrics[SKIPPED]):
             self._in_a_row.clear()
             return
@@ -76,7 +80,8 @@ class Guard:
         first, bad_first, names_first = self._in_a_row[0]
         good = self._last_checkpoint()
         saved = "there is no checkpoint yet" if good is None else f"the last checkpoint is {good}"
-        shown = ", ".join(names_first[:SHOWN]) + (", ..." if len(names_first) > SHOWN else "")
+        shown = ", ".join(map(str, names_first[:SHOWN]))
+        shown += ", ..." if len(names_first) > SHOWN else ""
         raise UserError(
             f"step {step}: {LIMIT} steps in a row were not finite, from step {first} on "
             f"({bad_first}), whose samples were {shown or 'without names'}; {saved}. Look at these "

@@ -109,7 +109,7 @@ class Loop:
                     self.interrupt.defer()
                 state, metrics = step_fn(state, self.frozen, arrays, self.key)
                 done = n + 1
-                guard.watch(done, metrics, [str(name) for name in batch.get("name", ())])
+                guard.watch(done, metrics, batch.get("name", ()))
                 if done % self.log_every == 0 or done == self.steps:
                     guard.settle()
                     seconds = (time.monotonic() - begin) / (done - since)
