@@ -1,6 +1,7 @@
 """The compiled programs that work on tiles: each is compiled once for a shape of tiles."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -76,12 +77,8 @@ class Program:
         """
         compiled, none, _ = self._compile(weights, args, limit)
         shared = Shared(weights, none if given is None else given, np.bool_(given is not None))
-        try:
+        with _within(limit):
             return compiled(shared, *args)
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise TooLargeError(limit + 1) from error
 
     def _compile(
         self, weights: Array | np.ndarray, args: tuple[PyTree, ...], limit: int
@@ -93,19 +90,25 @@ class Program:
                 1
             ]
             none = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), measured)
-            try:
-                compiled = self._jitted.lower(
-                    Shared(weights, none, np.bool_(False)), *args
-                ).compile()
-            except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error):
-                    raise
-                raise TooLargeError(limit + 1) from error
+            shared = Shared(weights, none, np.bool_(False))
+            with _within(limit):
+                compiled = self._jitted.lower(shared, *args).compile()
             self._compiled[key] = compiled, none, _bytes_of(compiled)
         found = self._compiled[key]
         if found[2] > limit:
             raise TooLargeError(found[2])
         return found
+
+
+@contextlib.contextmanager
+def _within(limit: int) -> Iterator[None]:
+    """Raises TooLargeError where the device's memory does not suffice."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise TooLargeError(limit + 1) from error
 
 
 def _kind(leaf: Any) -> tuple[Any, ...]:
