@@ -27,14 +27,18 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """
     mode = image.mode if image.mode in _MODES.values() else "RGB"
     if profile is None or image.mode == "1":
-        return image.convert("RGB") if image.mode != "RGB" else image
+        return _in_mode(image, "RGB")
     read_as, transform = _transform(profile, mode)
     if transform is None:
-        return image.convert("RGB") if image.mode != "RGB" else image
-    image = image.convert(read_as) if image.mode != read_as else image
-    converted = ImageCms.applyTransform(image, transform)
+        return _in_mode(image, "RGB")
+    converted = ImageCms.applyTransform(_in_mode(image, read_as), transform)
     assert converted is not None  # None where it works in place
     return converted
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """The image itself where it has the mode: Pillow would copy it."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 @functools.lru_cache(maxsize=8)

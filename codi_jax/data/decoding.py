@@ -11,16 +11,16 @@ from io import BytesIO
 
 import cv2
 import numpy as np
-from absl import logging
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from codi_jax.data.colour import to_srgb
+from codi_jax.data.orientation import orientation_of, upright
 from codi_jax.data.regular_files import (
     MAX_BYTES,
     MAX_PIXELS,
     CorruptError,
+    check_regular,
     read_regular,
-    readable,
 )
 
 try:
@@ -69,10 +69,7 @@ def load_image(
             floating point.
     """
     image, name = open_image(source, name, max_pixels)
-    if image.mode == "F":
-        raise CorruptError(
-            name, "floating-point pixels have no known range; save it with 8 or 16 bits."
-        )
+    check_range_known(image, name)
     return _by_strips(image, name, (3,), np.uint8, _rgb_strip)
 
 
@@ -98,7 +95,19 @@ def load_depth(source: ImageSource, name: str | None = None) -> np.ndarray:
         raise CorruptError(
             name, f"depth must be grey with 8 or 16 bits, this is {image.mode}; convert it."
         )
-    return _by_strips(image, name, (), np.uint16, _uint16)
+    return _by_strips(image, name, (), np.uint16, grey_uint16)
+
+
+def stored_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(height, width) of an image file as stored, of which no more than the header is read.
+
+    Raises:
+        CorruptError: missing, no regular file, not an image, or too large.
+    """
+    name = os.fspath(path)
+    check_regular(path, name)
+    with _parsed(name, name, MAX_PIXELS) as image:
+        return image.height, image.width
 
 
 def verify_image(
@@ -160,11 +169,16 @@ def open_image(source: ImageSource, name: str | None, max_pixels: int) -> tuple[
 def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
     if len(data) > MAX_BYTES:
         raise CorruptError(name, f"{len(data)} bytes, above {MAX_BYTES}; scale it down first.")
+    return _parsed(BytesIO(_without_long_texts(data)), name, max_pixels)
+
+
+def _parsed(file: str | BytesIO, name: str, max_pixels: int) -> Image.Image:
+    """An image of which the header is read, and checked."""
     if not Image.OPEN.keys() >= {*_FORMATS}:
         Image.init()
     formats = [kind for kind in (*_FORMATS, "JXL") if kind in Image.OPEN]
     try:
-        image = Image.open(BytesIO(_without_long_texts(data)), formats=formats)
+        image = Image.open(file, formats=formats)
     except Image.DecompressionBombError as error:
         raise CorruptError(name, f"too large ({error}); scale it down first.") from error
     except Exception as error:  # Pillow raises many types for damaged files
@@ -184,6 +198,14 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
             "scale it down or cut it into tiles first."
             if width * height
             else f"has no pixels ({width}x{height}); remove it.",
+        )
+
+
+def check_range_known(image: Image.Image, name: str) -> None:
+    """Raises CorruptError for pixels of floats, whose black and white nobody knows."""
+    if image.mode == "F":
+        raise CorruptError(
+            name, "floating-point pixels have no known range; save it with 8 or 16 bits."
         )
 
 
@@ -234,36 +256,11 @@ def _by_strips(
     return upright(pixels, orientation_of(image, name))
 
 
-def orientation_of(image: Image.Image, name: str) -> int:
-    """How the camera was held: EXIF's orientation, 1 to 8."""
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception as error:  # EXIF is often damaged where the pixels are not
-        logging.log_first_n(
-            logging.WARNING,
-            "%s: its EXIF cannot be read (%s): taken as upright",
-            10,
-            *(readable(name), error),
-        )
-        return 1
-
-
-def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undoes EXIF's orientation."""
-    if orientation in (3, 4, 6, 7):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 7, 8):
-        pixels = pixels[:, ::-1]
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.swapaxes(0, 1)
-    return np.ascontiguousarray(pixels)
-
-
 def _rgb_strip(image: Image.Image, name: str) -> np.ndarray:
     profile = image.info.get("icc_profile") or None
     clear = image.info.get("transparency")
     if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip at 255
-        deep = _uint16(image, name)
+        deep = grey_uint16(image, name)
         grey = to_srgb(Image.fromarray(eight_bits(deep)), profile)
         if not isinstance(clear, int):
             return np.asarray(grey)
@@ -278,7 +275,8 @@ def _rgb_strip(image: Image.Image, name: str) -> np.ndarray:
     return np.asarray(Image.alpha_composite(white, colours).convert("RGB"))
 
 
-def _uint16(image: Image.Image, name: str) -> np.ndarray:
+def grey_uint16(image: Image.Image, name: str) -> np.ndarray:
+    """The numbers of a grey picture [H, W]; raises CorruptError if 16 bits do not hold them."""
     grey = np.asarray(image)
     if grey.dtype != np.uint8 and grey.size and (grey.min() < 0 or grey.max() > 65535):
         raise CorruptError(name, "32-bit pixels; save it with 8 or 16 bits.")

@@ -4,8 +4,8 @@ Every image in this package is RGB, channels last, uint8 in [0, 255] and sRGB, u
 normalises it.
 """
 
+import contextlib
 import os
-import tempfile
 from pathlib import Path
 
 import cv2
@@ -21,7 +21,13 @@ from codi_jax.data.decoding import (
     load_mask,
     verify_image,
 )
-from codi_jax.data.regular_files import MAX_BYTES, MAX_PIXELS, CorruptError, readable
+from codi_jax.data.regular_files import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    CorruptError,
+    readable,
+    replacing,
+)
 from codi_jax.typing import UserError
 
 __all__ = [
@@ -72,19 +78,15 @@ def save_image(path: str | os.PathLike[str], array: np.ndarray) -> None:
     image_format = Image.registered_extensions().get(path.suffix.lower())
     if image_format is None:
         raise UserError(f"{path}: no image format has this suffix; use .png, .jpg or .webp.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise UserError(f"{path}: cannot write here ({error}); choose another folder.") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            Image.fromarray(array).save(file, format=image_format)
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with contextlib.ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(replacing(path))
+        except OSError as error:
+            raise UserError(
+                f"{path}: cannot write here ({error}); choose another folder."
+            ) from error
+        Image.fromarray(array).save(file, format=image_format)
 
 
 def resize(

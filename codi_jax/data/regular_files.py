@@ -1,8 +1,12 @@
-"""Files as users have them: read whole and bounded, and named so that a message can be printed."""
+"""Files as users have them: read bounded, written whole, and named so that it can be printed."""
 
+import contextlib
 import os
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from codi_jax.typing import UserError
 
@@ -38,18 +42,48 @@ def read_regular(path: str | os.PathLike[str], name: str, max_bytes: int = MAX_B
     Raises:
         CorruptError: missing, another kind of file, or too large.
     """
-    try:
-        # Opening a pipe would wait for its writer, so it is looked at first.
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode):
-            raise CorruptError(name, "no regular file (a folder, a pipe or a device); remove it.")
-        if found.st_size > max_bytes:
-            raise CorruptError(
-                name, f"{found.st_size} bytes, above {max_bytes}; scale it down or cut it first."
-            )
+    check_regular(path, name, max_bytes)
+    with _readable(name):
         return Path(path).read_bytes()
+
+
+def check_regular(path: str | os.PathLike[str], name: str, max_bytes: int = MAX_BYTES) -> None:
+    """What :func:`read_regular` checks, from the file's entry alone.
+
+    Opening a pipe would wait for its writer, so it is looked at first.
+    """
+    with _readable(name):
+        found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise CorruptError(name, "no regular file (a folder, a pipe or a device); remove it.")
+    if found.st_size > max_bytes:
+        raise CorruptError(
+            name, f"{found.st_size} bytes, above {max_bytes}; scale it down or cut it first."
+        )
+
+
+@contextlib.contextmanager
+def _readable(name: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
-        if isinstance(error, CorruptError):
-            raise
         problem = getattr(error, "strerror", None) or error
         raise CorruptError(name, f"cannot be read ({problem}); check the path.") from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write in; at the end it takes the place of ``path``, whole or not at all.
+
+    Args:
+        path: in a folder that exists.
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

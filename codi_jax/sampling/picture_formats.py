@@ -2,9 +2,7 @@
 
 import io
 import json
-import os
 import struct
-import tempfile
 import zlib
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 import tifffile
 from PIL import Image, PngImagePlugin
 
+from codi_jax.data.regular_files import replacing
 from codi_jax.sampling.user_pictures import UserPicture
 from codi_jax.typing import Settings, UserError
 
@@ -69,17 +68,13 @@ def encode(picture: UserPicture, picture_format: str, quality: int, settings: Se
     """
     if picture_format == "png":
         return _png(picture, settings)
-    if (
-        picture_format == "tiff"
-        and picture.deep
-        and (not picture.grey or picture.alpha is not None)
-    ):
+    if picture_format == "tiff" and picture.beyond_pillow:
         return _deep_tiff(picture)
     if picture_format == "jpg":
         picture = picture.on_white()
     if picture_format in ("jpg", "webp"):
         picture = picture.eight_bits()
-    image, beside = picture.as_pil(), _beside(picture)
+    image, beside = picture.as_pil(), picture.metadata
     if picture_format == "jpg":
         fine = {"subsampling": 0} if quality >= 90 and not picture.grey else {}
         return _saved(image, "JPEG", quality=quality, **fine, **beside)
@@ -88,29 +83,19 @@ def encode(picture: UserPicture, picture_format: str, quality: int, settings: Se
     return _saved(image, "TIFF", compression="tiff_adobe_deflate", **beside)
 
 
-def _beside(picture: UserPicture) -> dict[str, bytes]:
-    found = {"icc_profile": picture.icc, "exif": picture.exif}
-    return {name: value for name, value in found.items() if value}
-
-
 def _saved(image: Image.Image, pillow_format: str, **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, format=pillow_format, **options)
     return file.getvalue()
 
 
-def _is_beyond_pillow(picture: UserPicture) -> bool:
-    """Whether it has 16 bits and several channels."""
-    return picture.deep and (not picture.grey or picture.alpha is not None)
-
-
 def _png(picture: UserPicture, settings: Settings) -> bytes:
     text = json.dumps(dict(settings), ensure_ascii=False)
-    if _is_beyond_pillow(picture):
+    if picture.beyond_pillow:
         return _deep_png(picture, text)
     info = PngImagePlugin.PngInfo()
     info.add_itxt(SETTINGS_KEY, text)
-    return _saved(picture.as_pil(), "PNG", pnginfo=info, **_beside(picture))
+    return _saved(picture.as_pil(), "PNG", pnginfo=info, **picture.metadata)
 
 
 def _deep_png(picture: UserPicture, text: str) -> bytes:
@@ -163,18 +148,12 @@ def write(path: Path, data: bytes, *, replace: bool) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        with replacing(path) as file:
+            file.write(data)
+            file.flush()
             if not replace:
                 with open(path, "xb"):  # so that another program's file is not replaced either
                     pass
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
     except FileExistsError as error:
         raise UserError(f"{path} has come to be there meanwhile: it is left as it is.") from error
     except OSError as error:

@@ -5,8 +5,15 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from codi_jax.data.colour import to_srgb
-from codi_jax.data.decoding import broken, open_image, orientation_of, read_bytes, upright
-from codi_jax.data.regular_files import MAX_PIXELS, CorruptError
+from codi_jax.data.decoding import (
+    broken,
+    check_range_known,
+    grey_uint16,
+    open_image,
+    read_bytes,
+)
+from codi_jax.data.orientation import orientation_of, upright
+from codi_jax.data.regular_files import MAX_PIXELS
 from codi_jax.sampling.user_pictures import PictureSource, UserPicture, from_array
 from codi_jax.typing import UserError
 
@@ -51,13 +58,10 @@ def read_picture(source: PictureSource | bytes) -> UserPicture:
 def _of_image(image: Image.Image, name: str, data: bytes) -> UserPicture:
     profile = image.info.get("icc_profile") or None
     frames = getattr(image, "n_frames", 1)
+    check_range_known(image, name)
     deep = _deep_channels(image, data)
     if deep is not None:
         picture = from_array(deep)
-    elif image.mode == "F":
-        raise CorruptError(
-            name, "floating-point pixels have no known range; save it with 8 or 16 bits."
-        )
     elif image.mode.startswith("I"):
         picture = _deep_grey(image, name)
     else:
@@ -99,10 +103,7 @@ def _deep_channels(image: Image.Image, data: bytes) -> np.ndarray | None:
 
 
 def _deep_grey(image: Image.Image, name: str) -> UserPicture:
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65535:
-        raise CorruptError(name, "32-bit pixels; save it with 8 or 16 bits.")
-    values = values.astype(np.uint16)
+    values = grey_uint16(image, name)
     clear = image.info.get("transparency")
     if not isinstance(clear, int):
         return from_array(values)

@@ -1,6 +1,7 @@
 """The user's files in, pictures out: what `codi_jax.sample` does."""
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from codi_jax import __version__
-from codi_jax.data.images import verify_image
+from codi_jax.data.decoding import stored_size
 from codi_jax.sampling.file_plan import STDIN, STDOUT, FilePlan, Job, Naming, plan_files
 from codi_jax.sampling.guidance import Guidance
 from codi_jax.sampling.picture_formats import check_fits, encode, write
@@ -195,12 +196,13 @@ class _Bar:
 
     def __init__(self, jobs: tuple[Job, ...]):
         self._count = max(1, len(jobs))
-        self._weights = [_pixels(job) for job in jobs] or [1.0]
+        shown = sys.stderr.isatty()
+        self._weights = [_pixels(job) if shown else 1.0 for job in jobs] or [1.0]
         total = sum(self._weights)
-        self._starts = [sum(self._weights[:i]) / total for i in range(self._count)]
         self._weights = [weight / total for weight in self._weights]
+        self._starts = [0.0, *itertools.accumulate(self._weights)]
         form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-        self._bar = tqdm(total=1.0, bar_format=form, disable=not sys.stderr.isatty() or None)
+        self._bar = tqdm(total=1.0, bar_format=form, disable=not shown)
 
     def __enter__(self) -> "_Bar":
         return self
@@ -236,7 +238,7 @@ def _pixels(job: Job) -> float:
     if job.source == STDIN:
         return 1.0
     try:
-        height, width = verify_image(job.source)
+        height, width = stored_size(job.source)
     except UserError:
         return 1.0
     return float(height * width)

@@ -43,6 +43,17 @@ class UserPicture:
         return self.colour.dtype == np.uint16
 
     @property
+    def beyond_pillow(self) -> bool:
+        """Whether it has 16 bits and several channels, which Pillow has no mode for."""
+        return self.deep and (not self.grey or self.alpha is not None)
+
+    @property
+    def metadata(self) -> dict[str, bytes]:
+        """What is beside the pixels, by Pillow's names."""
+        found = {"icc_profile": self.icc, "exif": self.exif}
+        return {name: value for name, value in found.items() if value}
+
+    @property
     def size(self) -> tuple[int, int]:
         """Height and width."""
         return self.colour.shape[0], self.colour.shape[1]
@@ -67,12 +78,11 @@ class UserPicture:
 
     def as_pil(self) -> Image.Image:
         """As PIL has it: L, LA, RGB, RGBA or, of 16 bits, I;16. Other 16-bit pictures get 8."""
-        if self.deep and not (self.grey and self.alpha is None):
+        if self.beyond_pillow:
             return self.eight_bits().as_pil()
         channels = self.channels()
         image = Image.fromarray(channels[..., 0] if channels.shape[-1] == 1 else channels)
-        found = {"icc_profile": self.icc, "exif": self.exif}
-        image.info.update({name: value for name, value in found.items() if value})
+        image.info.update(self.metadata)
         return image
 
     def channels(self) -> Shaped[np.ndarray, "height width channels"]:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
 from codi_jax.data import decoding
+from codi_jax.data.decoding import stored_size
 from codi_jax.data.images import CorruptError, load_depth, load_image, load_mask, verify_image
 from codi_jax.typing import UserError
 from tests.data import icc
@@ -137,18 +138,32 @@ def test_what_pillow_would_run_is_not_read(monkeypatch):
         load_image(eps, "photo.png")
 
 
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "tiff"])
+def test_the_stored_size_needs_the_header_alone(ending, tmp_path):
+    path, noise = tmp_path / f"a.{ending}", np.random.default_rng(0).bytes(300 * 500 * 3)
+    Image.frombytes("RGB", (500, 300), noise).save(path, compression=None)
+    assert stored_size(path) == verify_image(path) == (300, 500)
+    if ending in ("png", "jpg"):
+        path.write_bytes(path.read_bytes()[:1000])
+        assert stored_size(path) == (300, 500)
+    path.write_bytes(b"no picture")
+    with pytest.raises(CorruptError, match=f"a.{ending}: not an image"):
+        stored_size(path)
+
+
 def test_pipes_devices_and_folders_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     (tmp_path / "folder.png").mkdir()
     for name in ("pipe.png", "zero.png", "folder.png"):
-        for read in (load_image, verify_image, load_depth, load_mask):
+        for read in (load_image, verify_image, load_depth, load_mask, stored_size):
             with pytest.raises(CorruptError, match=rf"{name}: no regular file"):
                 read(tmp_path / name)
     with open(tmp_path / "sparse.png", "wb") as file:
         file.truncate(2**40)
-    with pytest.raises(CorruptError, match=r"sparse\.png: 1099511627776 bytes, above"):
-        load_image(tmp_path / "sparse.png")
+    for read in (load_image, stored_size):
+        with pytest.raises(CorruptError, match=r"sparse\.png: 1099511627776 bytes, above"):
+            read(tmp_path / "sparse.png")
     with pytest.raises(CorruptError, match="cannot be read"):
         load_image("null\0byte.png")
 
