@@ -48,7 +48,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 def train_command(workdir: Path, *overrides: str) -> list[str]:
     return [
         "codi_jax.main",
-        "--config=tests/e2e/smallest_config.py",
+        "--config=tests/smallest.py",
         f"--workdir={workdir}",
         *overrides,
     ]
