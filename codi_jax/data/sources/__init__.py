@@ -7,7 +7,8 @@ open files or decoded images.
 """
 
 from codi_jax.data.sources.array_record import ArrayRecordSource, write_array_record
-from codi_jax.data.sources.base import CachedSource, Element, Source
+from codi_jax.data.sources.base import Element, Source
+from codi_jax.data.sources.caching import CachedSource, cached
 from codi_jax.data.sources.folder import FolderSource
 from codi_jax.data.sources.named import check_source, make_source
 from codi_jax.data.sources.parquet import ParquetSource
@@ -28,6 +29,7 @@ __all__ = [
     "Source",
     "TfdsSource",
     "WebDatasetSource",
+    "cached",
     "check_source",
     "make_source",
     "pack_record",

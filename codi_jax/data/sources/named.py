@@ -9,7 +9,7 @@ import numpy as np
 from codi_jax.data import images
 from codi_jax.data.scenes import SceneSource
 from codi_jax.data.sources.array_record import ArrayRecordSource
-from codi_jax.data.sources.base import CachedSource, Source
+from codi_jax.data.sources.base import Source
 from codi_jax.data.sources.folder import FolderSource
 from codi_jax.data.sources.notes import say_some
 from codi_jax.data.sources.parquet import ParquetSource
@@ -44,7 +44,7 @@ def make_source(spec: str, split: str, data_dir: str | None = None) -> Source:
             "data source is empty; use 'skimage', a folder, 'tfds:NAME' or a glob of shards."
         )
     if spec == "skimage":
-        return CachedSource(SkimageSource(split))
+        return SkimageSource(split)
     if spec == "synthetic:depth":
         return SceneSource(split)
     if spec.startswith("tfds:"):
@@ -79,7 +79,7 @@ def _folder_source(folder: Path, split: str) -> FolderSource:
 
 def check_source(
     source: Source, max_corrupt: int = 0, limit: int = 10_000, decode: int = 4
-) -> None:
+) -> float:
     """Finds broken images before any long work: reads up to `limit` headers, decodes a few.
 
     Args:
@@ -88,10 +88,17 @@ def check_source(
         limit: number of headers.
         decode: number of images, spread over the source, to decode in full.
 
+    Returns:
+        Bytes of a decoded image, the mean of these few; 0 where none could be decoded.
+
     Raises:
         UserError: more broken images than that, named.
     """
     broken = []
+    sizes = []
+
+    def decoded(index: int) -> None:
+        sizes.append(sum(getattr(value, "nbytes", 0) for value in source[index].values()))
 
     def check(read: Callable[[Place], object], what: Place) -> None:
         try:
@@ -107,4 +114,5 @@ def check_source(
         for name in source.names[:limit]:
             check(images.verify_image, source.root / name)
     for index in np.linspace(0, len(source) - 1, min(decode, len(source))).astype(int):
-        check(source.__getitem__, int(index))
+        check(decoded, int(index))
+    return float(np.mean(sizes)) if sizes else 0.0
