@@ -2,6 +2,7 @@
 
     python -m benchmarks.data --output data.json
     python -m benchmarks.data --configs sr depth --source 'shards/*.array_record' --workers 0 8 16
+    python -m benchmarks.data --cache --configs sr --source PHOTOS --size 128 --workers 0 2
 
 For each config and number of worker processes: images/s by the clock, which needs a machine that
 is idle, and images/s of one core, by the processor time of all processes together; the smallest of
@@ -11,6 +12,10 @@ defaults are assumed, not measured: 2.65 TFLOP an image (about the forward and b
 of Stable Diffusion 2.1's U-Net at 512 px) at 40% of the bfloat16 peak (8 x 197
 TFLOP/s on a TPU v5e-8, 989 on an H200). Give the rates of your own run, `images_per_s` in its
 metrics.jsonl.
+
+--cache compares `config.data.cache`: off, memory and disk take turns, with a cache that holds all
+pictures, and the medians of the turns are printed; also what filling it cost, and the memory of all
+processes together (each shared page once), in which a cache in memory is not.
 """
 
 import argparse
@@ -19,9 +24,10 @@ import json
 import math
 import multiprocessing
 import os
+import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +37,8 @@ import numpy as np
 from codi_jax.data.prepare import prepare
 from codi_jax.data.prepare_units import PrepareConfig
 from codi_jax.data.scenes import render
-from codi_jax.data.sources import make_source
+from codi_jax.data.sources import CachedSource, Source, cached, make_source
+from codi_jax.parallel.platform import cache_folder
 from codi_jax.run.config import build_task
 from codi_jax.run.data import open_data
 
@@ -87,9 +94,88 @@ def measure(config: Any, workers: int, seconds: float) -> dict[str, float]:
     found = {
         "images_per_second": images / (time.perf_counter() - start),
         "images_per_core_second": images / (processor_seconds() - cpu),
+        "memory_bytes": memory_bytes(),
     }
     data.close()
     return found
+
+
+def memory_bytes() -> int:
+    """Of this process and of its worker processes, shared pages counted once (Linux)."""
+    total = 0
+    for pid in ("self", *(child.pid for child in multiprocessing.active_children())):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                total += 1024 * int(line.split()[1])
+    return total
+
+
+def fill(config: Any, mode: str) -> tuple[Source, dict[str, float]]:
+    """A cache that holds the source, in use while what is returned lives; and what it cost."""
+    source = make_source(config.data.source, "train")
+    image = source[0]["image"].nbytes
+    kept = cached(
+        source,
+        mode,
+        label=config.data.source,
+        max_gb=config.data.cache_gb,
+        reads=0,
+        image_bytes=image,
+        disk=cache_folder("decoded"),
+    )
+    start = time.process_time()
+    for index in range(len(kept)):
+        _ = kept[index]
+    seconds = time.process_time() - start
+    if not isinstance(kept, CachedSource):
+        raise SystemExit(f"{config.data.source} cannot be cached.")
+    held = kept.folder.counts()
+    return kept, {
+        "images": held.images,
+        "of": len(source),
+        "bytes": held.bytes,
+        "core_ms_an_image": 1000 * seconds / len(source),
+    }
+
+
+def compare_caches(config: Any, workers: Sequence[int], seconds: float, turns: int) -> Any:
+    """Measurements by mode and number of workers, medians; in `filled` what the caches hold."""
+    modes = ("off", "memory", "disk")
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder  # the user's own is left alone
+        filled = {mode: fill(config, mode) for mode in modes[1:]}
+        for number in workers:
+            rates: dict[str, list[dict[str, float]]] = {mode: [] for mode in modes}
+            for _ in range(turns):
+                for mode in modes:
+                    config.data.cache = mode
+                    rates[mode].append(measure(config, number, seconds))
+            found[str(number)] = {
+                mode: {key: statistics.median(turn[key] for turn in taken) for key in taken[0]}
+                for mode, taken in rates.items()
+            }
+        found["filled"] = {mode: held for mode, (_, held) in filled.items()}
+    return found
+
+
+def print_caches(name: str, size: int, found: dict[str, Any]) -> None:
+    """A table for people."""
+    filled = found["filled"]
+    for mode, held in filled.items():
+        print(
+            f"{name}, {size} px, cache in {mode}: {held['images']} of {held['of']} pictures, "
+            f"{held['bytes'] / 1e9:.2f} GB, "
+            f"{held['core_ms_an_image']:.2f} ms of a core to fill, each"
+        )
+    for workers, modes in found.items():
+        for mode, rate in modes.items() if modes is not filled else ():
+            gain = rate["images_per_core_second"] / modes["off"]["images_per_core_second"]
+            print(
+                f"  {workers:>3s} workers, {mode:6s} {rate['images_per_second']:8.1f} images/s, "
+                f"{rate['images_per_core_second']:8.1f} a core ({gain:.2f} times), "
+                f"{rate['memory_bytes'] / 1e6:6.0f} MB"
+            )
 
 
 def main() -> None:
@@ -107,6 +193,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
     parser.add_argument("--feed", nargs="+", help="NAME=IMAGES_PER_SECOND of a device")
+    parser.add_argument("--cache", action="store_true", help="compare config.data.cache")
+    parser.add_argument("--cache-gb", type=float, default=2.0, help="its bound")
+    parser.add_argument("--turns", type=int, default=3, help="of each cache")
     parser.add_argument("--output", type=Path, help="write the numbers here as JSON")
     args = parser.parse_args()
     pairs = [pair.rpartition("=") for pair in args.feed or ()]
@@ -119,6 +208,12 @@ def main() -> None:
         config.eval.count, config.eval.size = 1, args.size
         with records(args.source, args.size + 128, config.task) as source:
             config.data.source = config.data.eval_source = source
+            config.data.cache, config.data.cache_gb = "off", args.cache_gb
+            if args.cache:
+                found = compare_caches(config, args.workers, args.seconds, args.turns)
+                report[name] = found
+                print_caches(name, args.size, found)
+                continue
             rates = {str(w): measure(config, w, args.seconds) for w in args.workers}
         core = min(rate["images_per_core_second"] for rate in rates.values())
         needed = {device: math.ceil(rate / core) for device, rate in feed.items()}

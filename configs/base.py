@@ -72,6 +72,8 @@ def _data() -> dict[str, object]:
         "clean_share": 0.0,  # of training inputs that are reduced bicubically alone
         "chart_share": 0.0,  # of training pictures that are colour charts
         "num_workers": 0,
+        "cache": "auto",  # of decoded pictures: auto (memory, if all fit) | off | memory | disk
+        "cache_gb": 2.0,  # its bound, in 1e9 bytes
         "prompt_dropout": 0.0,  # share of empty prompts, where each picture has its own
         "encoded": False,  # use the data's columns of `prepare --latents --embeddings`
         "max_corrupt": 0,  # so many corrupt images are skipped; then the run stops

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from codi_jax.data.prepare import Report, prepare
 from codi_jax.data.prepare_units import Encode, PrepareConfig
-from codi_jax.data.sources import make_source
+from codi_jax.data.sources import NamedSource, make_source
 from codi_jax.typing import UserError
 
 
@@ -18,6 +18,8 @@ class Preparation:
         split: train or eval; for tfds any split.
         output: folder for the shards; a new or unfinished one.
         workers: processes; 0 for this one alone.
+        beam: options of an Apache Beam pipeline that does the work on many machines, such as
+            "--runner=FlinkRunner --flink_master=HOST:8081"; by default this machine does it.
         max_corrupt: stop when more images are corrupt; by default any number is left out.
     """
 
@@ -25,24 +27,32 @@ class Preparation:
     split: str = "train"
     output: Path = Path()
     workers: int = 0
+    beam: str = ""
     max_corrupt: int | None = None
 
     def check(self) -> None:
         """Raises a UserError without a source or an output."""
         if not self.source or self.output == Path():
             raise UserError("give --source=PHOTOS and --output=DIR; see --help.")
+        if self.beam and self.workers:
+            raise UserError(
+                f"--workers={self.workers} is for this machine: with --beam, how many work is an "
+                "option of its runner, such as --direct_num_workers."
+            )
 
 
 def prepare_source(
     preparation: Preparation, config: PrepareConfig, encode: Encode | None
 ) -> Report:
     """Prepare what ``preparation`` names; see :func:`codi_jax.data.prepare.prepare`."""
+    source = NamedSource if preparation.beam else make_source
     return prepare(
-        make_source(preparation.source, preparation.split),
+        source(preparation.source, preparation.split),
         preparation.output,
         config,
         label=f"{preparation.source} ({preparation.split})",
         workers=preparation.workers,
+        beam=preparation.beam,
         max_corrupt=preparation.max_corrupt,
         encode=encode,
     )

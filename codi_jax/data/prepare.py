@@ -19,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from codi_jax.data import prepare_units
+from codi_jax.data.beam_pool import BeamPool
 from codi_jax.data.depth import DepthEstimator
 from codi_jax.data.duplicates import near_duplicates
 from codi_jax.data.pool import Pool
@@ -42,6 +43,7 @@ def prepare(
     *,
     label: str,
     workers: int = 0,
+    beam: str = "",
     max_corrupt: int | None = None,
     encode: Encode | None = None,
 ) -> Report:
@@ -53,6 +55,7 @@ def prepare(
         config: what is made of the images.
         label: what the user called the source; the same call has the same.
         workers: processes; 0 works in this one.
+        beam: options of an Apache Beam pipeline that works instead; see `beam_pool`.
         max_corrupt: stop when more images are corrupt; None: any number is left out.
         encode: makes the columns that `config.latents` and `config.embeddings` name.
 
@@ -77,7 +80,9 @@ def prepare(
     ]
     for leftover in work.glob("tmp*"):  # of a killed process
         shutil.rmtree(leftover)
-    with Pool(_Job(source=source, work=work, config=config, encode=encode), workers) as pool:
+    work = work.absolute()  # other processes may run elsewhere
+    job = _Job(source=source, work=work, config=config, encode=encode)
+    with BeamPool(job, beam, work) if beam else Pool(job, workers) as pool:
         _run(pool, "scan", _scan_unit, work, [(unit,) for unit in units])
         small, hashes, corrupt = _gather(work, units, len(source))
         if max_corrupt is not None and len(corrupt) > max_corrupt:
@@ -132,7 +137,7 @@ class _Job:
 
 
 def _run(
-    pool: Pool,
+    pool: Pool | BeamPool,
     stage: str,
     function: Callable[..., None],
     work: Path,

@@ -62,6 +62,16 @@ def check_regular(path: str | os.PathLike[str], name: str, max_bytes: int = MAX_
         )
 
 
+def stamp_of(path: str | os.PathLike[str]) -> tuple[int, int, int]:
+    """What differs when a file was written or replaced: its size and its times in nanoseconds.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 @contextlib.contextmanager
 def _readable(name: str) -> Iterator[None]:
     try:

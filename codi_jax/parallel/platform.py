@@ -24,8 +24,7 @@ def keep_compiled() -> None:
     config: Any = jax.config  # its types do not know its options
     if config.jax_compilation_cache_dir is not None or not config.jax_enable_compilation_cache:
         return
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    folder = caches / "codi_jax" / "compiled"
+    folder = cache_folder("compiled")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -37,6 +36,12 @@ def keep_compiled() -> None:
         said = f"compiled programs are kept in {folder}, at most {CACHE_SIZE >> 30} GiB"
     if jax.process_index() == 0:
         print(said, file=sys.stderr)
+
+
+def cache_folder(name: str) -> Path:
+    """Where the user's programs keep what can be made again; ``XDG_CACHE_HOME`` moves it."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return caches / "codi_jax" / name
 
 
 def compute_dtype(name: str) -> DTypeLike:

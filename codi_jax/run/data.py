@@ -8,8 +8,9 @@ from jaxtyping import UInt8
 
 from codi_jax.data.charts import ReplaceByChart
 from codi_jax.data.pipeline import Batch, TrainIterator, Transforms, eval_batch, train_iterator
-from codi_jax.data.sources import SkippingSource, check_source, make_source
+from codi_jax.data.sources import SkippingSource, cached, check_source, make_source
 from codi_jax.data.transforms import ENCODED, Drop, FillPrompt, Keep, prompts_differ
+from codi_jax.parallel.platform import cache_folder
 from codi_jax.run.config import ConfigDict
 from codi_jax.tasks.base import Task
 from codi_jax.typing import UserError
@@ -71,7 +72,16 @@ def open_data(config: ConfigDict, task: Task) -> tuple[TrainIterator, Batch]:
     data = config.data
     source = make_source(data.source, "train")
     held_out = make_source(data.eval_source or data.source, "eval")
-    check_source(source, data.max_corrupt)
+    image_bytes = check_source(source, data.max_corrupt)
+    source = cached(
+        source,
+        data.cache,
+        label=data.source,
+        max_gb=data.cache_gb,
+        reads=config.steps * config.batch_size,
+        image_bytes=image_bytes,
+        disk=cache_folder("decoded"),
+    )
     check_source(held_out, data.max_corrupt)
     iterator = train_iterator(
         SkippingSource(source, data.max_corrupt),

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from codi_jax import trees
+from codi_jax.data.sources.caching import MODES
 from codi_jax.diffusion.parameterization import PREDICTION_TYPES
 from codi_jax.run.config import ConfigDict
 from codi_jax.typing import UserError, check_choice, fits
@@ -55,6 +56,7 @@ _RANGES = {
     "data.prompt_dropout": _SHARE,
     "data.num_workers": _Range(0, 1024),
     "data.max_corrupt": _COUNT,
+    "data.cache_gb": _Range(0.0, 1e6, float),
     "eval.every": _POSITIVE,
     "eval.count": _POSITIVE,
     "eval.size": _Range(1, 2**14),
@@ -90,6 +92,7 @@ def check_ranges(config: ConfigDict) -> None:
         if path not in values:
             raise UserError(f"config.{key} is missing: start your config from configs/base.py.")
         _check(f"config.{key}", values[path], allowed)
+    check_choice("config.data.cache", config.data.cache, MODES)
     check_choice("config.model.prediction_type", config.model.prediction_type, PREDICTION_TYPES)
     for key, allowed in _OF_LOSSES.items():
         if config.loss.get(key) is not None:

@@ -119,7 +119,11 @@ def kind_of(model: AutoencoderModel) -> str:
         return "an autoencoder"
     if model.task:
         return f"a model for {model.task} x{model.scale}, adapter {model.network.adapter.kind}"
-    return f"a {'text-to-image' if model.takes_text else 'unconditional'} prior"
+    unet = model.network.unet
+    kind = "text-to-image" if model.takes_text else "unconditional"
+    if unet.in_channels != unet.out_channels:  # it reads a picture, too
+        kind = {8: "InstructPix2Pix", 9: "inpainting"}.get(unet.in_channels, kind)
+    return f"{'an' if kind[0] in 'iuI' else 'a'} {kind} prior"
 
 
 def _check_empty(target: Path) -> None:

@@ -64,6 +64,7 @@ def test_every_setting_arrives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert options == {
         "label": f"{tmp_path / 'in'} (train)",
         "workers": 3,
+        "beam": "",
         "max_corrupt": 2,
         "encode": encode,
     }

@@ -89,18 +89,35 @@ def stream(source, count, **options):
     return batches
 
 
-def test_workers_do_not_change_the_stream(every_source):
+@pytest.fixture(scope="module")
+def every_cached(every_source, tmp_path_factory):
+    """The same with a cache before each, of which the smallest is full after a few pictures."""
+    disk = tmp_path_factory.mktemp("decoded")
+    options = {"reads": 10**6, "image_bytes": 1.0, "disk": disk}
+    parts = [
+        sources.cached(part, "disk", label=str(number), max_gb=10 if number else 1e-4, **options)
+        for number, part in enumerate(every_source.parts)
+    ]
+    assert all(isinstance(part, sources.CachedSource) for part in parts)
+    return Together(parts)
+
+
+def test_workers_do_not_change_the_stream(every_source, every_cached):
     assert [len(part) for part in every_source.parts] == [
         7, COUNT + 1, COUNT, COUNT, COUNT, *[18] * TFDS
     ]  # fmt: skip
     count = -(-len(every_source) // 3) + 1  # into the second epoch
     expected = stream(every_source, count)
-    for num_workers in (1, 2, 4):
-        found = stream(every_source, count, num_workers=num_workers)
+    for num_workers, source in ((1, every_source), (2, every_cached), (4, every_cached)):
+        found = stream(source, count, num_workers=num_workers)
         for a, b in zip(expected, found, strict=True):
             assert a.keys() == b.keys() == {"image", "text", "name"}
             for key in a:
                 np.testing.assert_array_equal(a[key], b[key], err_msg=f"{num_workers} {key}")
+    counts = [part.folder.counts() for part in every_cached.parts]
+    assert counts[0].images < 7 and counts[0].refused
+    for part, count in zip(every_cached.parts[1:], counts[1:], strict=True):
+        assert count.images == len(part) - (part is every_cached.parts[1])  # one is corrupt
 
 
 def test_two_hosts_see_each_sample_once_an_epoch(every_source):

@@ -54,6 +54,8 @@ WRONG = [
     ("data.prompt_dropout", 2.0),
     ("data.num_workers", -1),
     ("data.max_corrupt", -1),
+    *(("data.cache", x) for x in ("", "ram", True)),
+    *(("data.cache_gb", x) for x in (-1.0, math.nan, math.inf)),
     *(("eval.every", n) for n in (0, -1)),
     ("eval.count", 0),
     *(("eval.size", n) for n in (0, 31, -32)),

@@ -1,5 +1,6 @@
 """Import and export of the shipped models."""
 
+import dataclasses
 import json
 import shutil
 
@@ -9,9 +10,16 @@ import pytest
 from codi_jax.checkpoint.directory import load_directory
 from codi_jax.checkpoint.hub import ASSETS
 from codi_jax.checkpoint.single_file import Reading
-from codi_jax.sampling.conversion import Conversion, export_model, import_checkpoint
+from codi_jax.sampling.conversion import (
+    Conversion,
+    export_model,
+    import_checkpoint,
+    kind_of,
+)
 from codi_jax.trees import flatten
 from codi_jax.typing import UserError
+from tests.checkpoint.test_directory import model_with
+from tests.models.tiny_unets import TEXT
 
 
 def test_export_then_import_is_the_identity(tmp_path):
@@ -39,6 +47,15 @@ def test_import_takes_what_sample_takes(tmp_path):
     (tmp_path / "one").rename((workdir).mkdir() or workdir / "model")
     assert "prior" in import_checkpoint(str(workdir), tmp_path / "two", Conversion())
     assert (tmp_path / "two" / "model_index.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("channels", "kind"),
+    [(4, "a text-to-image prior"), (8, "an InstructPix2Pix prior"), (9, "an inpainting prior")],
+)
+def test_what_a_prior_reads_is_said(channels, kind):
+    unet = dataclasses.replace(TEXT, in_channels=channels)
+    assert kind_of(model_with("none", unet)) == kind
 
 
 @pytest.mark.parametrize(

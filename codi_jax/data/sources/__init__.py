@@ -7,9 +7,10 @@ open files or decoded images.
 """
 
 from codi_jax.data.sources.array_record import ArrayRecordSource, write_array_record
-from codi_jax.data.sources.base import CachedSource, Element, Source
+from codi_jax.data.sources.base import Element, Source
+from codi_jax.data.sources.caching import CachedSource, cached
 from codi_jax.data.sources.folder import FolderSource
-from codi_jax.data.sources.named import check_source, make_source
+from codi_jax.data.sources.named import NamedSource, check_source, make_source
 from codi_jax.data.sources.parquet import ParquetSource
 from codi_jax.data.sources.record import pack_record
 from codi_jax.data.sources.skimage import SkimageSource
@@ -22,12 +23,14 @@ __all__ = [
     "CachedSource",
     "Element",
     "FolderSource",
+    "NamedSource",
     "ParquetSource",
     "SkimageSource",
     "SkippingSource",
     "Source",
     "TfdsSource",
     "WebDatasetSource",
+    "cached",
     "check_source",
     "make_source",
     "pack_record",

@@ -1,5 +1,6 @@
 """ArrayRecord shards: read and written."""
 
+import hashlib
 import operator
 import os
 import tempfile
@@ -10,6 +11,7 @@ from typing import Any
 import grain
 
 from codi_jax.data.images import CorruptError
+from codi_jax.data.regular_files import stamp_of
 from codi_jax.data.sources.base import Element
 from codi_jax.data.sources.files import find_files
 from codi_jax.data.sources.record import unpack_record
@@ -37,6 +39,9 @@ class ArrayRecordSource:
             ) from error
         if len(self._records) == 0:
             raise UserError(f"ArrayRecord {paths}: holds no record; write it again.")
+        # Which record is in which shard, only grain knows: so of all together, as they are now.
+        stamps = repr([(os.path.abspath(path), stamp_of(path)) for path in self._paths])
+        self._made_of = hashlib.blake2b(stamps.encode(), digest_size=16).hexdigest()
 
     def __len__(self) -> int:
         return len(self._records)
@@ -49,6 +54,10 @@ class ArrayRecordSource:
         except (OSError, RuntimeError) as error:
             raise CorruptError(f"record {name}", f"cannot be read ({error}).") from error
         return unpack_record(record, name)
+
+    def made_of(self, index: int) -> str | None:
+        """The record's number, and the shards with their stamps when they were opened."""
+        return f"{self._made_of}[{operator.index(index)}]"
 
 
 def write_array_record(path: str | os.PathLike[str], records: Iterable[bytes]) -> int:

@@ -5,7 +5,7 @@ import os
 from pathlib import Path, PurePosixPath
 
 from codi_jax.data import images
-from codi_jax.data.regular_files import read_regular
+from codi_jax.data.regular_files import read_regular, stamp_of
 from codi_jax.data.sources.base import Element
 from codi_jax.data.sources.columns import load_column
 from codi_jax.data.sources.folder_files import CAPTIONS, FolderFiles, find_folder_files
@@ -69,6 +69,19 @@ class FolderSource:
             path = self.root / row.files[column]  # an absolute path stays as it is
             element[column] = load_column(column, path, str(path))
         return element
+
+    def made_of(self, index: int) -> str | None:
+        """The image's row, and its files with their stamps."""
+        name = self.names[operator.index(index)]
+        row = self._rows.get(name, Row(""))
+        files = [name, *(row.files[column] for column in self._files)]
+        if name in self._texts:
+            files.append(self._texts[name])
+        try:
+            stamps = [stamp_of(self.root / file) for file in files]
+        except OSError:
+            return None
+        return repr((str(self.root.absolute()), files, stamps, row, self._strings))
 
     def caption(self, name: str) -> str:
         """The text of one of ``names``; "" where there is none.

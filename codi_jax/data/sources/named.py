@@ -1,5 +1,8 @@
 """The source that a user names."""
 
+import functools
+import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -9,7 +12,7 @@ import numpy as np
 from codi_jax.data import images
 from codi_jax.data.scenes import SceneSource
 from codi_jax.data.sources.array_record import ArrayRecordSource
-from codi_jax.data.sources.base import CachedSource, Source
+from codi_jax.data.sources.base import Element, Source
 from codi_jax.data.sources.folder import FolderSource
 from codi_jax.data.sources.notes import say_some
 from codi_jax.data.sources.parquet import ParquetSource
@@ -44,7 +47,7 @@ def make_source(spec: str, split: str, data_dir: str | None = None) -> Source:
             "data source is empty; use 'skimage', a folder, 'tfds:NAME' or a glob of shards."
         )
     if spec == "skimage":
-        return CachedSource(SkimageSource(split))
+        return SkimageSource(split)
     if spec == "synthetic:depth":
         return SceneSource(split)
     if spec.startswith("tfds:"):
@@ -62,6 +65,31 @@ def make_source(spec: str, split: str, data_dir: str | None = None) -> Source:
     return FolderSource(folder)  # says that there is none
 
 
+class NamedSource:
+    """The source of :func:`make_source`, which travels by its name alone.
+
+    Each process opens it once, under the same path. It must find as many images as the first.
+    """
+
+    def __init__(self, spec: str, split: str) -> None:
+        name = spec.startswith("tfds:") or spec in ("skimage", "synthetic:depth")
+        self._spec = spec if name else os.path.abspath(os.path.expanduser(spec))
+        self._split = split
+        self._count = len(_opened(self._spec, split))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Element:
+        source = _opened(self._spec, self._split)
+        if len(source) != self._count:
+            raise UserError(
+                f"{self._spec} has {len(source)} images on {socket.gethostname()} and "
+                f"{self._count} where the work was started: all machines must see the same files."
+            )
+        return source[index]
+
+
 def _folder_source(folder: Path, split: str) -> FolderSource:
     if not any((folder / name).is_dir() for name in ("train", "eval")):
         return FolderSource(folder)
@@ -77,9 +105,12 @@ def _folder_source(folder: Path, split: str) -> FolderSource:
     return FolderSource(folder / part, above=folder)
 
 
+_opened = functools.cache(make_source)
+
+
 def check_source(
     source: Source, max_corrupt: int = 0, limit: int = 10_000, decode: int = 4
-) -> None:
+) -> float:
     """Finds broken images before any long work: reads up to `limit` headers, decodes a few.
 
     Args:
@@ -88,10 +119,17 @@ def check_source(
         limit: number of headers.
         decode: number of images, spread over the source, to decode in full.
 
+    Returns:
+        Bytes of a decoded image, the mean of these few; 0 where none could be decoded.
+
     Raises:
         UserError: more broken images than that, named.
     """
     broken = []
+    sizes = []
+
+    def decoded(index: int) -> None:
+        sizes.append(sum(getattr(value, "nbytes", 0) for value in source[index].values()))
 
     def check(read: Callable[[Place], object], what: Place) -> None:
         try:
@@ -107,4 +145,5 @@ def check_source(
         for name in source.names[:limit]:
             check(images.verify_image, source.root / name)
     for index in np.linspace(0, len(source) - 1, min(decode, len(source))).astype(int):
-        check(source.__getitem__, int(index))
+        check(decoded, int(index))
+    return float(np.mean(sizes)) if sizes else 0.0

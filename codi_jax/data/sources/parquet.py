@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from codi_jax.data.images import CorruptError, load_image, readable
+from codi_jax.data.regular_files import stamp_of
 from codi_jax.data.sources.base import Element
 from codi_jax.data.sources.columns import RESERVED, caption_of, check_image_column, load_column
 from codi_jax.data.sources.files import find_files
@@ -63,6 +64,7 @@ class ParquetSource:
     def _start_empty(self) -> None:
         self._kept: tuple[int, pyarrow.Table] | None = None
         self._lock = threading.Lock()
+        self._by_path: set[int] = set()  # rows that were seen to name files
 
     def __getstate__(self) -> dict[str, object]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_kept", "_lock")}
@@ -89,7 +91,7 @@ class ParquetSource:
             raise CorruptError(name, f"cannot be read ({error}).") from error
         text, captions = caption_of({column: values[column] for column in self._captions})
         element: Element = {
-            "image": load_image(_data(values["image"], name, path.parent), name),
+            "image": load_image(self._data(index, values["image"], name, path.parent), name),
             "text": text,
             "name": name,
         }
@@ -98,16 +100,34 @@ class ParquetSource:
         for column in self._image_columns:
             if column != "image":
                 what = f"{name}.{column}"
-                data = _data(values[column], what, path.parent)
+                data = self._data(index, values[column], what, path.parent)
                 element[column] = load_column(column, data, what)
         for column in self._strings:
             element[column] = values[column] or ""
         return element
 
+    def made_of(self, index: int) -> str | None:
+        """The row, and its file with its stamp; None where it names files of its own."""
+        index = operator.index(index)
+        group = int(np.searchsorted(self._ends, index, side="right"))
+        path = self._paths[self._groups[group][0]]
+        if index in self._by_path:
+            return None
+        try:
+            return repr((os.path.abspath(path), stamp_of(path), index, self._columns))
+        except OSError:
+            return None
+
     @property
     def _columns(self) -> list[str]:
         """All that are read."""
         return [*self._image_columns, *self._strings, *self._captions]
+
+    def _data(self, index: int, value: object, name: str, folder: Path) -> bytes | Path:
+        data = _data(value, name, folder)
+        if isinstance(data, Path):
+            self._by_path.add(index)
+        return data
 
     def _table(self, group: int, name: str) -> "pyarrow.Table":
         with self._lock:

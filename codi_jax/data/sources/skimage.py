@@ -5,6 +5,7 @@ import operator
 from pathlib import Path
 
 from codi_jax.data import images
+from codi_jax.data.regular_files import stamp_of
 from codi_jax.data.sources.base import Element
 from codi_jax.typing import UserError
 
@@ -58,3 +59,8 @@ class SkimageSource:
     def __getitem__(self, index: int) -> Element:
         name, text = self._photos[operator.index(index)]
         return {"image": images.load_image(self.root / name), "text": text, "name": name}
+
+    def made_of(self, index: int) -> str | None:
+        """The photo's file with its stamp, and its caption."""
+        name, text = self._photos[operator.index(index)]
+        return repr((str(self.root), name, text, stamp_of(self.root / name)))

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from codi_jax.data.images import eight_bits, load_image
+from codi_jax.data.regular_files import stamp_of
 from codi_jax.data.sources.base import Element
 from codi_jax.data.sources.columns import caption_of
 from codi_jax.typing import UserError
@@ -47,6 +48,8 @@ class TfdsSource:
                 # For an unknown name tfds lists all it has.
                 f"{textwrap.shorten(str(error), 300)}; check its name and split."
             ) from error
+        # Prepared data are never changed: tfds makes their folder anew.
+        self._made_of = repr((str(builder.data_dir), split, stamp_of(builder.data_dir)))
 
     def __len__(self) -> int:
         return len(self._data)
@@ -65,6 +68,10 @@ class TfdsSource:
         text, captions = caption_of({k: _strings(record.get(k)) for k in ("text", "caption")})
         element: Element = {"image": image, "text": text, "name": name}
         return {**element, "captions": captions} if captions else element
+
+    def made_of(self, index: int) -> str | None:
+        """The record's number, and the folder of the prepared data with its stamp."""
+        return f"{self._made_of}[{operator.index(index)}]"
 
 
 def _rgb(image: np.ndarray, where: str, name: str) -> np.ndarray:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from codi_jax.data.images import MAX_BYTES, SUFFIXES, CorruptError, load_image, readable
+from codi_jax.data.regular_files import stamp_of
 from codi_jax.data.sources.base import Element
 from codi_jax.data.sources.columns import RESERVED, caption_of, check_image_column, load_column
 from codi_jax.data.sources.files import find_files
@@ -96,6 +97,18 @@ class WebDatasetSource:
             else:
                 element["image"] = load_image(data, what)
         return element
+
+    def made_of(self, index: int) -> str | None:
+        """The shard with its stamp, and where the members lie in it."""
+        index = operator.index(index)
+        path = self._paths[int(np.searchsorted(self._starts, index, side="right")) - 1]
+        places = [
+            (kind, *(int(v[index]) for v in member)) for kind, member in self._members.items()
+        ]
+        try:
+            return repr((os.path.abspath(path), stamp_of(path), self._name(index), places))
+        except OSError:
+            return None
 
     def _read(self, index: int, kind: str) -> bytes | None:
         offset, size = (int(values[index]) for values in self._members[kind])

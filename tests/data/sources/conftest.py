@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from codi_jax.data import images
+from codi_jax.data.sources import caching, notes
+from tests.data.sources.counting import SIDE
 
 
 @pytest.fixture
@@ -23,3 +25,22 @@ def folder(tmp_path, save):
     save(root / ".hidden.png", 7)
     (root / "notes.txt").write_text("not an image")
     return root
+
+
+@pytest.fixture
+def memory(tmp_path, monkeypatch):
+    """The root of caches in memory; what was said before does not count."""
+    monkeypatch.setattr(caching, "_memory", lambda: tmp_path / "memory")
+    monkeypatch.setattr(notes, "_said", set())
+    return tmp_path / "memory"
+
+
+@pytest.fixture
+def noise(tmp_path):
+    """A folder of six photos of noise."""
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        images.save_image(
+            tmp_path / "noise" / f"{i}.png", rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+        )
+    return tmp_path / "noise"

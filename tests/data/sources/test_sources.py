@@ -1,5 +1,3 @@
-import pickle
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -64,31 +62,3 @@ def test_check_source_decodes_a_few(folder):
     path.write_bytes(path.read_bytes()[:2000])  # the header is whole
     with pytest.raises(UserError, match=r"zz\.jpg: broken"):
         sources.check_source(sources.FolderSource(folder))
-
-
-class CountingSource:
-    def __init__(self):
-        self.reads = []
-
-    def __len__(self):
-        return 3
-
-    def __getitem__(self, index):
-        self.reads.append(index)
-        image = np.full((10, 10, 3), index, np.uint8)
-        return {"image": image, "text": "", "name": str(index)}
-
-
-def test_cache_is_bounded_and_not_pickled():
-    counting = CountingSource()
-    cached = sources.CachedSource(counting, max_bytes=700)  # two images of 300 bytes
-    for _ in range(3):
-        assert [cached[i]["image"][0, 0, 0] for i in range(3)] == [0, 1, 2]
-    assert counting.reads == [0, 1, 2, 2, 2]
-    with pytest.raises(ValueError, match="read-only"):
-        cached[0]["image"][0] = 9
-    cached[0]["name"] = "changed by a caller"
-    assert cached[0]["name"] == "0"
-    copied = pickle.loads(pickle.dumps(cached))
-    copied[0]
-    assert copied._source.reads[-1] == 0 and len(copied._source.reads) == 6

@@ -1,5 +1,6 @@
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ def fake_tfds(monkeypatch, splits):
             raise KeyError(f"no builder {name}")
         return types.SimpleNamespace(
             download_and_prepare=lambda: None,
+            data_dir=str(Path(__file__).parent),
             info=types.SimpleNamespace(splits=splits),
             as_data_source=lambda split: splits[split],
         )
