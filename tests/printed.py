@@ -18,8 +18,12 @@ from codi_jax.cli import flags as dataclass_flags
 from codi_jax.evals.checkpoints import Evaluation
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md", "launch/README.md", *(f"docs/{p}.md" for p in (
-    "architecture", "data", "method", "metrics", "results", "runs", "study", "tasks")))  # fmt: skip
+_FOLDERS = ("docs", "docs/howto", "launch", "notebooks")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f.relative_to(ROOT).as_posix() for d in _FOLDERS for f in sorted((ROOT / d).glob("*.md"))),
+)
 LANGUAGES = {"bash", "json", "python", "text"}
 COMMANDS = ("main", "sample", "evaluate", "study", "prepare", "convert", "aot")
 #: What is printed and cannot be tried here, and why. Their files and extras are checked.
@@ -29,6 +33,9 @@ NOT_TRIED = {
     "ruff": "the linter runs beside the tests",
     "mypy": "the type checker runs beside the tests",
     ".ci/build": "builds in an environment of its own, from the network; .ci/readme is tried",
+    ".ci/address": "changes the notebooks; tests/test_notebooks.py tries it on copies",
+    "mkdocs": "tests/test_site.py builds the site, where it is installed",
+    "docker": "needs its daemon, and the network; tests/test_containers.py reads the Dockerfile",
 }
 #: Modules of snippets that need not be installed.
 OPTIONAL = {"diffusers"}
@@ -63,6 +70,8 @@ def split_commands(where: str, text: str) -> Iterator[Command]:
     """The commands of lines in bash: joined where they continue, parted at ``&&``."""
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
+        while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):  # variables before the command
+            words = words[1:]
         while words:
             end = words.index("&&") if "&&" in words else len(words)
             yield Command(where, words[:end])

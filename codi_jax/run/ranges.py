@@ -27,7 +27,8 @@ class _Range(NamedTuple):
         number = "a whole number" if self.kind is int else "a number"
         if self.high == math.inf:
             return f"{number}, at least {self.low:g}"
-        return f"{number} from {self.low:g} to {'' if self.closed else 'below '}{self.high:g}"
+        high = f"{self.high:d}" if isinstance(self.high, int) else f"{self.high:g}"
+        return f"{number} from {self.low:g} to {'' if self.closed else 'below '}{high}"
 
 
 _POSITIVE, _COUNT = _Range(1), _Range(0)
@@ -72,6 +73,17 @@ _OF_LOSSES = {
     "min_snr_gamma": _ABOVE_ZERO,
     "timestep_scaling": _ABOVE_ZERO,
 }
+
+
+def in_words(key: str) -> str:
+    """What a number may be, such as "a number from 0 to 1"; "" where nothing is said here.
+
+    Args:
+        key: of the config, with dots, such as "optim.learning_rate" or "loss.data_weight".
+    """
+    if key.startswith("ema."):
+        return str(_DECAY)
+    return str(_RANGES.get(key) or _OF_LOSSES.get(key.removeprefix("loss."), ""))
 
 
 def check_ranges(config: ConfigDict) -> None:
