@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 from absl import flags
 
 from codi_jax.cli import flags as dataclass_flags
@@ -171,3 +172,14 @@ def check(words: list[str]) -> None:
             assert (ROOT / words[0]).is_file()
         if words[0] == "pip":
             check_pip(words[1:])
+
+
+def run(words: list[str]) -> None:
+    """A command in this process, from its flags on (optax needs jax's standard promotion).
+
+    Args:
+        words: its module and its arguments.
+    """
+    module, *arguments = words
+    with parsed(module, arguments) as others, jax.numpy_dtype_promotion("standard"):
+        importlib.import_module(module).run(others)

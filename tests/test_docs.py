@@ -9,7 +9,6 @@ import shlex
 import subprocess
 from pathlib import Path
 
-import jax
 import pytest
 from PIL import Image
 
@@ -24,8 +23,8 @@ from tests.printed import (
     ROOT,
     check,
     fences,
-    parsed,
     printed_commands,
+    run,
     snippets,
     split_commands,
 )
@@ -159,13 +158,6 @@ def printed(beginning: str) -> list[str]:
     found = [c.words for c in printed_commands() if c.where.startswith("README")]
     (words,) = [words for words in found if shlex.join(words).startswith(beginning)]
     return [TINY.get(word, word) for word in words[2:]]
-
-
-def run(words: list[str]) -> None:
-    """A command in this process, from its flags on (optax needs jax's standard promotion)."""
-    module, *arguments = words
-    with parsed(module, arguments) as others, jax.numpy_dtype_promotion("standard"):
-        importlib.import_module(module).run(others)
 
 
 def test_the_main_commands_of_the_readme(tmp_path, monkeypatch, capsys):

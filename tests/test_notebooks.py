@@ -86,7 +86,8 @@ def run(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     import nbformat
 
     monkeypatch.setenv("CODI_TINY", "1")
-    monkeypatch.setenv("XLA_FLAGS", "")  # one device, as the commands will find it
+    # One device; most of the time goes into compiling.
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
     monkeypatch.setenv("JAX_NUMPY_DTYPE_PROMOTION", "standard")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
