@@ -1,6 +1,6 @@
 """Compile a run's training step for machines that you do not have, and say what it will cost.
 
-    python -m codi_jax.aot --config=configs/sr.py:sd21 --topology=v5e:4x4 --config.mesh.fsdp=16
+    python -m codi_jax.aot --config=configs/sr.py:sd21 --topology=v5e:4x4
     python -m codi_jax.aot --config=configs/sr.py --quick
 
 No weights are read and no chip is needed; a full-size step takes minutes to compile. Printed are

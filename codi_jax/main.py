@@ -2,7 +2,7 @@
 
     python -m codi_jax.main --config=configs/sr.py --workdir=runs/sr
     python -m codi_jax.main --config=configs/sr.py:tiny --workdir=runs/tiny
-    python -m codi_jax.main --config=configs/sr.py --config.data.source=PHOTOS --workdir=runs/mine
+    python -m codi_jax.main --config=configs/edit.py --workdir=runs/edit
     python -m codi_jax.main --config=configs/sr.py:sd21 --dry_run
 
 If it was stopped, the same command goes on from the last checkpoint. SIGTERM and Ctrl-C let it

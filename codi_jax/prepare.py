@@ -1,11 +1,8 @@
-r"""Prepare training data: from any source to ArrayRecord shards.
+"""Prepare training data: from any source to ArrayRecord shards.
 
-    python -m codi_jax.prepare --source=PHOTOS --output=shards --resize=1024 --workers=8
-    python -m codi_jax.prepare --source='web/*.tar' --output=shards --crop=512 --canny
-    python -m codi_jax.prepare --source='hf/*.parquet' --output=shards --depth=MODEL
-    python -m codi_jax.prepare --source=PHOTOS --output=shards --crop=512 --latents=CHECKPOINT \
-        --embeddings=CHECKPOINT
-    python -m codi_jax.prepare --source=PHOTOS --output=shards --beam='--runner=DirectRunner'
+    python -m codi_jax.prepare --source=PHOTOS --output=shards --workers=8
+    python -m codi_jax.prepare --source='web/*.tar' --output=shards --crop=512
+    python -m codi_jax.prepare --source=PHOTOS --output=shards --depth=MODEL
 
 Broken, too small and near-duplicate images are left out. If it was stopped, the same command goes
 on where it was and ends with the same bytes. It writes `images-*.array_record`, `report.json` and

@@ -1,15 +1,10 @@
 """Make pictures with a trained model, from the command line and from Python.
 
     python -m codi_jax.sample photo.jpg 'holiday/*.png' --output out/
-    python -m codi_jax.sample --checkpoint models/sd21 --prompt "a cat" --output cat.png
+    python -m codi_jax.sample --checkpoint models/sd --prompt "a cat" --output a.png
 
-The second makes a picture from text alone. Exit status 3: some pictures could not be made. In
-Python:
-
-    from codi_jax.sample import Sampler
-
-    sampler = Sampler.load("demo")
-    picture = sampler("photo.jpg", steps=4)
+The second makes a picture from text alone. Exit status 3: some pictures could not be made.
+`Sampler` does the same from Python; docs/sampling.md says more.
 """
 
 import sys

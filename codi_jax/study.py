@@ -1,6 +1,7 @@
 r"""The study: train every method with one budget, score all on the same photos, report.
 
-    python -m codi_jax.study --config=configs/study.py --workdir=runs/study \
+    python -m codi_jax.study --config=configs/study.py --workdir=runs/study
+    python -m codi_jax.study --config=configs/study.py --workdir=runs/mine \
         --config.run.data.source=TRAIN --config.run.data.eval_source=HELD_OUT
 
 What is finished is not done again. The report is written to docs/results.md.

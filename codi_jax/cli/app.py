@@ -19,6 +19,7 @@ from collections.abc import Callable
 from absl import app, flags, logging
 
 from codi_jax import __version__
+from codi_jax.cli.help import help_text
 from codi_jax.typing import INTERRUPTED, Interrupted, UserError, check_local
 
 #: Errors of a disk that a user can mend, and how. Other errors of the system are ours.
@@ -75,14 +76,15 @@ def run(
             print("interrupted", file=sys.stderr)
             sys.exit(130)
 
-    sys.modules["__main__"].__doc__ = text  # absl's --help shows it, whatever started us
+    others = {*flags.FLAGS}
     try:
         define_flags()
     except UserError as error:
         _fail(str(error))
+    own = {*flags.FLAGS} - others
     flags.DEFINE_bool("version", False, "Print the version and exit")
     flags.FLAGS.set_gnu_getopt()  # flags may come after arguments
-    app.run(guarded, flags_parser=_parse)
+    app.run(guarded, flags_parser=lambda argv: _parse(argv, text or "", own))
 
 
 def join_processes() -> None:
@@ -93,7 +95,10 @@ def join_processes() -> None:
         jax.distributed.initialize()
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(argv: list[str], text: str, own: set[str]) -> list[str]:
+    if {"--help", "-help", "-h"} & {*argv[1:]}:
+        print(help_text(text, own))
+        sys.exit(0)
     try:
         for argument in argv[1:]:
             flag, equals, value = argument.partition("=")

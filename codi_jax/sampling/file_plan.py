@@ -26,9 +26,9 @@ class Naming:
     Attributes:
         output: folder of the results, or with one input the result's file; - is standard output.
         suffix: what is added to each result's name, before its ending.
-        format: png, jpg, webp or tiff; by default as the output's name ends, else png.
-        existing: what becomes of results that are there already: error, skip or overwrite. A
-            file that is read is never written to.
+        format: of the results; by default as the output's name ends, else png.
+        existing: what becomes of results that are there already. A file that is read is never
+            written to.
         quality: of JPEG and WebP, 1 to 100.
     """
 

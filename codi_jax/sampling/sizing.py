@@ -24,8 +24,8 @@ class Sizing:
             resampled to it.
         size: of the result in pixels, WIDTHxHEIGHT, or one number for its longer side.
         max_megapixels: an input whose result would be larger is reduced first.
-        color_fix: the input's colours for the result: wavelet, adain or none; by default
-            wavelet for super-resolution and none elsewhere.
+        color_fix: how the result gets the input's colours; by default wavelet for
+            super-resolution and none elsewhere.
     """
 
     outscale: float | None = None

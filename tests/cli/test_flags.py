@@ -127,10 +127,10 @@ def test_help_shows_the_flags_of_the_command():
     text = " ".join(sample("--help").stdout.split())
     assert "Make pictures with a trained model" in text
     for said in (
-        "--checkpoint: a workdir",
-        "--guidance_scale: weight of the prompt, 1 for no guidance",
-        "--image_guidance_scale: for edits",
-        "--negative_prompt: what guidance leads away from",
-        "(default: 'demo')",
+        "--checkpoint a workdir",
+        "--guidance_scale weight of the prompt, 1 for no guidance",
+        "--image_guidance_scale for edits",
+        "--negative_prompt what guidance leads away from",
+        "[demo]",
     ):
         assert said in text
