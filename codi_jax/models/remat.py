@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import flax.linen as nn
 import jax
 
-from codi_jax.typing import check_choice
+from codi_jax.typing import Array, check_choice
 
 #: From the most memory to the least.
 POLICIES = ("none", "dots", "blocks", "everything")
@@ -29,7 +29,6 @@ _FORMER = {"False": "none", "True": "blocks"}
 _CONVOLUTION = jax.lax.conv_general_dilated_p
 
 Module = TypeVar("Module", bound=type[nn.Module])
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def remat_policy(value: str | bool) -> str:
@@ -41,9 +40,9 @@ def remat_policy(value: str | bool) -> str:
     Raises:
         UserError: no such policy.
     """
-    name = _FORMER.get(str(value), value)
+    name = _FORMER.get(str(value), str(value))
     check_choice("config.model.remat", name, POLICIES)
-    return str(name)
+    return name
 
 
 def remat_block(module: Module, policy: str) -> Module:
@@ -63,7 +62,7 @@ def remat_pyramid(module: Module, policy: str) -> Module:
     return module if policy == "none" else nn.remat(module)
 
 
-def remat_network(call: Function, policy: str) -> Function:
+def remat_network(call: Callable[..., Array], policy: str) -> Callable[..., Array]:
     """A whole call of a network, under ``policy``."""
     return jax.checkpoint(call) if policy == "everything" else call
 
