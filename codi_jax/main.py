@@ -29,6 +29,8 @@ def define_flags() -> None:
     define_config_flag("Path of the config, e.g. configs/sr.py")
     flags.DEFINE_string("workdir", None, "Directory of everything that the run writes")
     flags.DEFINE_bool("dry_run", False, "Print the plan of the run, and write nothing")
+    text = "Record so many steps, from the sixth on, for TensorBoard's profiler (pip install xprof)"
+    flags.DEFINE_integer("profile_steps", 0, text, lower_bound=0)
 
 
 def run(_: list[str]) -> None:
@@ -42,7 +44,8 @@ def run(_: list[str]) -> None:
         return
     keep_compiled()
     with Interrupt() as interrupt:
-        train(args.config, Path(args.workdir).expanduser(), interrupt)
+        workdir = Path(args.workdir).expanduser()
+        train(args.config, workdir, interrupt, profile_steps=args.profile_steps)
 
 
 def main() -> None:

@@ -1,6 +1,15 @@
 """What all training configs share. Not a config itself: sr.py and others start from it."""
 
-from ml_collections import ConfigDict
+from typing import Any
+
+from ml_collections import ConfigDict, FieldReference
+
+
+class _NameOrBool(FieldReference):
+    """A string that older configs set to True or False."""
+
+    def set(self, value: Any, type_safe: bool = True) -> None:
+        super().set(str(value) if isinstance(value, bool) else value, type_safe)
 
 
 def base() -> ConfigDict:
@@ -32,7 +41,9 @@ def base() -> ConfigDict:
                 "prompt": "",  # for U-Nets that take text; with columns of the data: "{text}"
                 "time_cond_proj_dim": 0,  # > 0: gives the U-Net a guidance scale to read, so wide
                 "lpips_weights": "~/.cache/codi_jax",  # folder, for losses with "lpips"
-                "remat": False,  # compute blocks again in the backward pass: slower, less memory
+                # What the gradient's memory holds: none | dots | blocks | everything, from the most
+                # memory to the least (True and False, as older configs have it: blocks, none).
+                "remat": _NameOrBool("none"),
             },
             "loss": {},  # the fields of the method's loss class
             "optim": {

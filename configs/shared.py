@@ -76,7 +76,7 @@ def with_text(variants: str) -> bool:
 
 
 def _make_full_size(config: ConfigDict, checkpoint: str) -> None:
-    config.model.pretrained, config.model.remat = checkpoint, True
+    config.model.pretrained, config.model.remat = checkpoint, "blocks"
     config.steps, config.batch_size = 50_000, 64
     config.data.size = config.eval.size = 512
     if config.method == "codi":

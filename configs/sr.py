@@ -28,7 +28,8 @@ diffusers' format. Memory: float32 parameters, two averages and two Adam moments
 are 24 GB, and 5 GB of gradients come on top; --config.mesh.fsdp=N shares them over N devices. So
 fsdp=8 on a TPU v5e-8 or v4-8, fsdp=1 or 2 on GPUs of 80 GB. --config.model.trainable='adapter/.*'
 (parameter-efficient) needs less than half. --config.accumulation=N divides the activations by N;
-blocks are recomputed in the backward pass (remat) already. We have not run these two variants to
+blocks are recomputed in the backward pass (remat="blocks") already, and remat="everything" keeps
+less. We have not run these two variants to
 their end, only checked their shapes and run small networks of the same kind for a few steps.
 """
 

@@ -20,6 +20,11 @@ _OTHERS = ("tokenizer", "tokenizer_2", "scheduler")
 #: The checkpoints that are shipped, and their folder.
 SHIPPED = ("codec", "prior", "demo")
 ASSETS = Path(__file__).parents[1] / "assets"
+#: Published checkpoints whose configs are shipped without their weights, and their folder.
+ARCHITECTURES = {
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": "sd15",
+    "stabilityai/stable-diffusion-2-1": "sd21",
+}
 _ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 
 
@@ -196,6 +201,20 @@ def _lacking(folder: Path) -> str:
         if not (model / CONFIG).is_file():
             return f"lacks {CONFIG} in {model}"
     return ""
+
+
+def architecture_path(name: str) -> Path:
+    """A directory with the configs of a checkpoint, and perhaps no weights: nothing is fetched.
+
+    Args:
+        name: as for :func:`checkpoint_path`; an id is one of :data:`ARCHITECTURES`, or is fetched.
+
+    Raises:
+        UserError: as :func:`checkpoint_path`.
+    """
+    if name in ARCHITECTURES and not Path(name).is_dir():
+        return ASSETS / "architectures" / ARCHITECTURES[name]
+    return checkpoint_path(name)
 
 
 def checkpoint_path(name: str) -> Path:

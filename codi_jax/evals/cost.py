@@ -10,9 +10,10 @@ from jax.stages import Wrapped
 from jaxtyping import Key, UInt8
 
 from codi_jax.model import Model
+from codi_jax.parallel.compiling import compiled_bytes
 from codi_jax.parallel.mesh import put_batch
 from codi_jax.sampling.picture_sampler import PictureSampler
-from codi_jax.train.flops import compiled_bytes, count_flops, jaxpr_flops
+from codi_jax.train.flops import count_flops, jaxpr_flops
 from codi_jax.train.state import TrainState
 from codi_jax.typing import Array, Params
 

@@ -17,6 +17,7 @@ from codi_jax.models.adapters.none import NoAdapter
 from codi_jax.models.adapters.registry import adapter_class
 from codi_jax.models.configs import UNetConfig
 from codi_jax.models.embeddings import Prompt
+from codi_jax.models.remat import remat_network
 from codi_jax.typing import Cond, Params, PyTree
 
 
@@ -38,7 +39,7 @@ class AdaptedUNet:
         unet: the U-Net's architecture.
         adapter: the adapter's.
         dtype: what is computed in; parameters and output are float32.
-        remat: whether blocks are computed again for the gradient.
+        remat: what is kept for the gradient, see :mod:`codi_jax.models.remat`.
 
     Raises:
         UserError: the adapter belongs to another U-Net.
@@ -47,7 +48,7 @@ class AdaptedUNet:
     unet: UNetConfig
     adapter: Adapter = NoAdapter()
     dtype: DTypeLike = jnp.float32
-    remat: bool = False
+    remat: str = "none"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "adapter", self.adapter.fitted(self.unet))
@@ -114,6 +115,15 @@ class AdaptedUNet:
         cond: Cond,
     ) -> Float[Array, "batch height width out_channels"]:
         """The network's output, float32; a ``PredictFn``."""
+        return remat_network(self._predict, self.remat)(params, z_t, t, cond)
+
+    def _predict(
+        self,
+        params: Params,
+        z_t: Float[Array, "batch height width channels"],
+        t: Real[Array, " batch"],
+        cond: Cond,
+    ) -> Float[Array, "batch height width out_channels"]:
         prompt, unet, host = Prompt.of(cond), {"params": params["unet"]}, self._host
         own = cond["features"] if "features" in cond else self.condition(params, cond)
         residuals = self.adapter.residuals(own)

@@ -16,6 +16,7 @@ from codi_jax.models.attention import Transformer2D
 from codi_jax.models.configs import EncoderConfig, UNetConfig
 from codi_jax.models.embeddings import NO_PROMPT, Prompt, time_embedding
 from codi_jax.models.norm import GroupNorm
+from codi_jax.models.remat import remat_block, remat_layer
 from codi_jax.models.resnet import Downsample, ResnetBlock, Upsample, conv3x3
 from codi_jax.typing import UserError
 
@@ -41,11 +42,13 @@ class Block(nn.Module):
     attention: bool
     resample: str | None = None  # "down", "up" or None
     dtype: DTypeLike = jnp.float32
+    remat: str = "none"
 
     def _resnet(self, i: int) -> ResnetBlock:
         c = self.config
         channels = c.block_out_channels[self.level]
-        return ResnetBlock(channels, c.norm_num_groups, c.norm_eps, self.dtype, name=f"resnets_{i}")
+        layer = remat_layer(ResnetBlock, self.remat)
+        return layer(channels, c.norm_num_groups, c.norm_eps, self.dtype, name=f"resnets_{i}")
 
     def _attend(
         self,
@@ -54,7 +57,7 @@ class Block(nn.Module):
         text: Float[Array, "batch tokens text_channels"] | None,
     ) -> Float[Array, "batch height width channels"]:
         c = self.config
-        return Transformer2D(
+        return remat_layer(Transformer2D, self.remat)(
             heads=c.heads(self.level),
             layers=c.transformer_layers(self.level),
             groups=c.norm_num_groups,
@@ -168,7 +171,7 @@ class UNetEncoder(nn.Module):
 
     config: EncoderConfig
     dtype: DTypeLike = jnp.float32
-    remat: bool = False
+    remat: str = "none"
 
     @nn.compact
     def __call__(
@@ -181,9 +184,7 @@ class UNetEncoder(nn.Module):
     ) -> tuple[Features, Float[Array, "batch time_embed_dim"]]:
         c = self.config
         self._check(x, prompt.text)
-        down, mid = (
-            (nn.remat(DownBlock), nn.remat(MidBlock)) if self.remat else (DownBlock, MidBlock)
-        )
+        down, mid = (remat_block(block, self.remat) for block in (DownBlock, MidBlock))
         temb = time_embedding(c, t, prompt, self.dtype)
         x = conv3x3(c.block_out_channels[0], dtype=self.dtype, name="conv_in")(x.astype(self.dtype))
         if hint is not None:
@@ -200,6 +201,7 @@ class UNetEncoder(nn.Module):
                 attention=kind.startswith("CrossAttn"),
                 resample="down" if level < last else None,
                 dtype=self.dtype,
+                remat=self.remat,
                 name=f"down_blocks_{level}",
             )(x, temb, text, added.get(level))
             skips += new
@@ -209,6 +211,7 @@ class UNetEncoder(nn.Module):
             layers=1,
             attention=c.mid_block_type == "UNetMidBlock2DCrossAttn",
             dtype=self.dtype,
+            remat=self.remat,
             name="mid_block",
         )(x, temb, text)
         return Features(skips, add_residual(x, added.get(last + 1))), temb
@@ -244,7 +247,7 @@ class UNetDecoder(nn.Module):
 
     config: UNetConfig
     dtype: DTypeLike = jnp.float32
-    remat: bool = False
+    remat: str = "none"
 
     @nn.compact
     def __call__(
@@ -254,7 +257,7 @@ class UNetDecoder(nn.Module):
         text: Float[Array, "batch tokens text_channels"] | None = None,
     ) -> Float[Array, "batch height width out_channels"]:
         c = self.config
-        up = nn.remat(UpBlock) if self.remat else UpBlock
+        up = remat_block(UpBlock, self.remat)
         x, skips = features.mid, features.skips
         if text is not None:
             text = text.astype(self.dtype)
@@ -268,6 +271,7 @@ class UNetDecoder(nn.Module):
                 attention=kind.startswith("CrossAttn"),
                 resample="up" if i < levels - 1 else None,
                 dtype=self.dtype,
+                remat=self.remat,
                 name=f"up_blocks_{i}",
             )(x, skips[-layers:], temb, text)
             skips = skips[:-layers]

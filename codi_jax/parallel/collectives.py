@@ -39,6 +39,24 @@ def collectives(hlo: str) -> dict[str, Traffic]:
     return {kind: found[kind] for kind in KINDS if kind in found}
 
 
+def windowed_loops(hlo: str) -> int:
+    """Loops that XLA made of a convolution or product whose operand is split over devices.
+
+    Each turn of such a loop sends a slice on and multiplies with it: a while loop in whose body
+    an array is permuted among the devices.
+
+    Args:
+        hlo: the text of a compiled or scheduled program.
+    """
+    bodies = set(re.findall(r" while\(.*?body=%?([\w.-]+)", hlo))
+    found = 0
+    for block in re.split(r"\n(?=\S)", hlo):
+        name = re.match(r"%?([\w.-]+) \(", block)
+        if name and name[1] in bodies and " collective-permute" in block:
+            found += 1
+    return found
+
+
 def _largest(shapes: str) -> int:
     """Bytes of the largest array: an asynchronous start names its operands, too."""
     sizes = [

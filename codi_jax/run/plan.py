@@ -21,6 +21,7 @@ from codi_jax.data.transforms import prompts_differ
 from codi_jax.evals.weights import find_weights
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.lpips import LPIPS, SMALLEST
+from codi_jax.models.remat import remat_policy
 from codi_jax.parallel.gather import gather
 from codi_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
 from codi_jax.parallel.platform import compute_dtype
@@ -40,6 +41,7 @@ from codi_jax.run.ranges import check_ranges, check_sizes, check_steps
 from codi_jax.sampling.architecture import build_architecture
 from codi_jax.tasks.base import Task
 from codi_jax.train.autoencoder_start import check_autoencoder_start
+from codi_jax.train.flops import jaxpr_flops
 from codi_jax.train.objectives import NULL_PROMPT, PROMPT, TEACHER
 from codi_jax.train.optim import OptimConfig, make_optimizer
 from codi_jax.train.state import TrainState, create_state
@@ -168,6 +170,20 @@ class Plan:
         """The training step on shapes. It takes seconds: who counts and who compiles share it."""
         key = jax.eval_shape(lambda: self.key)
         return self.jit_step().trace(self.state, self.frozen, self.batch, key)
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether something is computed again for the gradient."""
+        return self.task.diffuses and remat_policy(self.config.model.remat) != "none"
+
+    @functools.cached_property
+    def needed_flops(self) -> float:
+        """FLOPs of a step on all devices, without what is computed again: traced once more."""
+        if not self.recomputes:
+            return jaxpr_flops(self.traced.jaxpr)
+        config = ConfigDict(self.config.to_dict())
+        config.model.remat = "none"
+        return jaxpr_flops(plan(config, self.mesh).traced.jaxpr)
 
     def split(self, params: Params) -> tuple[Params, Params]:
         """(trainable, frozen), the teacher's own parameters among the latter."""

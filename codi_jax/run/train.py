@@ -39,19 +39,27 @@ from codi_jax.sampling.load import CHECKPOINTS, MODEL, load_model
 from codi_jax.sampling.origin import Origin
 from codi_jax.train.interrupt import Interrupt
 from codi_jax.train.loop import Loop
-from codi_jax.train.metrics import MetricsWriter
+from codi_jax.train.metrics import TENSORBOARD, MetricsWriter
+from codi_jax.train.profile import Profile
 from codi_jax.train.rescale import unit_latents
 from codi_jax.train.state import TrainState
 from codi_jax.typing import Params, UserError, check_local
 
 
-def train(config: ConfigDict, workdir: Path, interrupt: Interrupt | None = None) -> Results:
+def train(
+    config: ConfigDict,
+    workdir: Path,
+    interrupt: Interrupt | None = None,
+    *,
+    profile_steps: int = 0,
+) -> Results:
     """One run from start or last checkpoint to end; returns what it writes to ``results.json``.
 
     Args:
         config: of the run.
         workdir: made if need be.
         interrupt: says when a signal asks the run to stop; by default none does.
+        profile_steps: so many steps are recorded for TensorBoard.
 
     Raises:
         UserError: whatever does not fit, before anything is written; losses that are not finite.
@@ -61,7 +69,8 @@ def train(config: ConfigDict, workdir: Path, interrupt: Interrupt | None = None)
     with contextlib.ExitStack() as stack:
         if workdir.is_dir():  # a new one is made when the run is built
             stack.enter_context(locked(workdir))
-        return _train(config, workdir, interrupt or Interrupt(), stack)
+        profile = Profile(workdir / TENSORBOARD, profile_steps)
+        return _train(config, workdir, interrupt or Interrupt(), profile, stack)
 
 
 def check_paths(config: ConfigDict, workdir: Path) -> None:
@@ -73,7 +82,11 @@ def check_paths(config: ConfigDict, workdir: Path) -> None:
 
 
 def _train(
-    config: ConfigDict, workdir: Path, interrupt: Interrupt, stack: contextlib.ExitStack
+    config: ConfigDict,
+    workdir: Path,
+    interrupt: Interrupt,
+    profile: Profile,
+    stack: contextlib.ExitStack,
 ) -> Results:
     fresh = not workdir.is_dir()
     config = as_started(config, workdir)
@@ -116,7 +129,7 @@ def _train(
         *(name for name in encoded if name == LATENTS),
     )
     first = evaluator(0, params0)
-    state, last = _run_loop(run, evaluator, first, data, kept, workdir, interrupt, saved)
+    state, last = _run_loop(run, evaluator, first, data, kept, workdir, interrupt, profile, saved)
     interrupt.release()
     params = run.params(state)
     # A run that was complete already has not been evaluated by the loop.
@@ -198,6 +211,7 @@ def _run_loop(
     kept: tuple[str, ...],
     workdir: Path,
     interrupt: Interrupt,
+    profile: Profile,
     saved: Mapping[str, object],
 ) -> tuple[TrainState, Evaluated | None]:
     """Train to the end; the last state, and its evaluation if the loop made one."""
@@ -241,6 +255,8 @@ def _run_loop(
             log_every=config.log_every,
             eval_every=config.eval.every,
             interrupt=interrupt,
+            needed_flops=run.plan.needed_flops if run.plan.recomputes else None,
+            profile=profile,
         )
         with closing(writer):
             state = loop.run(state)

@@ -10,6 +10,7 @@ from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.adapted_unet import AdaptedUNet
 from codi_jax.models.autoencoders import autoencoder_config
 from codi_jax.models.configs import UNetConfig
+from codi_jax.models.remat import remat_policy
 from codi_jax.tasks.base import Task
 from codi_jax.typing import Settings, UserError
 
@@ -45,7 +46,7 @@ def build_architecture(options: Settings, task: Task, size: int) -> AutoencoderM
         )
     model = dataclasses.replace(
         model,
-        network=dataclasses.replace(network, remat=options["remat"]),
+        network=dataclasses.replace(network, remat=remat_policy(options["remat"])),
         task=task.key if task.conditional else None,
         scale=task.scale,
         task_options={name: getattr(task, name) for name in task.saved},

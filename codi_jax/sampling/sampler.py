@@ -64,7 +64,7 @@ class Sampler:
             )
         tiling = Tiling(tile=str(tile), max_memory=max_memory)
         self.model, self.dtype = model, compute_dtype(dtype)
-        network = dataclasses.replace(model.network, dtype=self.dtype, remat=False)
+        network = dataclasses.replace(model.network, dtype=self.dtype, remat="none")
         self.pictures = PictureSampler(
             dataclasses.replace(model, network=network, params={}), self.dtype
         )

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 
 import jax
@@ -13,6 +12,7 @@ from jaxtyping import Array, Float, Key, UInt16
 from codi_jax.diffusion.guidance import GuidedCondition
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.model import Model
+from codi_jax.parallel.compiling import device_memory
 from codi_jax.sampling.batches import Devices
 from codi_jax.sampling.picture_sampler import PictureSampler
 from codi_jax.sampling.tile_programs import TooLargeError
@@ -90,7 +90,8 @@ class Tiling:
         cpu = jax.default_backend() == "cpu"
         beside = _BASE + pixels * _PER_PIXEL if cpu else 0
         if self.max_memory is None:
-            return _available(cpu) - (pixels * _PER_PIXEL if cpu else 0)
+            available = device_memory(jax.local_devices()[0])
+            return available - (pixels * _PER_PIXEL if cpu else 0)
         limit = round(self.max_memory * 2**30) - beside
         if limit <= 0:
             raise UserError(
@@ -98,14 +99,6 @@ class Tiling:
                 f"{beside / 2**30:.1f} GiB beside its tiles; give more, or --max_megapixels."
             )
         return limit
-
-
-def _available(cpu: bool) -> int:
-    """Bytes that programs may have on the machine; others need memory, too."""
-    if cpu:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    statistics = jax.local_devices()[0].memory_stats() or {}
-    return int(statistics.get("bytes_limit", 2**60))
 
 
 def _up(value: float, align: int) -> int:

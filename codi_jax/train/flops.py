@@ -98,19 +98,6 @@ def _taps(*, size: int, window: int, out: int, stride: int, low: int, hole: int,
     return int(np.sum((at >= 0) & (at <= (size - 1) * hole) & (at % hole == 0)))
 
 
-def compiled_bytes(compiled: jax.stages.Compiled) -> int | None:
-    """Bytes of arguments, results and temporaries on one device; None where XLA does not say."""
-    memory = compiled.memory_analysis()
-    if memory is None:
-        return None
-    return (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes
-        - memory.alias_size_in_bytes
-    )
-
-
 def utilisation(flops: float, seconds: float, device: jax.Device) -> dict[str, float]:
     """How well a device is used.
 

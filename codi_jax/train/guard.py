@@ -54,9 +54,9 @@ class Guard:
         while len(self._pending) > LAG:
             self._look(*self._pending.popleft())
 
-    def settle(self) -> None:
-        """Look at all steps that were remembered; raises as :meth:`watch`."""
-        while self._pending:
+    def settle(self, step: int) -> None:
+        """Look at the steps up to ``step`` that were remembered; raises as :meth:`watch`."""
+        while self._pending and self._pending[0][0] <= step:
             self._look(*self._pending.popleft())
 
     def _look(self, step: int, metrics: Mapping[str, Array], names: Names) -> None:

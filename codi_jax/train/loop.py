@@ -3,17 +3,20 @@
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
 
 from codi_jax.checkpoint.store import Store
 from codi_jax.parallel.mesh import put_batch
-from codi_jax.train.flops import jaxpr_flops, utilisation
+from codi_jax.train.flops import jaxpr_flops
 from codi_jax.train.guard import Guard
 from codi_jax.train.interrupt import Interrupt
 from codi_jax.train.metrics import MetricsWriter, Progress
+from codi_jax.train.pace import Pace
+from codi_jax.train.profile import Profile
 from codi_jax.train.state import TrainState
 from codi_jax.train.step import SKIPPED, StepFn
 from codi_jax.typing import Array, Interrupted, Params
@@ -27,6 +30,14 @@ class DataIterator(Protocol):
 
     def get_state(self) -> object:
         """The position: after restoring it, ``next`` gives the batch that comes next now."""
+
+
+class _Line(NamedTuple):
+    """What is to be logged of a step."""
+
+    step: int
+    metrics: Mapping[str, Array]
+    rates: Mapping[str, float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +60,9 @@ class Loop:
         log_every: steps between two lines of metrics.
         eval_every: steps between two evaluations. There is one at the end, too.
         interrupt: says when a signal has asked the run to stop.
+        needed_flops: of a step on all devices, without what is computed again for the gradient;
+            None where nothing is.
+        profile: records some steps.
     """
 
     step: jax.stages.Wrapped
@@ -66,6 +80,8 @@ class Loop:
     log_every: int
     eval_every: int
     interrupt: Interrupt = dataclasses.field(default_factory=Interrupt)
+    needed_flops: float | None = None
+    profile: Profile = Profile(Path(), 0)
 
     def run(self, state: TrainState) -> TrainState:
         """Train from ``state.step`` to ``steps``.
@@ -84,58 +100,79 @@ class Loop:
         start = int(state.step)
         progress = Progress(self.steps, start)
         guard = Guard(self.store.latest_step)
-        since, begin = start, time.monotonic()
+        pace = Pace(self.batch_size, self.mesh.devices.flat[0])
+        pace.restart(start)
         step_fn: StepFn = self.step
-        flops = 0.0
+        metrics: Mapping[str, Array] = {}
+        due: _Line | None = None
         try:
             for n in range(start, self.steps + 1):
                 last, stop = n == self.steps, self.interrupt.reached(n)
-                if n > start and (last or n % self.eval_every == 0):
+                evaluating = n > start and (last or n % self.eval_every == 0)
+                saving = n > start and (last or stop or self.store.should_save(n))
+                if evaluating or saving:
+                    guard.settle(n)
+                    self._log(due, guard, progress)
+                    due = None
+                if evaluating:
                     self.writer.write_scalars(n, self.evaluate(n, state))
-                    since, begin = n, time.monotonic()
-                if n > start and (last or stop or self.store.should_save(n)):
-                    guard.settle()
+                    pace.restart(n)
+                if saving:
                     self._save(n, state, force=last or stop)
                 if last:
                     break
                 if stop:
                     raise Interrupted(f"stopped at step {n}, which is saved")
-                batch = next(self.data)
-                arrays = put_batch(self.mesh, {name: batch[name] for name in self.keep})
+                batch, arrays = self._fetch(pace, metrics)
                 if n == start:
-                    traced = self.step.trace(state, self.frozen, arrays, self.key)
-                    flops = jaxpr_flops(traced.jaxpr) / self.mesh.size
-                    step_fn = traced.lower().compile()
+                    step_fn, pace.flops = self._compile(state, arrays)
                     self.interrupt.defer()
+                self.profile.before(n, start, self.steps)
                 state, metrics = step_fn(state, self.frozen, arrays, self.key)
                 done = n + 1
                 guard.watch(done, metrics, batch.get("name", ()))
+                self.profile.after(done, metrics)
+                # The devices have the next step already while the line of the last is written.
+                self._log(due, guard, progress)
                 if done % self.log_every == 0 or done == self.steps:
-                    guard.settle()
-                    seconds = (time.monotonic() - begin) / (done - since)
-                    use = utilisation(flops, seconds, self.mesh.devices.flat[0])
-                    rate = {"images_per_s": self.batch_size / seconds, **use}
-                    self._log(done, metrics, guard.skipped, rate, progress)
-                    since, begin = done, time.monotonic()
+                    due = _Line(done, metrics, pace.read(done))
                 else:
+                    due = None
                     progress.update(done)
         finally:
+            self.profile.close()
             progress.close()
             self.writer.flush()
         return state
 
-    def _log(
-        self,
-        step: int,
-        metrics: Mapping[str, Array],
-        skipped: int,
-        rate: Mapping[str, float],
-        progress: Progress,
-    ) -> None:
-        values = {name: float(value) for name, value in metrics.items() if name != SKIPPED}
-        counted = {SKIPPED: float(skipped)} if skipped else {}
-        self.writer.write_scalars(step, {**values, **counted, **rate})
-        progress.update(step, {**values, **counted}, rate["images_per_s"])
+    def _fetch(
+        self, pace: Pace, last: Mapping[str, Array]
+    ) -> tuple[Mapping[str, np.ndarray], Mapping[str, Array]]:
+        """The next batch on the host, and what of it goes to the devices."""
+        begin = time.monotonic()
+        batch = next(self.data)
+        arrays = put_batch(self.mesh, {name: batch[name] for name in self.keep})
+        pace.fetched(begin, last)
+        return batch, arrays
+
+    def _compile(
+        self, state: TrainState, arrays: Mapping[str, Array]
+    ) -> tuple[jax.stages.Compiled, float]:
+        """The step compiled, and the FLOPs that it needs of one device."""
+        traced = self.step.trace(state, self.frozen, arrays, self.key)
+        needed = self.needed_flops
+        flops = jaxpr_flops(traced.jaxpr) if needed is None else needed
+        return traced.lower().compile(), flops / self.mesh.size
+
+    def _log(self, line: "_Line | None", guard: Guard, progress: Progress) -> None:
+        """Write a line that is due; this waits for its step."""
+        if line is None:
+            return
+        guard.settle(line.step)
+        values = {name: float(value) for name, value in line.metrics.items() if name != SKIPPED}
+        counted = {SKIPPED: float(guard.skipped)} if guard.skipped else {}
+        self.writer.write_scalars(line.step, {**values, **counted, **line.rates})
+        progress.update(line.step, {**values, **counted}, line.rates["images_per_s"])
 
     def _save(self, n: int, state: TrainState, *, force: bool) -> None:
         self.store.save(

@@ -221,3 +221,11 @@ def test_what_is_shipped_is_there():
     for name in hub.SHIPPED:
         assert (hub.checkpoint_path(name) / "model_index.json").is_file()
         assert (hub.checkpoint_path(name) / "README.md").is_file()
+
+
+@pytest.mark.parametrize("name", hub.ARCHITECTURES)
+def test_architectures_of_published_checkpoints_are_here(name: str) -> None:
+    path = hub.architecture_path(name)
+    assert path.parent == hub.ASSETS / "architectures"
+    assert sorted(file.suffix for file in path.rglob("*") if file.is_file()) == [".json"] * 4
+    assert hub.architecture_path("demo") == hub.checkpoint_path("demo")

@@ -77,7 +77,7 @@ def test_full_size_is_full_size_after_any_method(variant: str) -> None:
     for method in ("codi", "pe_codi", "fast_codi", "finetune"):
         config = module("sr").get_config(f"{variant},{method}")
         assert config.model.pretrained == CHECKPOINTS[variant]
-        assert (config.data.size, config.eval.size, config.model.remat) == (512, 512, True)
+        assert (config.data.size, config.eval.size, config.model.remat) == (512, 512, "blocks")
 
 
 def test_methods_are_described() -> None:

@@ -77,9 +77,11 @@ def test_an_adapter_is_as_wide_as_the_tasks_condition() -> None:
     assert getattr(hint, "config").conditioning_channels == 4  # noqa: B009
 
 
-@pytest.mark.parametrize("remat", [False, True])
-def test_blocks_are_computed_again_where_the_config_says_so(remat: bool) -> None:
-    assert build(SuperResolution(), remat=remat).network.remat is remat
+@pytest.mark.parametrize(
+    ("said", "policy"), [(False, "none"), (True, "blocks"), ("everything", "everything")]
+)
+def test_the_gradient_keeps_what_the_config_says(said: str | bool, policy: str) -> None:
+    assert build(SuperResolution(), remat=said).network.remat == policy
 
 
 def test_what_sampling_needs_of_the_task_goes_along() -> None:

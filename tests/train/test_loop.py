@@ -1,5 +1,6 @@
 """The loop's order of evaluation, checkpoint and step; what it logs; losses that are not finite."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -170,7 +171,7 @@ def test_losses_that_are_not_finite_stop_the_run(
 def test_images_per_second_are_those_since_the_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock of 2 s a batch and 5 s an evaluation, which does not count as training."""
     now = [0.0]
-    monkeypatch.setattr("codi_jax.train.loop.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("codi_jax.train.pace.time.monotonic", lambda: now[0])
 
     class Slow(Data):
         def __next__(self) -> dict[str, np.ndarray]:
@@ -185,3 +186,61 @@ def test_images_per_second_are_those_since_the_last_line(monkeypatch: pytest.Mon
     loop(record, Slow(), steps=4, log_every=1, evaluate=evaluate).run(start())
     rates = [e[2]["images_per_s"] for e in record.events if e[0] == "scalars" and e[2]]
     assert rates == [1.0] * 4  # a batch of two in two seconds
+
+
+class Watched:
+    """A metric that notes which step the host waits for, and how many it had started by then."""
+
+    def __init__(self, step: int, value: float, record: list[tuple[int, int]], started: list[int]):
+        self.step, self.value, self.record, self.started = step, value, record, started
+
+    def __float__(self) -> float:
+        self.record.append((self.step, self.started[0]))
+        return self.value
+
+    def is_ready(self) -> bool:
+        return False
+
+
+class WatchedStep:
+    """In place of a jitted step: its metrics are :class:`Watched`."""
+
+    jaxpr = jax.make_jaxpr(lambda x: x)(1.0)
+
+    def __init__(self) -> None:
+        self.read: list[tuple[int, int]] = []
+        self.started = [0]
+
+    def trace(self, *args: Any) -> "WatchedStep":
+        return self
+
+    lower = compile = trace
+
+    def __call__(self, state: TrainState, *args: Any) -> Any:
+        self.started[0] += 1
+        step = self.started[0]
+        metrics = {
+            name: Watched(step, value, self.read, self.started)
+            for name, value in {"loss": 1.0, SKIPPED: 0.0}.items()
+        }
+        return state, metrics
+
+
+def test_the_host_never_waits_for_the_step_that_it_started_last() -> None:
+    """Nothing goes to the devices but the batches, and no line of metrics stops them."""
+    record, step = Recorder(due=100), WatchedStep()
+    state, data = start(), Data()
+    run = loop(record, data, steps=12, log_every=3, eval_every=100, step=step)
+    with (
+        jax.transfer_guard("disallow"),  # batches are sent explicitly
+        pytest.raises(AssertionError, match="evaluated"),
+    ):
+        dataclasses.replace(run, evaluate=_evaluated).run(state)
+    inside = [(read, started) for read, started in step.read if started < 12]
+    assert {read for read, _ in inside} >= set(range(1, 10))
+    assert all(started > read for read, started in inside), inside
+    assert [event[1] for event in record.events if event[0] == "scalars"] == [3, 6, 9, 12]
+
+
+def _evaluated(step: int, state: TrainState) -> dict[str, float]:
+    raise AssertionError("evaluated")

@@ -43,12 +43,12 @@ class Host:
     Attributes:
         config: its architecture.
         dtype: what it computes in.
-        remat: whether its blocks are computed again for the gradient.
+        remat: what is kept for the gradient, see :mod:`codi_jax.models.remat`.
     """
 
     config: UNetConfig
     dtype: DTypeLike = jnp.float32
-    remat: bool = False
+    remat: str = "none"
 
     def encoder(self, config: EncoderConfig | None = None) -> UNetEncoder:
         """Its encoder, or one of another ``config`` that computes in the same way."""

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Key
 from codi_jax.models.adapters.base import Adapter, Host, Inputs
 from codi_jax.models.adapters.encoder_copy import encoder_of, true_copy
 from codi_jax.models.configs import EncoderConfig, FromConfig, UNetConfig
+from codi_jax.models.remat import remat_pyramid
 from codi_jax.models.resnet import conv3x3
 from codi_jax.models.unet import Features, UNetEncoder
 from codi_jax.typing import Cond, Params, Settings, UserError
@@ -105,6 +106,7 @@ class HintEmbedding(nn.Module):
     config: ControlNetConfig
     channels: int
     dtype: DTypeLike = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(
@@ -119,8 +121,8 @@ class HintEmbedding(nn.Module):
         hint = (image.astype(self.dtype) + 1) / 2  # diffusers' ControlNets read [0, 1]
         if c.controlnet_conditioning_channel_order == "bgr":
             hint = hint[..., ::-1]
-        pyramid = _Pyramid(c, self.channels, self.dtype, name="controlnet_cond_embedding")
-        return pyramid(hint)
+        pyramid = remat_pyramid(_Pyramid, self.remat)
+        return pyramid(c, self.channels, self.dtype, name="controlnet_cond_embedding")(hint)
 
 
 class ZeroConvs(nn.Module):
@@ -249,7 +251,8 @@ class ControlNet(Adapter[Float[Array, "batch height width channels"]]):
         return self.config.encoder or _copied(unet)
 
     def _embedding(self, host: Host) -> HintEmbedding:
-        return HintEmbedding(self.config, host.config.block_out_channels[0], host.dtype)
+        channels = host.config.block_out_channels[0]
+        return HintEmbedding(self.config, channels, host.dtype, host.remat)
 
     def _zero_convs(self, host: Host) -> ZeroConvs:
         return ZeroConvs(self.config.global_pool_conditions, host.dtype)

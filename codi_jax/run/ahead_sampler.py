@@ -1,0 +1,89 @@
+"""The sampler of a run's model, compiled for one device that is not there."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from codi_jax.diffusion.guidance import GuidedCondition
+from codi_jax.model import Model
+from codi_jax.parallel.compiling import device_memory
+from codi_jax.parallel.mesh import make_mesh, replicated
+from codi_jax.parallel.sharding import bytes_a_device
+from codi_jax.run.ahead import Ahead, compiled_ahead, scheduled_ahead
+from codi_jax.run.plan import Plan
+from codi_jax.run.prompts import prompt_shapes
+from codi_jax.sampling.picture_sampler import PictureSampler
+from codi_jax.train.flops import jaxpr_flops
+from codi_jax.typing import Cond, Params, UserError
+
+
+def sampler_ahead(
+    planned: Plan,
+    steps: int,
+    batch_size: int = 1,
+    quick: bool = False,
+    schedules: Path | None = None,
+) -> Ahead:
+    """Count the sampling of pictures and, unless ``quick``, compile it for one device.
+
+    It is all that :class:`PictureSampler` does for a batch: condition, ``steps`` calls of the
+    network, decoding. The parameters are float32, as they are when a model is loaded.
+
+    Args:
+        planned: of the run whose model samples; pictures have its ``config.data.size``.
+        steps: of sampling.
+        batch_size: pictures at a time.
+        quick: as for :func:`compile_ahead`.
+        schedules: as there.
+
+    Raises:
+        UserError: the run trains an autoencoder, which does not sample.
+    """
+    model = planned.model
+    if not isinstance(model, Model):
+        raise UserError("this config trains an autoencoder alone: there is no sampler.")
+    mesh = make_mesh(data=1, fsdp=1, devices=[planned.mesh.devices.flat[0]])
+    network = dataclasses.replace(model.network, dtype=planned.dtype, remat="none")
+    pictures = PictureSampler(
+        dataclasses.replace(model, network=network), planned.dtype, planned.task
+    )
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params = jax.eval_shape(model.init, key)
+    arrays: dict[str, Any] = {
+        name: jax.ShapeDtypeStruct((batch_size, *leaf.shape[1:]), leaf.dtype)
+        for name, leaf in planned.batch.items()
+    }
+    if model.task is None:
+        side = planned.config.data.size // model.vae.downsampling
+        shape = (batch_size, side, side, model.vae.latent_channels)
+        arrays = {"noise": jax.ShapeDtypeStruct(shape, jnp.float32)}
+
+    def sample(params: Params, arrays: dict[str, Any], text: Cond, key: Any) -> Any:
+        words = GuidedCondition(cond=text)
+        if "noise" in arrays:
+            return pictures.generate(params, arrays["noise"], steps, words)
+        return pictures.conditional(params, arrays, key, steps, words)
+
+    here = replicated(mesh)
+    traced = jax.jit(sample, in_shardings=here, out_shardings=here).trace(
+        params, arrays, prompt_shapes(model), key
+    )
+    flops = jaxpr_flops(traced.jaxpr)
+    everywhere = jax.tree.map(lambda _: here, (params, arrays))
+    known = Ahead(
+        what=f"sample of {steps} steps",
+        devices=1,
+        device_kind=mesh.devices.flat[0].device_kind,
+        batch_size=batch_size,
+        flops=flops,
+        needed_flops=flops,
+        arguments=bytes_a_device((params, arrays), everywhere),
+        memory=device_memory(mesh.devices.flat[0]),
+        passes=1,
+    )
+    if not quick:
+        return compiled_ahead(known, traced)
+    return known if schedules is None else scheduled_ahead(known, traced, schedules)
