@@ -10,7 +10,8 @@ from codi_jax.diffusion.schedules import Schedule
 from codi_jax.diffusion.unsupported_sampler import AnySampler
 from codi_jax.models.adapted_unet import AdaptedUNet
 from codi_jax.models.autoencoders import AnyAutoencoderConfig, init_autoencoder
-from codi_jax.typing import Params, Settings
+from codi_jax.models.part_init import PartInit
+from codi_jax.typing import Params, PyTree, Settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,16 @@ class AutoencoderModel:
     params: Params = dataclasses.field(default_factory=dict)
 
     def init(self, key: jax.Array) -> Params:
-        """Random parameters of every part; to be jitted by the caller."""
-        return {"vae": init_autoencoder(self.vae, key)}
+        """Random parameters of every part."""
+        params: dict[str, PyTree] = {}
+        for part, init in self.inits.items():
+            params[part] = init(key, params)
+        return params
+
+    @property
+    def inits(self) -> dict[str, PartInit]:
+        """How each part is drawn, in this order."""
+        return {"vae": PartInit(_init_vae, self.vae)}
 
     def start_parts(self, params: Params) -> Params:
         """Parameters as training starts from them, once the parts on disk have been read."""
@@ -67,9 +76,10 @@ class Model(AutoencoderModel):
     sampler: AnySampler = SamplerConfig()
     adapter_directory: Path | None = None
 
-    def init(self, key: jax.Array) -> Params:
-        """Random parameters of every part; to be jitted by the caller."""
-        return {**super().init(key), **self.network.init(key)}
+    @property
+    def inits(self) -> dict[str, PartInit]:
+        """How each part is drawn, in this order."""
+        return {**super().inits, **self.network.inits}
 
     def start_parts(self, params: Params) -> Params:
         """``params`` with the U-Net's encoder copied into an adapter that starts as its copy."""
@@ -84,3 +94,7 @@ class Model(AutoencoderModel):
     def multiple(self) -> int:
         """Sides of pictures that the networks take are multiples of this many pixels."""
         return self.vae.downsampling * self.network.unet.downsampling
+
+
+def _init_vae(config: AnyAutoencoderConfig, key: jax.Array, drawn: Params) -> Params:
+    return init_autoencoder(config, key)

@@ -1,6 +1,7 @@
 """Parameters of a model: read from its directory, or drawn at random."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from codi_jax import trees
 from codi_jax.checkpoint.diffusers_format import check_params, load_params
 from codi_jax.model import AutoencoderModel, Model
+from codi_jax.models.part_init import PartInit
 from codi_jax.typing import Params, PyTree, UserError
 
 #: Shapes -> shardings, like ``parallel.sharding.param_shardings`` of one mesh.
@@ -49,21 +51,33 @@ def with_params(
         for part in shapes
         if part in folders and part not in redraw and (folders[part].is_dir() or not new)
     }
-    missing = [part for part in shapes if part not in loaded]
-    if not missing:
-        return dataclasses.replace(model, params=loaded)
+    params = {**loaded}
+    for part, init in model.inits.items():
+        if part not in loaded:
+            # An adapter reads the U-Net alone, and only it reads anything.
+            read = {"unet": params["unet"]} if part == "adapter" else {}
+            params[part] = _program(init, _leaves(places[part]) if place else None)(key, read)
+    if "adapter" in params and "adapter" not in loaded:
+        jax.eval_shape(model.start_parts, params)  # is it one that may start as a copy?
+    return dataclasses.replace(model, params=params)
 
-    def create(key: jax.Array, loaded: Params) -> Params:
-        params: Params = {**model.init(key), **loaded}
-        if "adapter" in missing:
-            params = model.start_parts(params)
-        return {part: params[part] for part in missing}
 
-    out = {part: places[part] for part in missing} if place else None
+#: Shardings in an order, and the tree that they belong to.
+_Places = tuple[tuple[jax.sharding.Sharding, ...], jax.tree_util.PyTreeDef]
+
+
+def _leaves(places: PyTree) -> _Places:
+    leaves, structure = jax.tree.flatten(places)
+    return tuple(leaves), structure
+
+
+@functools.lru_cache(maxsize=64)
+def _program(init: PartInit, places: _Places | None) -> jax.stages.Wrapped:
+    """A part's program is compiled once, whatever it is a part of."""
+    out = None if places is None else jax.tree.unflatten(places[1], places[0])
     # Random numbers are drawn once: a fast program is not worth its compilation.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    created = jax.jit(create, out_shardings=out, compiler_options=options)(key, loaded)
-    return dataclasses.replace(model, params={**loaded, **created})
+    return jax.jit(init, out_shardings=out, compiler_options=options)
 
 
 def part_folders(model: AutoencoderModel) -> dict[str, Path]:

@@ -6,6 +6,7 @@ which parameters train, nowhere else. An adapter's parameters live beside the U-
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from codi_jax.models.adapters.none import NoAdapter
 from codi_jax.models.adapters.registry import adapter_class
 from codi_jax.models.configs import UNetConfig
 from codi_jax.models.embeddings import Prompt
+from codi_jax.models.part_init import PartInit
 from codi_jax.models.remat import remat_network
 from codi_jax.typing import Cond, Params, PyTree
 
@@ -82,12 +84,21 @@ class AdaptedUNet:
         return dataclasses.replace(self, adapter=NoAdapter())
 
     def init(self, key: Key[Array, ""]) -> Params:
-        """Random parameters, float32. The adapter's copied encoder *is* the U-Net's."""
-        unet_key, adapter_key = jax.random.split(key)
-        params: dict[str, PyTree] = {"unet": self._init_unet(unet_key)}
-        if self.has_adapter:
-            params["adapter"] = self.adapter.init(self._host, adapter_key, params["unet"])
+        """Random parameters, float32. The adapter's copied encoder equals the U-Net's."""
+        params: dict[str, PyTree] = {}
+        for part, init in self.inits.items():
+            params[part] = init(key, params)
         return params
+
+    @property
+    def inits(self) -> dict[str, PartInit]:
+        """How each part is drawn, the U-Net before the adapter that may copy it."""
+        inits = {"unet": PartInit(_init_unet, self.unet)}
+        if self.has_adapter:
+            # How it computes makes no difference to its parameters.
+            plain = dataclasses.replace(self, dtype=jnp.float32, remat="none")
+            inits["adapter"] = PartInit(_init_adapter, plain)
+        return inits
 
     def copy_encoder(self, params: Params) -> Params:
         """Copy the U-Net's encoder into the adapter: run after a prior's weights were loaded.
@@ -139,11 +150,20 @@ class AdaptedUNet:
     def _host(self) -> Host:
         return Host(config=self.unet, dtype=self.dtype, remat=self.remat)
 
-    def _init_unet(self, key: Key[Array, ""]) -> Params:
-        encoder_key, decoder_key = jax.random.split(key)
-        z, t, prompt = self._host.example()
-        encoder = self._host.encoder()
-        params = encoder.init(encoder_key, z, t, prompt)["params"]
-        features, temb = encoder.apply({"params": params}, z, t, prompt)
-        decoder = self._host.decoder().init(decoder_key, features, temb, prompt.text)["params"]
-        return {**params, **decoder}
+
+# A plan asks for the shapes, a start for the parameters: flax is traced for both once.
+@functools.partial(jax.jit, static_argnums=0)
+def _init_unet(config: UNetConfig, key: Key[Array, ""], drawn: Params) -> Params:
+    encoder_key, decoder_key = jax.random.split(jax.random.split(key)[0])
+    host = Host(config=config)
+    z, t, prompt = host.example()
+    encoder = host.encoder()
+    params = encoder.lazy_init(encoder_key, z, t, prompt)["params"]
+    features, temb = jax.eval_shape(encoder.apply, {"params": params}, z, t, prompt)
+    decoder = host.decoder().lazy_init(decoder_key, features, temb, prompt.text)["params"]
+    return {**params, **decoder}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init_adapter(network: AdaptedUNet, key: Key[Array, ""], drawn: Params) -> Params:
+    return network.adapter.init(network._host, jax.random.split(key)[1], drawn["unet"])

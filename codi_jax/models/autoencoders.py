@@ -1,5 +1,7 @@
 """Either autoencoder by its config: the only place that knows which classes there are."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -47,6 +49,8 @@ def make_autoencoder(config: AnyAutoencoderConfig, dtype: DTypeLike = jnp.float3
     return AutoencoderKL(config, dtype)
 
 
+# A plan asks for the shapes, a start for the parameters: flax is traced for both once.
+@functools.partial(jax.jit, static_argnums=0)
 def init_autoencoder(config: AnyAutoencoderConfig, key: jax.Array) -> Params:
     """Random parameters; of an ``AutoencoderKL`` with a narrow posterior.
 
@@ -54,8 +58,8 @@ def init_autoencoder(config: AnyAutoencoderConfig, key: jax.Array) -> Params:
     spend its first thousands of steps on shrinking it.
     """
     side = 2 * config.downsampling
-    images = jnp.zeros((1, side, side, config.in_channels))
-    params = make_autoencoder(config).init(key, images, key)["params"]
+    images = jax.ShapeDtypeStruct((1, side, side, config.in_channels), jnp.float32)
+    params = make_autoencoder(config).lazy_init(key, images, key)["params"]
     if isinstance(config, AutoencoderConfig):
         last = params["quant_conv"] if config.use_quant_conv else params["encoder"]["conv_out"]
         last["bias"] = last["bias"].at[config.latent_channels :].set(-8.0)  # the log-variance

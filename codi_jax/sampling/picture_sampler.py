@@ -1,5 +1,7 @@
 """The jitted programs that turn conditions and noise into pictures."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,10 @@ from jaxtyping import Array, Float, Key, UInt8
 from codi_jax.diffusion.guidance import GuidedCondition
 from codi_jax.diffusion.sampler import initial_noise, sample
 from codi_jax.diffusion.sampler_config import SamplerConfig
+from codi_jax.diffusion.schedules import Schedule
 from codi_jax.model import Model
-from codi_jax.models.autoencoders import make_autoencoder
+from codi_jax.models.adapted_unet import AdaptedUNet
+from codi_jax.models.autoencoders import Autoencoder, make_autoencoder
 from codi_jax.models.conditioning import signed_to_uint8, size_ids
 from codi_jax.tasks.base import Batch, Task
 from codi_jax.tasks.registry import task_of
@@ -42,12 +46,6 @@ class PictureSampler:
         self.task = task or task_of(model)
         self.image_condition = jax.jit(
             lambda vae_params, batch: self.task.condition(self.vae, vae_params, batch)
-        )
-        self._sample = jax.jit(self.sample_latents, static_argnames=("steps", "sampler"))
-        self._decode = jax.jit(
-            lambda params, z: signed_to_uint8(
-                self.vae.apply({"params": params}, z, method="decode")
-            )
         )
 
     def conditional(
@@ -88,10 +86,8 @@ class PictureSampler:
         condition = text._replace(cond=cond, uncond=uncond, none=none)
         shape = (*cond["latents"].shape[:3], self.model.vae.latent_channels)
         noise = initial_noise(key, shape)
-        z = self._sample(
-            params, noise, condition, steps=steps, sampler=sampler, key=sampling_key(key)
-        )
-        return self._decode(params["vae"], z)
+        z = self.sample_latents(params, noise, condition, steps, sampler, sampling_key(key))
+        return _decode(params["vae"], z, vae=self.vae)
 
     def generate(
         self,
@@ -113,8 +109,8 @@ class PictureSampler:
             key: of the noise of a stochastic sampler; others need none.
         """
         condition = text.map(lambda words: self.text_condition(words, noise.shape))
-        z = self._sample(params, noise, condition, steps=steps, sampler=sampler, key=key)
-        return self._decode(params["vae"], z)
+        z = self.sample_latents(params, noise, condition, steps, sampler, key)
+        return _decode(params["vae"], z, vae=self.vae)
 
     def padded(self, array: Array | np.ndarray) -> Array:
         """Pictures and maps [B, h, w, ...], to latents that the U-Net can halve; the rest stays.
@@ -156,20 +152,16 @@ class PictureSampler:
         Raises:
             UserError: guidance by the image, for such a network.
         """
-        model, network = self.model, self.model.network
-        condition = self.with_scale_read(condition, noise.shape[0])
-        # Once per image, not once per step: h_eta depends on neither z_t nor t.
-        prepared = condition.map(lambda c: {**c, "features": network.condition(params, c)})
-        return sample(
-            network.predict,
+        return _latents(
             params,
-            model.schedule,
-            model.prediction_type,
             noise,
-            prepared,
-            num_inference_steps=steps,
-            sampler=sampler or model.sampler.usable(),
-            key=key,
+            self.with_scale_read(condition, noise.shape[0]),
+            key,
+            network=self.model.network,
+            schedule=self.model.schedule,
+            prediction_type=self.model.prediction_type,
+            steps=steps,
+            sampler=sampler or self.model.sampler.usable(),
         )
 
     def with_scale_read(self, condition: GuidedCondition, batch: int) -> GuidedCondition:
@@ -188,6 +180,44 @@ class PictureSampler:
         scale = jnp.asarray(condition.scale, jnp.float32)
         read = {"guidance_scale": jnp.broadcast_to(scale, (batch,))}
         return condition._replace(cond={**condition.cond, **read}, uncond=None)
+
+
+# Not jitted in each instance: all that hold one architecture share a program.
+@functools.partial(
+    jax.jit, static_argnames=("network", "schedule", "prediction_type", "steps", "sampler")
+)
+def _latents(
+    params: Params,
+    noise: Float[Array, "batch height width channels"],
+    condition: GuidedCondition,
+    key: Key[Array, "..."] | None,
+    *,
+    network: AdaptedUNet,
+    schedule: Schedule,
+    prediction_type: str,
+    steps: int,
+    sampler: SamplerConfig,
+) -> Float[Array, "batch height width channels"]:
+    # Once per image, not once per step: h_eta depends on neither z_t nor t.
+    prepared = condition.map(lambda c: {**c, "features": network.condition(params, c)})
+    return sample(
+        network.predict,
+        params,
+        schedule,
+        prediction_type,
+        noise,
+        prepared,
+        num_inference_steps=steps,
+        sampler=sampler,
+        key=key,
+    )
+
+
+@functools.partial(jax.jit, static_argnames="vae")
+def _decode(
+    params: Params, z: Float[Array, "batch height width channels"], *, vae: Autoencoder
+) -> UInt8[Array, "batch picture_height picture_width 3"]:
+    return signed_to_uint8(vae.apply({"params": params}, z, method="decode"))
 
 
 def sampling_key(key: Key[Array, "..."]) -> Key[Array, "..."]:

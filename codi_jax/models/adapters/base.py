@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Generic, NamedTuple, Self, TypeVar, cast
 
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key, Real
@@ -59,7 +60,10 @@ class Host:
         return UNetDecoder(self.config, self.dtype, self.remat)
 
     def example(self) -> Inputs:
-        """The smallest inputs that it takes, a batch of one."""
+        """Shapes of the smallest inputs that it takes, a batch of one."""
+        return jax.eval_shape(self._zeros)
+
+    def _zeros(self) -> Inputs:
         c = self.config
         side = c.downsampling
         prompt = Prompt()

@@ -200,13 +200,13 @@ class ControlNet(Adapter[Float[Array, "batch height width channels"]]):
         if self._starts_as_copy(host):
             params = _copy(host, unet)
         else:
-            params = encoder.init(key, z_t, t, prompt)["params"]
+            params = encoder.lazy_init(key, z_t, t, prompt)["params"]
         c = self.config
         height, width = (side * c.downsampling for side in z_t.shape[1:3])
-        image = jnp.zeros((1, height, width, c.conditioning_channels))
-        head = self._embedding(host).init(key, image)["params"]
-        features, _ = encoder.apply({"params": params}, z_t, t, prompt)
-        return {**params, **head, **self._zero_convs(host).init(key, features)["params"]}
+        image = jax.ShapeDtypeStruct((1, height, width, c.conditioning_channels), jnp.float32)
+        head = self._embedding(host).lazy_init(key, image)["params"]
+        features, _ = jax.eval_shape(encoder.apply, {"params": params}, z_t, t, prompt)
+        return {**params, **head, **self._zero_convs(host).lazy_init(key, features)["params"]}
 
     def copy_encoder(self, host: Host, params: Params, unet: Params) -> Params:
         """See the base class."""

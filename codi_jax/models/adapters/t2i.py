@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
@@ -221,8 +222,8 @@ class T2I(Adapter[tuple[Float[Array, "batch _ _ _"], ...]]):
     def init(self, host: Host, key: Key[Array, ""], unet: Params) -> Params:
         """See the base class: its features start at zero."""
         side = self.config.downsampling
-        image = jnp.zeros((1, side, side, self.config.in_channels))
-        return T2IAdapter(self.config, host.dtype).init(key, image)["params"]
+        image = jax.ShapeDtypeStruct((1, side, side, self.config.in_channels), jnp.float32)
+        return T2IAdapter(self.config, host.dtype).lazy_init(key, image)["params"]
 
     def condition(
         self, host: Host, params: Params, cond: Cond
