@@ -46,21 +46,21 @@ def tiny_model() -> Callable:
     import dataclasses
 
     from codi_jax.run.plan import plan
-    from codi_jax.run.start import initial_params
 
     def build(config):
-        planned = plan(config)
-        return dataclasses.replace(planned.model, params=initial_params(planned))
+        model = plan(config).model
+        params = jax.tree.map(jax.numpy.asarray, _random_params(model.init, seed=config.seed))
+        return dataclasses.replace(model, params=params)
 
     return build
 
 
-def _random_params(init, *args):
+def _random_params(init, *args, seed=0):
     """Parameters as ``init(key, *args)`` makes them, all random (zero convolutions, too).
 
     Drawn by numpy: compiling one initialiser per parameter takes longer than the tests.
     """
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
         noise = rng.normal(size=leaf.shape)

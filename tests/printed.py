@@ -104,19 +104,25 @@ def snippets() -> list[Fence]:
 
 
 @contextmanager
-def parsed(module: str, arguments: list[str]) -> Iterator[list[str]]:
-    """The flags of one command, parsed as when it starts; gives the other arguments."""
-    command = importlib.import_module(module)
+def called_with(module: str, arguments: list[str]) -> Iterator[None]:
+    """As if a command was called so; the flags that it defines are gone afterwards."""
     before, argv = set(flags.FLAGS), sys.argv
     sys.argv = [f"{module}.py", *arguments]
     try:
-        command.define_flags()
-        yield flags.FLAGS(sys.argv)[1:]
+        yield
     finally:
         sys.argv = argv
         for name in set(flags.FLAGS) - before:
             delattr(flags.FLAGS, name)
         flags.FLAGS.unparse_flags()
+
+
+@contextmanager
+def parsed(module: str, arguments: list[str]) -> Iterator[list[str]]:
+    """The flags of one command, parsed as when it starts; gives the other arguments."""
+    with called_with(module, arguments):
+        importlib.import_module(module).define_flags()
+        yield flags.FLAGS(sys.argv)[1:]
 
 
 def check_command(name: str, arguments: list[str]) -> None:

@@ -138,7 +138,7 @@ def makes_pictures(function: ast.expr) -> bool:
 
 #: What is another in the test than in README: small sizes, and our run in place of the demo.
 TINY = {
-    "--config=configs/sr.py": "--config=configs/sr.py:tiny",
+    "--config=configs/sr.py": f"--config={ROOT / 'tests' / 'smallest.py'}",
     "demo": "runs/sr",
     "--workdir=runs/shards": "--workdir=runs/sr",
     "runs/sd21": "runs/sr",
@@ -148,8 +148,8 @@ TINY = {
     "1,2,4": "1,2",
     "4": "1",
 }
-#: A program for one device compiles faster, and the run need not learn.
-QUICK = ["--config.mesh.data=1", "--config.steps=2", "--config.eval.every=2"]
+#: The run need not learn.
+QUICK = ["--config.tensorboard=True", "--config.steps=2", "--config.eval.every=2"]
 QUICK += ["--config.checkpoint.every=2", "--config.eval.steps=(1,)", "--config.eval.count=1"]
 
 

@@ -23,6 +23,9 @@ from codi_jax.parallel.sharding import param_shardings
 from codi_jax.typing import UserError
 from tests.models.tiny_unets import COND, PLAIN, T, Z
 
+# They share small compiled operations with the tests of all adapters.
+pytestmark = pytest.mark.xdist_group("adapters")
+
 VAE = AutoencoderConfig(block_out_channels=(4, 8), layers_per_block=1, norm_num_groups=2)
 KEY = jax.random.key(0)
 

@@ -1,11 +1,11 @@
 """The command line, end to end, on the smallest config: results, resume, and messages."""
 
+import importlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from codi_jax import trees
 from codi_jax.checkpoint.directory import load_directory
 from codi_jax.checkpoint.files import load_json
 from codi_jax.evals.results import Results
@@ -20,6 +21,8 @@ from codi_jax.run.train import train as train_run
 from codi_jax.sample import Sampler
 from codi_jax.typing import UserError
 from configs import autoencoder, prior
+from tests.printed import called_with
+from tests.sampling.unfinished import architecture
 from tests.smallest import smallest
 
 pytestmark = pytest.mark.xdist_group("tiny")
@@ -27,42 +30,34 @@ pytestmark = pytest.mark.xdist_group("tiny")
 ROOT = Path(__file__).parents[2]
 
 
-def start(arguments: Sequence[str]) -> subprocess.Popen[str]:
-    flags = [f for f in os.environ["XLA_FLAGS"].split() if "device_count" not in f]
-    return subprocess.Popen(
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, as users start it."""
+    devices = [f for f in os.environ["XLA_FLAGS"].split() if "device_count" not in f]
+    return subprocess.run(
         [sys.executable, "-m", *arguments],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        env={**os.environ, "XLA_FLAGS": " ".join(devices), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
         text=True,
+        timeout=400,
     )
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    process = start(arguments)
-    out, err = process.communicate(timeout=400)
-    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
-
-
-def train_command(workdir: Path, *overrides: str) -> list[str]:
+def training(workdir: Path, *overrides: str) -> list[str]:
+    """The command that trains, and its arguments."""
     return [
         "codi_jax.main",
-        "--config=tests/smallest.py",
+        f"--config={ROOT / 'tests' / 'smallest.py'}",
         f"--workdir={workdir}",
         *overrides,
     ]
-
-
-def train(workdir: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return command(*train_command(workdir, *overrides))
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, made in this process (optax needs jax's standard dtype promotion)."""
     path = tmp_path_factory.mktemp("run") / "w"
-    config = smallest(tensorboard=True)
+    config = smallest(tensorboard=True, eval__steps=(1, 2))
     with jax.numpy_dtype_promotion("standard"):
         train_run(config, path)
     return path
@@ -73,9 +68,9 @@ def test_writes_everything_it_promises(workdir: Path) -> None:
     assert results.task == "sr" and results.images == 2
     scores = results.scores
     assert list(scores) == ["bicubic", "start", "codi"]
-    assert set(scores["codi"]) == set(scores["start"]) == {1, 2, 4}
-    assert {"psnr", "ssim"} <= set(scores["codi"][4])
-    assert scores["codi"][4] != scores["start"][4]
+    assert set(scores["codi"]) == set(scores["start"]) == {1, 2}
+    assert {"psnr", "ssim"} <= set(scores["codi"][2])
+    assert scores["codi"][2] != scores["start"][2]
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert {"loss", "consistency", "data", "images_per_s"} <= set(lines[0])
     for step in (0, 4, 8):
@@ -115,29 +110,42 @@ def test_sampler_takes_the_last_checkpoint_of_an_unfinished_run(
 ) -> None:
     unfinished = tmp_path / "w"
     shutil.copytree(workdir, unfinished, ignore=shutil.ignore_patterns("model", "results.json"))
-    lr = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     with jax.numpy_dtype_promotion("standard"):
-        expected, found = (Sampler.load(path)(lr, steps=2) for path in (workdir, unfinished))
-    np.testing.assert_array_equal(found, expected)
+        expected, found = (Sampler.load(path).model for path in (workdir, unfinished))
+    assert architecture(found) == architecture(expected)
+    assert trees.tree_hash(found.params) == trees.tree_hash(expected.params)
     shutil.rmtree(unfinished / "checkpoints")
     (unfinished / "checkpoints").mkdir()
     with pytest.raises(UserError, match="no checkpoint"):
         Sampler.load(unfinished)
 
 
-def test_messages(workdir: Path, tmp_path: Path) -> None:
-    other = train(workdir, "--config.batch_size=16")
-    assert other.returncode == 2 and "another config" in other.stderr
-    assert "batch_size" in other.stderr and "Traceback" not in other.stderr
-    unknown = train(tmp_path / "u", "--config.batchsize=4")
-    assert unknown.returncode == 2 and "batchsize" in unknown.stderr
-    assert "Traceback" not in unknown.stderr
-    missing = train(tmp_path / "m", f"--config.data.source={tmp_path / 'nowhere'}")
-    assert missing.returncode == 2 and "nowhere" in missing.stderr
+def refusal(capsys: pytest.CaptureFixture[str], module: str, *arguments: str) -> str:
+    """What a command says that ends with the status 2, in this process: it starts faster."""
+    with (
+        called_with(module, [*arguments]),
+        jax.numpy_dtype_promotion("standard"),
+        pytest.raises(SystemExit) as ended,
+    ):
+        importlib.import_module(module).main()
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+# ml_collections reads config files so.
+@pytest.mark.filterwarnings(r"ignore:the load_module\(\):DeprecationWarning")
+def test_messages(workdir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = refusal(capsys, *training(workdir, "--config.batch_size=16"))
+    assert "another config" in other and "batch_size" in other
+    assert "batchsize" in refusal(capsys, *training(tmp_path / "u", "--config.batchsize=4"))
+    nowhere = f"--config.data.source={tmp_path / 'nowhere'}"
+    assert "nowhere" in refusal(capsys, *training(tmp_path / "m", nowhere))
+    sampling = "codi_jax.sample", f"--checkpoint={workdir}", "--input=nowhere.png"
+    assert "nowhere.png" in refusal(capsys, *sampling)
     broken = tmp_path / "photos"
     broken.mkdir()
     (broken / "a.jpg").write_bytes(b"not a picture")
-    bad = train(tmp_path / "b", f"--config.data.source={broken}")
+    bad = command(*training(tmp_path / "b", f"--config.data.source={broken}"))
     assert bad.returncode == 2 and "a.jpg" in bad.stderr and "Traceback" not in bad.stderr
 
 
@@ -183,5 +191,3 @@ def test_sample_command_line_over_a_folder(workdir: Path, tmp_path: Path) -> Non
     for name in ("a.png", "deep/b.png"):
         with Image.open(tmp_path / "out" / name) as result:
             assert result.size == (32, 36)
-    wrong = command("codi_jax.sample", f"--checkpoint={workdir}", "--input=nowhere.png")
-    assert wrong.returncode == 2 and "nowhere.png" in wrong.stderr

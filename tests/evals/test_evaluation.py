@@ -11,6 +11,7 @@ from codi_jax.evals.results import table
 from codi_jax.evals.scoring import metrics_of_runs
 from codi_jax.evals.weights import NETWORKS
 from codi_jax.run.config import build_task
+from codi_jax.run.plan import plan
 from configs import canny, depth, prior
 from tests.smallest import shrunk, smallest
 
@@ -28,9 +29,9 @@ def test_lpips_is_reported_where_its_weights_are(tmp_path):
     assert {*metrics_of_runs(tmp_path)} >= {"psnr", "gmsd", "lpips_alex", "swd"}
 
 
-def test_a_finished_model_has_a_column_and_a_row(tiny_model, tmp_path, monkeypatch):
+def test_a_finished_model_has_a_column_and_a_row(tmp_path, monkeypatch):
     config = smallest()
-    batch, model, task = batch_of(config), tiny_model(config), build_task(config)
+    batch, model, task = batch_of(config), plan(config).model, build_task(config)
     made = {1: batch["image"], 2: np.roll(batch["image"], 3, axis=1)}
     monkeypatch.setattr(Evaluator, "_conditional", lambda self, sampler, params, n: made[n])
     alone = Evaluator(model, task, batch, (1, 2), tmp_path)
@@ -64,10 +65,10 @@ def batch_of(config):
     ],
     ids=lambda value: getattr(value, "task", None),
 )
-def test_scores_are_the_tasks(config, names, tiny_model, tmp_path, monkeypatch):
+def test_scores_are_the_tasks(config, names, tmp_path, monkeypatch):
     batch, config.mesh.data = batch_of(config), 1  # a program for one device compiles faster
     monkeypatch.setattr(Evaluator, "_columns", lambda self, params: {4: self.batch["image"]})
-    evaluator = Evaluator(tiny_model(config), build_task(config), batch, (4,), tmp_path)
+    evaluator = Evaluator(plan(config).model, build_task(config), batch, (4,), tmp_path)
     evaluated = evaluator(1, {})
     with Image.open(tmp_path / "step_1.png") as picture:
         np.testing.assert_array_equal(evaluated.pictures["samples"][0], np.asarray(picture))
@@ -82,12 +83,12 @@ def test_scores_are_the_tasks(config, names, tiny_model, tmp_path, monkeypatch):
     assert all(metric.title in text for metric in results.metrics.values())
 
 
-def test_values_are_those_of_the_metrics(tiny_model, tmp_path, monkeypatch):
+def test_values_are_those_of_the_metrics(tmp_path, monkeypatch):
     config = smallest()
     batch = batch_of(config)
     made = np.roll(batch["image"], 3, axis=1)
     monkeypatch.setattr(Evaluator, "_columns", lambda self, params: {2: made})
-    evaluator = Evaluator(tiny_model(config), build_task(config), batch, (2,), tmp_path)
+    evaluator = Evaluator(plan(config).model, build_task(config), batch, (2,), tmp_path)
     scalars = evaluator(0, {}).scalars
     for name, values in scores_per_image(made, batch["image"]).items():
         assert scalars[f"eval_2/{name}"] == float(np.mean(values))

@@ -112,6 +112,8 @@ def trace(made: Plan) -> tuple[dict[str, Any], set[tuple[int, ...]]]:
     make = jax.make_jaxpr(made.step_fn, return_shape=True)
     jaxpr, (state, metrics) = make(made.state, made.frozen, made.batch, key)
     assert jax.tree.structure(state) == jax.tree.structure(made.state)
+    for new, old in zip(*map(jax.tree.leaves, (state, made.state)), strict=True):
+        assert (new.shape, new.dtype) == (old.shape, old.dtype)
     assert metrics["loss"].shape == ()
     return metrics, set(shapes_in(jaxpr))
 

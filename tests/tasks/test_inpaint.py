@@ -26,7 +26,8 @@ def model(tiny_model):
 
 @pytest.fixture(scope="module")
 def sampler(model):
-    return Sampler(model)
+    # One tile for all the small pictures here, and so one compilation.
+    return Sampler(model, tile=64)
 
 
 def photo(height, width, seed=0):

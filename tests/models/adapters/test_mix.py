@@ -14,6 +14,9 @@ from codi_jax.models.unet import UNetDecoder, UNetEncoder
 from codi_jax.typing import UserError
 from tests.models.tiny_unets import COND, PLAIN, TEXT, T, Z, network, normal, predict, with_mu
 
+# They share small compiled operations with the tests of all adapters.
+pytestmark = pytest.mark.xdist_group("adapters")
+
 
 @pytest.fixture(scope="module")
 def params(random_params):
