@@ -26,25 +26,7 @@ def base() -> ConfigDict:
             "batch_size": 16,  # over all devices
             "accumulation": 1,  # parts that a batch is worked through in
             "dtype": "auto",  # auto | float32 | bfloat16; auto: bfloat16 on accelerators
-            "model": {
-                "pretrained": "",  # "demo", "prior", or a diffusers-format directory
-                "init": "pretrained",  # pretrained | random: U-Net and adapter; not the autoencoder
-                "adapter": "none",  # none | mix | controlnet | t2i
-                "pretrained_adapter": "",  # directory of a ControlNet or a T2I-Adapter
-                "trainable": "(unet|adapter)/.*",  # regex over parameter paths; the rest is frozen
-                "autoencoder": "",  # a checkpoint whose autoencoder replaces the pretrained one
-                "vae_init": "random",  # random | linear: the best linear code of the pictures
-                "vae": {},  # the autoencoder's config.json, where nothing pretrained is given
-                "unet": {},  # the U-Net's config.json, likewise
-                "scheduler": {},  # the noise schedule's config.json, likewise
-                "prediction_type": "v_prediction",  # of a U-Net that is not pretrained
-                "prompt": "",  # for U-Nets that take text; with columns of the data: "{text}"
-                "time_cond_proj_dim": 0,  # > 0: gives the U-Net a guidance scale to read, so wide
-                "lpips_weights": "~/.cache/codi_jax",  # folder, for losses with "lpips"
-                # What the gradient's memory holds: none | dots | blocks | everything, from the most
-                # memory to the least (True and False, as older configs have it: blocks, none).
-                "remat": _NameOrBool("none"),
-            },
+            "model": _model(),
             "loss": {},  # the fields of the method's loss class
             "optim": {
                 "learning_rate": 1e-4,
@@ -77,6 +59,28 @@ def base() -> ConfigDict:
             "tensorboard": True,  # write event files, too
         }
     )
+
+
+def _model() -> dict[str, object]:
+    return {
+        "pretrained": "",  # "demo", "prior", or a diffusers-format directory
+        "init": "pretrained",  # pretrained | random: U-Net and adapter; not the autoencoder
+        "adapter": "none",  # none | mix | controlnet | t2i
+        "pretrained_adapter": "",  # directory of a ControlNet or a T2I-Adapter
+        "trainable": "(unet|adapter)/.*",  # regex over parameter paths; the rest is frozen
+        "autoencoder": "",  # a checkpoint whose autoencoder replaces the pretrained one
+        "vae_init": "random",  # random | linear: the best linear code of the pictures
+        "vae": {},  # the autoencoder's config.json, where nothing pretrained is given
+        "unet": {},  # the U-Net's config.json, likewise
+        "scheduler": {},  # the noise schedule's config.json, likewise
+        "prediction_type": "v_prediction",  # of a U-Net that is not pretrained
+        "prompt": "",  # for U-Nets that take text; with columns of the data: "{text}"
+        "time_cond_proj_dim": 0,  # > 0: gives the U-Net a guidance scale to read, so wide
+        "lpips_weights": "~/.cache/codi_jax",  # folder, for losses with "lpips"
+        # What the gradient's memory holds: none | dots | blocks | everything, from the most
+        # memory to the least (True and False, as older configs have it: blocks, none).
+        "remat": _NameOrBool("none"),
+    }
 
 
 def _data() -> dict[str, object]:

@@ -74,10 +74,7 @@ def prepare(
     array_record_module(f"the preparation of {label}")
     if config.depth:
         DepthEstimator(config.depth)
-    units = [
-        range(start, min(start + config.shard_images, len(source)))
-        for start in range(0, len(source), config.shard_images)
-    ]
+    units = _units(len(source), config.shard_images)
     for leftover in work.glob("tmp*"):  # of a killed process
         shutil.rmtree(leftover)
     work = work.absolute()  # other processes may run elsewhere
@@ -97,6 +94,11 @@ def prepare(
     _write_json(output / REPORT, report, work)
     shutil.rmtree(work)
     return report
+
+
+def _units(images: int, size: int) -> list[range]:
+    """The indices of each shard."""
+    return [range(start, min(start + size, images)) for start in range(0, images, size)]
 
 
 def _claim(output: Path, work: Path, identity: Report) -> Report | None:

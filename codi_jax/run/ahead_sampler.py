@@ -52,14 +52,7 @@ def sampler_ahead(
     )
     key = jax.eval_shape(lambda: jax.random.key(0))
     params = jax.eval_shape(model.init, key)
-    arrays: dict[str, Any] = {
-        name: jax.ShapeDtypeStruct((batch_size, *leaf.shape[1:]), leaf.dtype)
-        for name, leaf in planned.batch.items()
-    }
-    if model.task is None:
-        side = planned.config.data.size // model.vae.downsampling
-        shape = (batch_size, side, side, model.vae.latent_channels)
-        arrays = {"noise": jax.ShapeDtypeStruct(shape, jnp.float32)}
+    arrays = _arrays(planned, model, batch_size)
 
     def sample(params: Params, arrays: dict[str, Any], text: Cond, key: Any) -> Any:
         words = GuidedCondition(cond=text)
@@ -87,3 +80,15 @@ def sampler_ahead(
     if not quick:
         return compiled_ahead(known, traced)
     return known if schedules is None else scheduled_ahead(known, traced, schedules)
+
+
+def _arrays(planned: Plan, model: Model, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of what is sampled from: what the task reads, or a prior's noise."""
+    if model.task is None:
+        side = planned.config.data.size // model.vae.downsampling
+        shape = (batch_size, side, side, model.vae.latent_channels)
+        return {"noise": jax.ShapeDtypeStruct(shape, jnp.float32)}
+    return {
+        name: jax.ShapeDtypeStruct((batch_size, *leaf.shape[1:]), leaf.dtype)
+        for name, leaf in planned.batch.items()
+    }

@@ -134,10 +134,10 @@ class Loop:
                 self.profile.after(done, metrics)
                 # The devices have the next step already while the line of the last is written.
                 self._log(due, guard, progress)
+                due = None
                 if done % self.log_every == 0 or done == self.steps:
                     due = _Line(done, metrics, pace.read(done))
                 else:
-                    due = None
                     progress.update(done)
         finally:
             self.profile.close()
