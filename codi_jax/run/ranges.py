@@ -83,7 +83,8 @@ def in_words(key: str) -> str:
     """
     if key.startswith("ema."):
         return str(_DECAY)
-    return str(_RANGES.get(key) or _OF_LOSSES.get(key.removeprefix("loss."), ""))
+    found = _RANGES.get(key) or _OF_LOSSES.get(key.removeprefix("loss."))
+    return str(found) if found else ""
 
 
 def check_ranges(config: ConfigDict) -> None:

@@ -8,6 +8,7 @@ are those that the code checks against.
 import ast
 import dataclasses
 import importlib
+import inspect
 import io
 import re
 import tokenize
@@ -123,8 +124,9 @@ def _config_page() -> str:
             section = here
         parts.append(_row(key))
     parts.append("\n## `config.loss`\n\nThe keys depend on `config.method`.\n")
-    losses = {f"`{name}`": kind for name, kind in LOSSES.items()}
-    for name, kind in {**losses, "the task `autoencoder`": AutoencoderLoss}.items():
+    losses: dict[str, type] = {f"`{name}`": kind for name, kind in LOSSES.items()}
+    losses["the task `autoencoder`"] = AutoencoderLoss
+    for name, kind in losses.items():
         parts.append(f"\n### Of {name}\n\n{_TABLE}")
         parts += [_row(key) for key in fields(kind, "loss", _NOT_SET)]
     parts.append("\n## `config.task_options`\n\nThe keys depend on `config.task`.\n")
@@ -140,7 +142,8 @@ def _configs_page() -> str:
         if file.stem in ("base", "shared"):
             continue
         module = importlib.import_module(f"configs.{file.stem}")
-        parts.append(f"\n## `configs/{file.name}`\n\n```text\n{module.__doc__.strip()}\n```\n")
+        text = inspect.cleandoc(module.__doc__ or "")
+        parts.append(f"\n## `configs/{file.name}`\n\n```text\n{text}\n```\n")
         if file.stem in ("methods", "study"):  # no config; one of another kind
             continue
         changed = [
@@ -176,7 +179,7 @@ def _commented() -> Iterator[tuple[str, str]]:
     for name, node in _nodes(given, functions, ""):
         line = node.lineno
         beside = comments.get(node.end_lineno or line, "") if line not in alone else ""
-        above = []
+        above: list[str] = []
         while (line := line - 1) in alone:
             above.insert(0, comments[line])
         yield name, " ".join(filter(None, [*above, beside]))
@@ -190,8 +193,9 @@ def _nodes(
         node = _returned(functions[ast.unparse(node.func)])
     assert isinstance(node, ast.Dict)
     for key, value in zip(node.keys, node.values, strict=True):
-        assert isinstance(key, ast.Constant)
-        if isinstance(value, ast.Call) or (isinstance(value, ast.Dict) and value.keys):
+        assert isinstance(key, ast.Constant) and isinstance(key.value, str)
+        made = isinstance(value, ast.Call) and ast.unparse(value.func) in functions
+        if made or (isinstance(value, ast.Dict) and value.keys):
             yield from _nodes(value, functions, f"{above}{key.value}.")
         else:
             yield f"{above}{key.value}", value

@@ -9,7 +9,7 @@ import mmap
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -94,7 +94,7 @@ def read_entry(path: Path, stamp: str, verified: dict[Path, int]) -> Element | N
         header = json.loads(data[_START.size : start])
         if header["stamp"] != stamp:
             return None
-        values = {
+        values: dict[str, Any] = {
             key: np.ndarray(shape, dtype, data, start + offset)
             for key, (dtype, shape, offset) in header["arrays"].items()
         }
