@@ -54,6 +54,7 @@ class Loop:
         store: of the checkpoints; decides when one is due.
         writer: of the metrics.
         evaluate: ``(step, state) -> scalars``.
+        meanwhile: called once, while the devices do the second step.
         meta: saved with each checkpoint.
         steps: of the whole run.
         batch_size: of the global batch, for images per second.
@@ -74,6 +75,7 @@ class Loop:
     store: Store
     writer: MetricsWriter
     evaluate: Callable[[int, TrainState], Mapping[str, float]]
+    meanwhile: Callable[[], None] = lambda: None
     meta: Mapping[str, str]
     steps: int
     batch_size: int
@@ -139,6 +141,9 @@ class Loop:
                     due = _Line(done, metrics, pace.read(done))
                 else:
                     progress.update(done)
+                if n == min(start + 1, self.steps - 1):  # the first line has been written
+                    self.meanwhile()
+                    pace.restart(done)
         finally:
             self.profile.close()
             progress.close()
