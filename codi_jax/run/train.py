@@ -243,10 +243,6 @@ def _run_loop(
 
         fresh = int(state.step) == 0
 
-        def show_start() -> None:
-            if fresh:
-                writer.write_images(0, first().pictures)
-
         loop = Loop(
             step=run.step,
             frozen=run.frozen,
@@ -257,7 +253,7 @@ def _run_loop(
             store=store,
             writer=writer,
             evaluate=evaluate,
-            meanwhile=show_start,
+            meanwhile=lambda: writer.write_images(0, first().pictures) if fresh else None,
             meta={"frozen": frozen_hash, "version": __version__, "jax": jax.__version__},
             steps=config.steps,
             batch_size=config.batch_size,

@@ -136,11 +136,7 @@ class Loop:
                 self.profile.after(done, metrics)
                 # The devices have the next step already while the line of the last is written.
                 self._log(due, guard, progress)
-                due = None
-                if done % self.log_every == 0 or done == self.steps:
-                    due = _Line(done, metrics, pace.read(done))
-                else:
-                    progress.update(done)
+                due = self._line(done, metrics, pace, progress)
                 if n == min(start + 1, self.steps - 1):  # the first line has been written
                     self.meanwhile()
                     pace.restart(done)
@@ -149,6 +145,15 @@ class Loop:
             progress.close()
             self.writer.flush()
         return state
+
+    def _line(
+        self, done: int, metrics: Mapping[str, Array], pace: Pace, progress: Progress
+    ) -> "_Line | None":
+        """The line of this step, if it has one."""
+        if done % self.log_every == 0 or done == self.steps:
+            return _Line(done, metrics, pace.read(done))
+        progress.update(done)
+        return None
 
     def _fetch(
         self, pace: Pace, last: Mapping[str, Array]
