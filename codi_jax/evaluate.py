@@ -12,6 +12,8 @@ docs/metrics.md says what is measured how.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 
@@ -19,6 +21,7 @@ from codi_jax.cli import app, flags
 from codi_jax.evals.checkpoints import Evaluation, evaluate
 from codi_jax.evals.report import report_text
 from codi_jax.parallel.platform import keep_compiled
+from codi_jax.parallel.processes import joined_processes
 from codi_jax.run.workdir import run_method, run_setting
 from codi_jax.sampling.held_out import Setting
 from codi_jax.tasks.registry import trust_task
@@ -36,8 +39,12 @@ def run(_: list[str]) -> None:
     evaluation.check()
     if evaluation.task_module:
         trust_task(evaluation.task_module)
-    app.join_processes()
-    keep_compiled()
+    with joined_processes():
+        keep_compiled()
+        _score(evaluation, given)
+
+
+def _score(evaluation: Evaluation, given: Mapping[str, Any]) -> None:
     setting, method = Setting(), ""
     if evaluation.checkpoint is not None:
         setting, method = run_setting(evaluation.checkpoint), run_method(evaluation.checkpoint)

@@ -15,17 +15,16 @@ from pathlib import Path
 from absl import flags
 
 from codi_jax.cli import app
-from codi_jax.parallel.platform import keep_compiled
-from codi_jax.run.config import define_config_flag
-from codi_jax.run.plan import plan
-from codi_jax.run.summary import summary
-from codi_jax.run.train import train
-from codi_jax.train.interrupt import Interrupt
 from codi_jax.typing import UserError
+
+# What is imported where it is used is heavy, and the data workers import this module, too: they
+# must start fast.
 
 
 def define_flags() -> None:
     """The flags of this command."""
+    from codi_jax.run.config import define_config_flag
+
     define_config_flag("Path of the config, e.g. configs/sr.py")
     flags.DEFINE_string("workdir", None, "Directory of everything that the run writes")
     flags.DEFINE_bool("dry_run", False, "Print the plan of the run, and write nothing")
@@ -35,17 +34,24 @@ def define_flags() -> None:
 
 def run(_: list[str]) -> None:
     """Train as the flags say."""
+    from codi_jax.parallel.platform import keep_compiled
+    from codi_jax.parallel.processes import joined_processes
+    from codi_jax.run.plan import plan
+    from codi_jax.run.summary import summary
+    from codi_jax.run.train import train
+    from codi_jax.train.interrupt import Interrupt
+
     args = flags.FLAGS
     if args.config is None or (args.workdir is None and not args.dry_run):
         raise UserError("give --config=configs/sr.py and --workdir=DIR; see --help.")
-    app.join_processes()
-    if args.dry_run:
-        print(summary(plan(args.config)))
-        return
-    keep_compiled()
-    with Interrupt() as interrupt:
-        workdir = Path(args.workdir).expanduser()
-        train(args.config, workdir, interrupt, profile_steps=args.profile_steps)
+    with joined_processes():
+        if args.dry_run:
+            print(summary(plan(args.config)))
+            return
+        keep_compiled()
+        with Interrupt() as interrupt:
+            workdir = Path(args.workdir).expanduser()
+            train(args.config, workdir, interrupt, profile_steps=args.profile_steps)
 
 
 def main() -> None:

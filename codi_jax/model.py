@@ -1,6 +1,7 @@
 """A whole model: networks, noise schedule, sampler, task and parameters."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import jax
@@ -41,6 +42,11 @@ class AutoencoderModel:
     def inits(self) -> dict[str, PartInit]:
         """How each part is drawn, in this order."""
         return {"vae": PartInit(_init_vae, self.vae)}
+
+    @property
+    def shapes(self) -> Params:
+        """Shapes of the parameters of every part."""
+        return _shapes(tuple(self.inits.items()))
 
     def start_parts(self, params: Params) -> Params:
         """Parameters as training starts from them, once the parts on disk have been read."""
@@ -94,6 +100,19 @@ class Model(AutoencoderModel):
     def multiple(self) -> int:
         """Sides of pictures that the networks take are multiples of this many pixels."""
         return self.vae.downsampling * self.network.unet.downsampling
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes(inits: tuple[tuple[str, PartInit], ...]) -> Params:
+    """Tracing them takes seconds, and a start asks several times."""
+
+    def draw(key: jax.Array) -> Params:
+        params: dict[str, PyTree] = {}
+        for part, init in inits:
+            params[part] = init(key, params)
+        return params
+
+    return jax.eval_shape(draw, jax.eval_shape(lambda: jax.random.key(0)))
 
 
 def _init_vae(config: AnyAutoencoderConfig, key: jax.Array, drawn: Params) -> Params:

@@ -43,7 +43,7 @@ def with_params(
     Raises:
         UserError: weights that are absent or do not fit.
     """
-    shapes = jax.eval_shape(model.init, key)
+    shapes = model.shapes
     places = place(shapes) if place else dict.fromkeys(shapes)
     folders = part_folders(model)
     loaded = {
@@ -97,7 +97,7 @@ def check_weights(model: AutoencoderModel) -> None:
     Raises:
         UserError: weights that are absent, do not fit or are quantised.
     """
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    shapes = model.shapes
     folders = part_folders(model)
     for part, template in shapes.items():
         check_params(folders[part], template)

@@ -6,7 +6,8 @@ status meaning
 0      done
 2      a mistake that the message names, or a full or absent disk; the same command fails again
 3      pictures could not be read or made, each named; the others are done
-75     a signal stopped a run, and what it had done is saved: start the same command again
+75     a signal stopped a run, and what it had done is saved, or another of its processes has died:
+       start the same command again
 130    Ctrl-C stopped another command
 ====== ===========================================================================================
 """
@@ -85,14 +86,6 @@ def run(
     flags.DEFINE_bool("version", False, "Print the version and exit")
     flags.FLAGS.set_gnu_getopt()  # flags may come after arguments
     app.run(guarded, flags_parser=lambda argv: _parse(argv, text or "", own))
-
-
-def join_processes() -> None:
-    """Join the other processes of this command, where the launcher set ``CODI_DISTRIBUTED=1``."""
-    if os.environ.get("CODI_DISTRIBUTED") == "1":
-        import jax  # not above: prepare's workers import this module and must start fast
-
-        jax.distributed.initialize()
 
 
 def _parse(argv: list[str], text: str, own: set[str]) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from codi_jax.data.colour import to_srgb
-from codi_jax.data.orientation import orientation_of, upright
+from codi_jax.data.orientation import as_stored, orientation_of, upright_shape
 from codi_jax.data.regular_files import (
     MAX_BYTES,
     MAX_PIXELS,
@@ -70,7 +70,7 @@ def load_image(
     """
     image, name = open_image(source, name, max_pixels)
     check_range_known(image, name)
-    return _by_strips(image, name, (3,), np.uint8, _rgb_strip)
+    return by_strips(image, name, (3,), np.uint8, _rgb_strip)
 
 
 def load_mask(source: ImageSource, name: str | None = None) -> np.ndarray:
@@ -95,7 +95,7 @@ def load_depth(source: ImageSource, name: str | None = None) -> np.ndarray:
         raise CorruptError(
             name, f"depth must be grey with 8 or 16 bits, this is {image.mode}; convert it."
         )
-    return _by_strips(image, name, (), np.uint16, grey_uint16)
+    return by_strips(image, name, (), np.uint16, grey_uint16)
 
 
 def stored_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -233,27 +233,40 @@ def _without_long_texts(data: bytes) -> bytes:
     return b"".join([*kept, data[start:]]) if kept else data
 
 
-def _by_strips(
+def by_strips(
     image: Image.Image,
     name: str,
     channels: tuple[int, ...],
     dtype: type[np.generic],
     convert: Callable[[Image.Image, str], np.ndarray],
 ) -> np.ndarray:
-    """The upright picture, [H, W, *channels]; a copy of the whole is never beside it."""
+    """The upright picture, [H, W, *channels]; a copy of the whole is never beside it.
+
+    Args:
+        image: decoded, as its file has it.
+        name: what error messages call it.
+        channels: (), or their number.
+        dtype: of the result.
+        convert: from a strip of the image to the result's numbers.
+
+    Raises:
+        CorruptError: it cannot be converted.
+    """
     width, height = image.size
-    pixels = np.empty((height, width, *channels), dtype)
+    orientation = orientation_of(image, name)
+    pixels = np.empty((*upright_shape(height, width, orientation), *channels), dtype)
+    stored = as_stored(pixels, orientation)
     rows = max(1, _STRIP // width)
     try:
         for top in range(0, height, rows):
             box = (0, top, width, min(top + rows, height))
             strip = image if rows >= height else image.crop(box)
-            pixels[top : top + rows] = convert(strip, name)
+            stored[top : top + rows] = convert(strip, name)
     except CorruptError:
         raise
     except Exception as error:  # for example a palette that is too short
         raise broken(name, error) from error
-    return upright(pixels, orientation_of(image, name))
+    return pixels
 
 
 def _rgb_strip(image: Image.Image, name: str) -> np.ndarray:

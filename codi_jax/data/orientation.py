@@ -23,10 +23,25 @@ def orientation_of(image: Image.Image, name: str) -> int:
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Undoes EXIF's orientation."""
-    if orientation in (3, 4, 6, 7):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 7, 8):
-        pixels = pixels[:, ::-1]
+    height, width = pixels.shape[:2]
+    if orientation not in range(2, 9):
+        return np.ascontiguousarray(pixels)
+    result = np.empty((*upright_shape(height, width, orientation), *pixels.shape[2:]), pixels.dtype)
+    as_stored(result, orientation)[:] = pixels
+    return result
+
+
+def upright_shape(height: int, width: int, orientation: int) -> tuple[int, int]:
+    """(height, width) of a stored picture when it is upright."""
+    return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+
+
+def as_stored(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """A view of an upright picture in which it lies as the file has it: for writing it there."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
-    return np.ascontiguousarray(pixels)
+    if orientation in (2, 3, 7, 8):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 6, 7):
+        pixels = pixels[::-1]
+    return pixels

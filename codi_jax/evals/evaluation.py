@@ -130,7 +130,25 @@ class Evaluator:
             step: of the training.
             params: of all networks.
         """
-        columns = self._columns(params)
+        return self.score(step, self.draw(params))
+
+    def draw(self, params: Params) -> Mapping[int | None, Pictures]:
+        """The model's pictures, by number of steps. Only they need its parameters."""
+        images, sampler = self.batch["image"], self._sampler
+        if sampler is None:
+            return {None: np.asarray(self._reconstruct(params["vae"], images))}
+        if self.task.conditional:
+            return {n: self._conditional(sampler, params, n) for n in self.steps}
+        noise = self._noise(jax.random.key(0))
+        return {n: np.asarray(sampler.generate(params, noise, n, self.text)) for n in self.steps}
+
+    def score(self, step: int, columns: Mapping[int | None, Pictures]) -> Evaluated:
+        """Score pictures of :meth:`draw`, and write their grid.
+
+        Args:
+            step: of the training.
+            columns: the pictures, by number of steps.
+        """
         scored = self._scorer({str(n): pictures for n, pictures in columns.items()})
         scores = {n: scored[str(n)] for n in columns if scored[str(n)]}
         if jax.process_index() != 0:
@@ -183,16 +201,6 @@ class Evaluator:
         arrays = {name: jnp.asarray(self.batch[name]) for name in self.task.reads}
         made = sampler.conditional(params, arrays, jax.random.key(0), steps, self.text)
         return self._finish(made)
-
-    def _columns(self, params: Params) -> Mapping[int | None, Pictures]:
-        """The model's pictures, by number of steps."""
-        images, sampler = self.batch["image"], self._sampler
-        if sampler is None:
-            return {None: np.asarray(self._reconstruct(params["vae"], images))}
-        if self.task.conditional:
-            return {n: self._conditional(sampler, params, n) for n in self.steps}
-        noise = self._noise(jax.random.key(0))
-        return {n: np.asarray(sampler.generate(params, noise, n, self.text)) for n in self.steps}
 
     def _noise(self, key: Array) -> Float[Array, "images height width channels"]:
         vae = self.model.vae

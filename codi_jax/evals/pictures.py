@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from codi_jax.data.images import save_image
 from codi_jax.evals.image_metrics import Images
@@ -78,6 +76,10 @@ def _write(
     title: str | None,
 ) -> UInt8[np.ndarray, "height width 3"]:
     """The canvas with text, centred at pixels (x, y) from the upper left."""
+    # Not above: a run's start would wait for it, and its first picture comes later.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     height, width = canvas.shape[:2]
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
     agg = FigureCanvasAgg(figure)

@@ -124,7 +124,7 @@ class Plan:
 
     @functools.cached_property
     def _split_shapes(self) -> tuple[Params, Params]:
-        params = jax.eval_shape(self.model.init, jax.eval_shape(lambda: jax.random.key(0)))
+        params = self.model.shapes
         regex = self.config.model.trainable
         try:
             shapes = jax.eval_shape(self.split, params)

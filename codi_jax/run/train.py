@@ -1,8 +1,9 @@
 """One training run from its config and workdir: start or resume, train, evaluate, export."""
 
 import contextlib
+import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from codi_jax.data.transforms import LATENTS
 from codi_jax.evals.evaluation import Beside, Evaluated, Evaluator
 from codi_jax.evals.results import Results, table
 from codi_jax.model import AutoencoderModel, Model
+from codi_jax.parallel.processes import agreed
 from codi_jax.run.config import ConfigDict
 from codi_jax.run.data import open_data
 from codi_jax.run.plan import plan
@@ -67,10 +69,11 @@ def train(
     """
     check_paths(config, workdir)
     with contextlib.ExitStack() as stack:
-        if workdir.is_dir():  # a new one is made when the run is built
+        fresh = not agreed(workdir.is_dir())
+        if not fresh:  # a new one is made when the run is built
             stack.enter_context(locked(workdir))
         profile = Profile(workdir / TENSORBOARD, profile_steps)
-        return _train(config, workdir, interrupt or Interrupt(), profile, stack)
+        return _train(config, workdir, interrupt or Interrupt(), profile, stack, fresh)
 
 
 def check_paths(config: ConfigDict, workdir: Path) -> None:
@@ -87,8 +90,8 @@ def _train(
     interrupt: Interrupt,
     profile: Profile,
     stack: contextlib.ExitStack,
+    fresh: bool,
 ) -> Results:
-    fresh = not workdir.is_dir()
     config = as_started(config, workdir)
     check_ranges(config)  # an id may be large: nothing is fetched for a config that cannot run
     check_workdir(config, workdir)
@@ -128,13 +131,14 @@ def _train(
         *(text if run.encode_texts else ()),
         *(name for name in encoded if name == LATENTS),
     )
-    first = evaluator(0, params0)
+    drawn = evaluator.draw(params0)  # before training replaces them; the rest can wait
+    first = functools.cache(functools.partial(evaluator.score, 0, drawn))
     state, last = _run_loop(run, evaluator, first, data, kept, workdir, interrupt, profile, saved)
     interrupt.release()
     params = run.params(state)
     # A run that was complete already has not been evaluated by the loop.
     last = last or evaluator(config.steps, params)
-    return finish(run, workdir, params, evaluator, first, last)
+    return finish(run, workdir, params, evaluator, first(), last)
 
 
 def finished_model(name: str, trained: AutoencoderModel) -> Beside | None:
@@ -206,7 +210,7 @@ def restore(
 def _run_loop(
     run: Run,
     evaluator: Evaluator,
-    first: Evaluated,
+    first: Callable[[], Evaluated],
     data: TrainIterator | EncodedTexts,
     kept: tuple[str, ...],
     workdir: Path,
@@ -237,8 +241,8 @@ def _run_loop(
             writer.write_images(step, evaluated.pictures)
             return evaluated.scalars
 
-        if int(state.step) == 0:
-            writer.write_images(0, first.pictures)
+        fresh = int(state.step) == 0
+
         loop = Loop(
             step=run.step,
             frozen=run.frozen,
@@ -249,6 +253,7 @@ def _run_loop(
             store=store,
             writer=writer,
             evaluate=evaluate,
+            meanwhile=lambda: writer.write_images(0, first().pictures) if fresh else None,
             meta={"frozen": frozen_hash, "version": __version__, "jax": jax.__version__},
             steps=config.steps,
             batch_size=config.batch_size,

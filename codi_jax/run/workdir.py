@@ -17,6 +17,7 @@ import jax
 from codi_jax import trees
 from codi_jax.checkpoint.files import TEMPORARY, load_json, save_json
 from codi_jax.checkpoint.hub import checkpoint_path
+from codi_jax.parallel.processes import agreed
 from codi_jax.run.config import ConfigDict
 from codi_jax.sampling.held_out import Setting, degrades
 from codi_jax.sampling.load import CHECKPOINTS
@@ -145,7 +146,12 @@ def changed_rate(saved: Mapping[str, object], config: ConfigDict, step: int) -> 
 
 
 def remove_leftovers(workdir: Path) -> None:
-    """Remove the temporary files of a run that was killed; orbax removes those of checkpoints."""
+    """Remove the temporary files of a run that was killed; orbax removes those of checkpoints.
+
+    The first process alone does: the others' are in use by then.
+    """
+    if jax.process_index() != 0:
+        return
     for path in [*workdir.glob(TEMPORARY), *workdir.glob(f"*/{TEMPORARY}")]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -155,17 +161,31 @@ def remove_leftovers(workdir: Path) -> None:
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Keep other runs out of ``workdir``, made if need be; the first process does for all.
+    """Keep other runs out of ``workdir``, made if need be.
 
-    The operating system holds the lock, so that of a run that was killed is gone with it. Host
-    and process stand in the file for the message.
+    The first process holds the lock for all, and all are refused together.
 
     Raises:
         UserError: another run is at work there.
     """
-    if jax.process_index() != 0:
+    refused: UserError | None = None
+    with contextlib.ExitStack() as stack:
+        try:
+            if jax.process_index() == 0:
+                stack.enter_context(_locked(workdir))
+        except UserError as error:
+            refused = error
+        if agreed(refused is not None):
+            raise refused or UserError(f"a run is at work in {workdir}: process 0 says which.")
         yield
-        return
+
+
+@contextlib.contextmanager
+def _locked(workdir: Path) -> Iterator[None]:
+    """The operating system holds the lock, so that of a run that was killed is gone with it.
+
+    Host and process stand in the file for the message.
+    """
     workdir.mkdir(parents=True, exist_ok=True)
     with open(workdir / LOCK, "a+", encoding="utf-8") as file:
         try:

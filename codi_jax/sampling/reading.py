@@ -7,6 +7,7 @@ from PIL import ExifTags, Image
 from codi_jax.data.colour import to_srgb
 from codi_jax.data.decoding import (
     broken,
+    by_strips,
     check_range_known,
     grey_uint16,
     open_image,
@@ -60,16 +61,14 @@ def _of_image(image: Image.Image, name: str, data: bytes) -> UserPicture:
     frames = getattr(image, "n_frames", 1)
     check_range_known(image, name)
     deep = _deep_channels(image, data)
-    if deep is not None:
-        picture = from_array(deep)
-    elif image.mode.startswith("I"):
-        picture = _deep_grey(image, name)
-    else:
-        picture = _eight_bits(image, profile)
+    if deep is None and not image.mode.startswith("I"):
+        picture = from_array(_eight_bits(image, name, profile)).map(np.ascontiguousarray)
         if image.mode == "CMYK":
             profile = None  # the numbers are sRGB now
-    orientation = orientation_of(image, name)
-    picture = picture.map(lambda values: upright(values, orientation))
+    else:
+        picture = _deep_grey(image, name) if deep is None else from_array(deep)
+        orientation = orientation_of(image, name)
+        picture = picture.map(lambda values: upright(values, orientation))
     space = b"GRAY" if picture.grey else b"RGB "
     kept = profile if profile is not None and profile[16:20] == space else None
     return UserPicture(
@@ -96,10 +95,11 @@ def _deep_channels(image: Image.Image, data: bytes) -> np.ndarray | None:
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
         return None
-    order = [2, 1, 0, 3][: pixels.shape[-1]]  # from OpenCV's BGR
     if image.mode == "LA":
-        order = [0, pixels.shape[-1] - 1]
-    return np.ascontiguousarray(pixels[..., order])
+        return np.ascontiguousarray(pixels[..., [0, pixels.shape[-1] - 1]])
+    for row in pixels:  # from OpenCV's BGR, without a copy of the whole
+        row[:, :3] = row[:, 2::-1].copy()
+    return pixels
 
 
 def _deep_grey(image: Image.Image, name: str) -> UserPicture:
@@ -111,15 +111,20 @@ def _deep_grey(image: Image.Image, name: str) -> UserPicture:
     return from_array(np.stack([values, opacity], axis=-1))
 
 
-def _eight_bits(image: Image.Image, profile: bytes | None) -> UserPicture:
-    if image.mode == "CMYK":
-        return from_array(np.asarray(to_srgb(image, profile)))
+def _eight_bits(image: Image.Image, name: str, profile: bytes | None) -> np.ndarray:
+    """The upright picture, uint8 with 1 to 4 channels."""
     grey = image.mode in _GREY_MODES
-    if image.has_transparency_data:
+
+    def numbers(strip: Image.Image, name: str) -> np.ndarray:
+        if image.mode == "CMYK":
+            return np.asarray(to_srgb(strip, profile))
+        if not image.has_transparency_data:
+            return np.atleast_3d(np.asarray(strip.convert("L" if grey else "RGB")))
         # Pillow has no way from some modes to LA.
-        rgba = np.asarray(image.convert("RGBA"))
-        return from_array(np.ascontiguousarray(rgba[..., 2:] if grey else rgba))
-    return from_array(np.array(image.convert("L" if grey else "RGB")))
+        return np.asarray(strip.convert("RGBA"))[..., 2 * grey :]
+
+    channels = (1 if grey else 3) + (image.mode != "CMYK" and image.has_transparency_data)
+    return by_strips(image, name, (channels,), np.uint8, numbers)
 
 
 def _exif(image: Image.Image) -> bytes | None:

@@ -54,6 +54,7 @@ class Loop:
         store: of the checkpoints; decides when one is due.
         writer: of the metrics.
         evaluate: ``(step, state) -> scalars``.
+        meanwhile: called once, while the devices do the second step.
         meta: saved with each checkpoint.
         steps: of the whole run.
         batch_size: of the global batch, for images per second.
@@ -74,6 +75,7 @@ class Loop:
     store: Store
     writer: MetricsWriter
     evaluate: Callable[[int, TrainState], Mapping[str, float]]
+    meanwhile: Callable[[], None] = lambda: None
     meta: Mapping[str, str]
     steps: int
     batch_size: int
@@ -134,16 +136,24 @@ class Loop:
                 self.profile.after(done, metrics)
                 # The devices have the next step already while the line of the last is written.
                 self._log(due, guard, progress)
-                due = None
-                if done % self.log_every == 0 or done == self.steps:
-                    due = _Line(done, metrics, pace.read(done))
-                else:
-                    progress.update(done)
+                due = self._line(done, metrics, pace, progress)
+                if n == min(start + 1, self.steps - 1):  # the first line has been written
+                    self.meanwhile()
+                    pace.restart(done)
         finally:
             self.profile.close()
             progress.close()
             self.writer.flush()
         return state
+
+    def _line(
+        self, done: int, metrics: Mapping[str, Array], pace: Pace, progress: Progress
+    ) -> "_Line | None":
+        """The line of this step, if it has one."""
+        if done % self.log_every == 0 or done == self.steps:
+            return _Line(done, metrics, pace.read(done))
+        progress.update(done)
+        return None
 
     def _fetch(
         self, pace: Pace, last: Mapping[str, Array]

@@ -76,6 +76,30 @@ def test_restores_bit_for_bit_onto_any_mesh(saved, sizes):
         assert leaf.sharding.is_equivalent_to(spec.sharding, leaf.ndim)
 
 
+#: Copies x shards of 1, 2 and 8 devices.
+MESHES = [(1, 1), (2, 1), (1, 2), (8, 1), (1, 8)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        # By default each is saved from once and restored to once.
+        pytest.param(a, b, marks=[pytest.mark.slow] if (i - j) % 5 != 2 else [])
+        for i, a in enumerate(MESHES)
+        for j, b in enumerate(MESHES)
+    ],
+)
+def test_a_state_of_any_mesh_is_the_same_on_any_other(before, after, tmp_path):
+    with Store(tmp_path) as store:
+        save(store, 1, place(state(), make_mesh(*before)))
+    want = template(state(), make_mesh(*after))
+    with Store(tmp_path, read_only=True) as store:
+        got = store.restore(1, want)
+    assert_identical(got, state())
+    for leaf, spec in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert leaf.sharding.is_equivalent_to(spec.sharding, leaf.ndim)
+
+
 def test_one_item_alone_and_without_shardings(saved):
     with Store(saved, read_only=True) as store:
         got = store.restore(7, {"ema": jax.eval_shape(lambda: state()["ema"])})

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from codi_jax import __version__
-from codi_jax.cli import app
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -102,17 +101,3 @@ def test_help_says_what_the_command_does() -> None:
     done = run("--help")
     assert done.stdout == "Counts things.\n\nflags:\n  --count         How many [1]\n"
     assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.mark.parametrize(("value", "joined"), [("1", [True]), ("0", []), (None, [])])
-def test_processes_are_joined_where_the_launcher_says_so(
-    value: str | None, joined: list[bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[bool] = []
-    monkeypatch.setattr("jax.distributed.initialize", lambda: calls.append(True))
-    if value is None:
-        monkeypatch.delenv("CODI_DISTRIBUTED", raising=False)
-    else:
-        monkeypatch.setenv("CODI_DISTRIBUTED", value)
-    app.join_processes()
-    assert calls == joined

@@ -67,7 +67,7 @@ def batch_of(config):
 )
 def test_scores_are_the_tasks(config, names, tmp_path, monkeypatch):
     batch, config.mesh.data = batch_of(config), 1  # a program for one device compiles faster
-    monkeypatch.setattr(Evaluator, "_columns", lambda self, params: {4: self.batch["image"]})
+    monkeypatch.setattr(Evaluator, "draw", lambda self, params: {4: self.batch["image"]})
     evaluator = Evaluator(plan(config).model, build_task(config), batch, (4,), tmp_path)
     evaluated = evaluator(1, {})
     with Image.open(tmp_path / "step_1.png") as picture:
@@ -87,7 +87,7 @@ def test_values_are_those_of_the_metrics(tmp_path, monkeypatch):
     config = smallest()
     batch = batch_of(config)
     made = np.roll(batch["image"], 3, axis=1)
-    monkeypatch.setattr(Evaluator, "_columns", lambda self, params: {2: made})
+    monkeypatch.setattr(Evaluator, "draw", lambda self, params: {2: made})
     evaluator = Evaluator(plan(config).model, build_task(config), batch, (2,), tmp_path)
     scalars = evaluator(0, {}).scalars
     for name, values in scores_per_image(made, batch["image"]).items():

@@ -1,7 +1,6 @@
 """A workdir belongs to one config; runs of older versions go on as they began."""
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from codi_jax.run.workdir import (
     as_started,
     changed_rate,
     check_workdir,
-    locked,
     method_name,
     remove_leftovers,
     run_method,
@@ -171,16 +169,6 @@ def test_a_changed_learning_rate_is_said_with_both(
     begun(old, tmp_path)
     found = changed_rate(saved_config(tmp_path), new, step)
     assert re.search(said, found) if said else found == ""
-
-
-def test_one_run_at_a_time(tmp_path: Path) -> None:
-    with locked(tmp_path):
-        said = rf"a run is at work in {tmp_path}: process {os.getpid()} on .*stop it"
-        with pytest.raises(UserError, match=said), locked(tmp_path):
-            pass
-    (tmp_path / ".lock").write_text("process 1 on a machine that is long gone\n")
-    with locked(tmp_path):  # the file alone holds nobody back
-        assert f"process {os.getpid()}" in (tmp_path / ".lock").read_text()
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
