@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", "launch/README.md", *(f"docs/{p}.md" for p in (
     "architecture", "data", "method", "metrics", "results", "runs", "study", "tasks")))  # fmt: skip
 LANGUAGES = {"bash", "json", "python", "text"}
-COMMANDS = ("main", "sample", "evaluate", "study", "prepare", "convert", "aot")
+COMMANDS = ("main", "sample", "evaluate", "study", "prepare", "convert", "aot", "demo")
 #: What is printed and cannot be tried here, and why. Their files and extras are checked.
 NOT_TRIED = {
     "pip": "changes the environment, and reads the network",
