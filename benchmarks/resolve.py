@@ -25,7 +25,7 @@ PLATFORMS = ("x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu", "aarch64-a
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 LOCK = ROOT / "constraints.txt"
 #: torch is pinned in its extra, and its builds differ by machine: it is not locked.
-LOCKED_EXTRAS = ("test", "sd", "parity", "tfds", "parquet", "docs", "notebooks")
+LOCKED_EXTRAS = ("test", "sd", "parity", "tfds", "parquet", "docs", "notebooks", "demo", "browser")
 UNLOCKED = "torch"
 #: tensorflow-datasets needs it, and it has no wheel: pure Python, built on any machine.
 BUILT = ("promise",)

@@ -1,8 +1,8 @@
 """Checkpoints in and out of this package, all in diffusers' format.
 
     python -m codi_jax.convert inspect stabilityai/stable-diffusion-2-1
-    python -m codi_jax.convert import stabilityai/stable-diffusion-2-1 models/sd21
-    python -m codi_jax.convert import sd15.safetensors models/sd15 --tokenizer DIR
+    python -m codi_jax.convert import stabilityai/stable-diffusion-2-1 models/sd
+    python -m codi_jax.convert import sd15.safetensors models/sd15 --tokenizer T
     python -m codi_jax.convert export runs/sr models/my_sr --dtype float16
 
 `inspect` says what a checkpoint is and what it can be used for. A source is what `sample` takes as

@@ -1,7 +1,7 @@
 """Make pictures with a trained model, from the command line and from Python.
 
     python -m codi_jax.sample photo.jpg 'holiday/*.png' --output out/
-    python -m codi_jax.sample --checkpoint models/sd --prompt "a cat" --output a.png
+    python -m codi_jax.sample --checkpoint sd --prompt "a cat" --output a.png
 
 The second makes a picture from text alone. Exit status 3: some pictures could not be made.
 `Sampler` does the same from Python; docs/sampling.md says more.

@@ -26,7 +26,7 @@ PAGES = (
     *(f.relative_to(ROOT).as_posix() for d in _FOLDERS for f in sorted((ROOT / d).glob("*.md"))),
 )
 LANGUAGES = {"bash", "json", "python", "text"}
-COMMANDS = ("main", "sample", "evaluate", "study", "prepare", "convert", "aot")
+COMMANDS = ("main", "sample", "evaluate", "study", "prepare", "convert", "aot", "demo")
 #: What is printed and cannot be tried here, and why. Their files and extras are checked.
 NOT_TRIED = {
     "pip": "changes the environment, and reads the network",

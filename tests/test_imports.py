@@ -22,7 +22,7 @@ FLOORS = (
     ("sampling",),
     ("evals",),
     ("run",),
-    ("main", "sample", "evaluate", "study", "prepare", "convert", "aot"),
+    ("main", "sample", "evaluate", "study", "prepare", "convert", "aot", "demo"),
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 MAX_NODES, MAX_EDGES = 24, 95
@@ -43,6 +43,7 @@ OWNERS = {
     "transformers": ("checkpoint/tokenizer.py", "data/depth.py"),
     "huggingface_hub": "checkpoint/hub.py",
     "libtpu": "parallel/topology.py",
+    "gradio": "sampling/page/",
 }
 #: Too heavy, or too often absent, to be imported before they are used.
 LAZY = {

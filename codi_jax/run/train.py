@@ -18,6 +18,7 @@ from codi_jax.data.pipeline import TrainIterator
 from codi_jax.data.transforms import LATENTS
 from codi_jax.evals.evaluation import Beside, Evaluated, Evaluator
 from codi_jax.evals.results import Results, table
+from codi_jax.evals.run_report import REPORT, write_run_report
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.parallel.processes import agreed
 from codi_jax.run.config import ConfigDict
@@ -41,7 +42,7 @@ from codi_jax.sampling.load import CHECKPOINTS, MODEL, load_model
 from codi_jax.sampling.origin import Origin
 from codi_jax.train.interrupt import Interrupt
 from codi_jax.train.loop import Loop
-from codi_jax.train.metrics import TENSORBOARD, MetricsWriter
+from codi_jax.train.metrics import JSONL, TENSORBOARD, MetricsWriter
 from codi_jax.train.profile import Profile
 from codi_jax.train.rescale import unit_latents
 from codi_jax.train.state import TrainState
@@ -239,6 +240,7 @@ def _run_loop(
         def evaluate(step: int, state: TrainState) -> dict[str, float]:
             evaluated = latest[step] = evaluator(step, run.params(state))
             writer.write_images(step, evaluated.pictures)
+            write_report(run, workdir, now={step: evaluated.scalars})
             return evaluated.scalars
 
         fresh = int(state.step) == 0
@@ -268,6 +270,18 @@ def _run_loop(
     return state, latest.get(config.steps)
 
 
+def write_report(
+    run: Run,
+    workdir: Path,
+    results: Results | None = None,
+    now: Mapping[int, Mapping[str, float]] | None = None,
+) -> None:
+    """Write ``report.html``; the first process alone does. See :func:`write_run_report`."""
+    if jax.process_index() == 0:
+        config = run.plan.config.to_dict()
+        write_run_report(workdir, workdir / JSONL, config, results, now)
+
+
 def finish(
     run: Run,
     workdir: Path,
@@ -284,6 +298,7 @@ def finish(
     results = evaluator.results(method, first, last)
     if jax.process_index() == 0:
         results.save(workdir / RESULTS)
+        write_report(run, workdir, results)
         if results.scores:
             print(table(results))
         if evaluator.beside is not None:
@@ -292,4 +307,5 @@ def finish(
                 "more photos and more steps lead to."
             )
         print(f"model: {workdir / MODEL}   pictures: {workdir / 'samples'}")
+        print(f"report: {workdir / REPORT}")
     return results

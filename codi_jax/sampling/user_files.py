@@ -100,7 +100,7 @@ def make_files(
         return Report(text=_summary(plan, 0, naming))
     sampler = _load(request, tiling)
     recipe = sampler.recipe(**cast(Options, {**options, **dataclasses.asdict(sizing)}))
-    settings = {**_settings(request, sampler), **options, "steps": recipe.steps}
+    settings = {**settings_of(request.checkpoint, sampler), **options, "steps": recipe.steps}
     return _make_all(plan, naming, sampler, recipe, settings)
 
 
@@ -108,10 +108,9 @@ def _load(request: Request, tiling: Tiling) -> Sampler:
     return Sampler.load(request.checkpoint, tile=tiling.tile, max_memory=tiling.max_memory)
 
 
-def _settings(request: Request, sampler: Sampler) -> dict[str, Any]:
-    """What a PNG says of how it was made."""
-    task = sampler.model.task
-    return {"version": __version__, "model": request.checkpoint, "task": task, "seed": request.seed}
+def settings_of(checkpoint: str, sampler: Sampler) -> dict[str, Any]:
+    """What a PNG says of how it was made, beside the options."""
+    return {"version": __version__, "model": checkpoint, "task": sampler.model.task}
 
 
 def _make_all(
@@ -179,7 +178,7 @@ def _from_noise(
         picture = sampler.generate(
             size=size, progress=lambda p: bar.of(0)(p.tiles, p.of), **options
         )
-    settings = {**_settings(request, sampler), **options}
+    settings = {**settings_of(request.checkpoint, sampler), **options}
     target = plan.jobs[0].target
     _put(target, from_array(np.asarray(picture)), naming, settings)
     return Report(text=f"written: {target}")

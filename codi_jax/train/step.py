@@ -50,7 +50,8 @@ def make_step(
 
     Returns:
         ``step(state, frozen, batch, key) -> (state, metrics)``: the losses' means over the batch,
-        "grad_norm", and :data:`SKIPPED`.
+        "grad_norm", "drift_NAME" (the norm of the parameters less the average NAME), "mu" of an
+        adapter that has one, and :data:`SKIPPED`.
     """
 
     def loss_fn(
@@ -80,6 +81,11 @@ def make_step(
         decays = {name: g(done) if callable(g) else g for name, g in ema_decays.items()}
         averages = {name: _average(state.ema[name], trainable, g) for name, g in decays.items()}
         metrics["grad_norm"] = optax.tree.norm(grads)
+        for name, average in averages.items():
+            metrics[f"drift_{name}"] = optax.tree.norm(optax.tree.sub(trainable, average))
+        for path, leaf in trees.flatten(trainable).items():
+            if path.rpartition("/")[2] == "mu":  # the adapter's, equation 10
+                metrics["mu"] = jnp.mean(leaf)
         old = (state.trainable, state.ema, state.opt)
         kept, metrics[SKIPPED] = _where_finite(metrics, (trainable, averages, opt), old)
         return TrainState(done, *kept), metrics
