@@ -44,6 +44,7 @@ def base() -> ConfigDict:
                 # What the gradient's memory holds: none | dots | blocks | everything, from the most
                 # memory to the least (True and False, as older configs have it: blocks, none).
                 "remat": _NameOrBool("none"),
+                "vae_batch": 0,  # pictures a device that it works on at a time; 0: all
             },
             "loss": {},  # the fields of the method's loss class
             "optim": {

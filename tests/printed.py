@@ -19,7 +19,8 @@ from codi_jax.evals.checkpoints import Evaluation
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", "launch/README.md", *(f"docs/{p}.md" for p in (
-    "architecture", "data", "method", "metrics", "results", "runs", "study", "tasks")))  # fmt: skip
+    "architecture", "data", "method", "metrics", "performance", "results", "runs", "study",
+    "tasks")))  # fmt: skip
 LANGUAGES = {"bash", "json", "python", "text"}
 COMMANDS = ("main", "sample", "evaluate", "study", "prepare", "convert", "aot")
 #: What is printed and cannot be tried here, and why. Their files and extras are checked.

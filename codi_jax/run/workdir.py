@@ -28,7 +28,8 @@ CONFIG, RESULTS, LOCK = "config.json", "results.json", ".lock"
 #: Keys that may differ when a run is resumed, for they change nothing of what it learns.
 FREE = {
     *("log_every", "eval", "checkpoint", "tensorboard", "mesh", "label"),
-    *("data.num_workers", "data.max_corrupt", "model.remat", "model.lpips_weights"),
+    *("data.num_workers", "data.max_corrupt", "model.remat", "model.vae_batch"),
+    "model.lpips_weights",
 }
 #: Keys that may differ, too, with a line that says so: they change how it goes on, and some
 #: message names them as its remedy. docs/runs.md lists both kinds.
