@@ -80,6 +80,7 @@ def _model() -> dict[str, object]:
         # What the gradient's memory holds: none | dots | blocks | everything, from the most
         # memory to the least (True and False, as older configs have it: blocks, none).
         "remat": _NameOrBool("none"),
+        "vae_batch": 0,  # pictures a device that the autoencoder works on at a time; 0: all
     }
 
 

@@ -1,23 +1,58 @@
 """Either autoencoder by its config: the only place that knows which classes there are."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from codi_jax import trees
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.autoencoder_dc import AutoencoderDC
 from codi_jax.models.autoencoder_dc_config import AutoencoderDCConfig
 from codi_jax.models.configs import AutoencoderConfig
-from codi_jax.typing import Params, Settings, UserError
+from codi_jax.typing import Array, Params, Settings, UserError
 
-#: Both have ``encode``, ``decode``, ``encode_unscaled``, ``decode_unscaled`` and ``__call__``.
-Autoencoder = AutoencoderKL | AutoencoderDC
 #: Both have ``downsampling``, ``latent_channels``, ``scaling_factor``, ``CLASS``, ``unit_sized``
 #: and ``reach``.
 AnyAutoencoderConfig = AutoencoderConfig | AutoencoderDCConfig
+#: Both have ``encode``, ``decode``, ``encode_unscaled``, ``decode_unscaled`` and ``__call__``.
+Whole = AutoencoderKL | AutoencoderDC
 
+
+@dataclasses.dataclass(frozen=True)
+class InParts:
+    """An autoencoder that works through a batch in equal parts, one after the other.
+
+    It holds the activations of one part alone, and for a gradient computes them again. The
+    numbers are those of the whole batch, but for rounding.
+
+    Attributes:
+        network: the autoencoder.
+        count: of parts; the batch is a multiple of it.
+    """
+
+    network: Whole
+    count: int
+
+    @property
+    def config(self) -> AnyAutoencoderConfig:
+        """The autoencoder's."""
+        return self.network.config
+
+    def apply(self, variables: Params, values: Array, *, method: str) -> Array:
+        """As flax's ``apply``, for a method that takes one array [B, ...]."""
+
+        @jax.checkpoint
+        def one(part: Array) -> Array:
+            return self.network.apply(variables, part, method=method)
+
+        return trees.whole(jax.lax.map(one, trees.parts(values, self.count)))
+
+
+#: What encodes and decodes.
+Autoencoder = Whole | InParts
 _CONFIGS: dict[str, type[AutoencoderConfig] | type[AutoencoderDCConfig]] = {
     config.CLASS: config for config in (AutoencoderConfig, AutoencoderDCConfig)
 }
@@ -42,7 +77,7 @@ def autoencoder_config(config: Settings) -> AnyAutoencoderConfig:
     return _CONFIGS[name].from_config(dict(config))
 
 
-def make_autoencoder(config: AnyAutoencoderConfig, dtype: DTypeLike = jnp.float32) -> Autoencoder:
+def make_autoencoder(config: AnyAutoencoderConfig, dtype: DTypeLike = jnp.float32) -> Whole:
     """The network of an architecture, computing in ``dtype``."""
     if isinstance(config, AutoencoderDCConfig):
         return AutoencoderDC(config, dtype)

@@ -17,8 +17,9 @@ from codi_jax.distill.finetune import DiffusionLoss
 from codi_jax.distill.loss import Loss
 from codi_jax.distill.progressive import GuidedLoss, ProgressiveLoss
 from codi_jax.model import AutoencoderModel, Model
-from codi_jax.models.autoencoders import make_autoencoder
+from codi_jax.models.autoencoders import InParts, make_autoencoder
 from codi_jax.models.lpips import LPIPS
+from codi_jax.run.config import ConfigDict
 from codi_jax.tasks.base import Task
 from codi_jax.train.objectives import TEACHER, autoencoder_objective, diffusion_objective
 from codi_jax.train.step import Decay, Objective
@@ -67,13 +68,32 @@ def make_loss(task: Task, method: str, options: Settings, model: AutoencoderMode
 
 
 def make_objective(
-    loss: Loss, model: AutoencoderModel, task: Task, dtype: DTypeLike, lpips: LPIPS | None = None
+    loss: Loss,
+    model: AutoencoderModel,
+    task: Task,
+    dtype: DTypeLike,
+    lpips: LPIPS | None = None,
+    vae_parts: int = 1,
 ) -> Objective:
-    """``loss`` on batches of pictures; see `diffusion_objective` for LPIPS."""
+    """``loss`` on batches of pictures; see `diffusion_objective` for LPIPS.
+
+    A frozen autoencoder works through a batch in ``vae_parts`` parts.
+    """
     vae = make_autoencoder(model.vae, dtype)
     if not isinstance(model, Model):
         return autoencoder_objective(vae, loss)
-    return diffusion_objective(model.network, vae, loss, task.condition, lpips)
+    worker = vae if vae_parts == 1 else InParts(vae, vae_parts)
+    return diffusion_objective(model.network, worker, loss, task.condition, lpips)
+
+
+def vae_parts(config: ConfigDict, devices: int) -> int:
+    """In how many parts the autoencoder works through a batch.
+
+    The parts are equal, and of at most ``config.model.vae_batch`` pictures a device.
+    """
+    a_device = config.batch_size // config.accumulation // devices
+    most = config.model.get("vae_batch") or a_device
+    return next(n for n in range(1, a_device + 1) if a_device % n == 0 and a_device // n <= most)
 
 
 def ema_decays(decays: Mapping[str, float], loss: Loss) -> dict[str, Decay]:

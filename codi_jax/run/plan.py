@@ -35,6 +35,7 @@ from codi_jax.run.methods import (
     frozen_teacher,
     make_loss,
     make_objective,
+    vae_parts,
 )
 from codi_jax.run.prompts import check_text, prompt_shapes
 from codi_jax.run.ranges import check_ranges, check_sizes, check_steps
@@ -239,7 +240,7 @@ def plan(config: ConfigDict, mesh: jax.sharding.Mesh | None = None) -> Plan:
         optimizer=optimizer,
         lpips=lpips,
         step_fn=make_step(
-            make_objective(loss, model, task, dtype, lpips),
+            make_objective(loss, model, task, dtype, lpips, vae_parts(config, mesh.size)),
             optimizer,
             averages,
             accumulation=config.accumulation,

@@ -43,6 +43,7 @@ _RANGES = {
     "accumulation": _POSITIVE,
     "log_every": _POSITIVE,
     "model.time_cond_proj_dim": _Range(0, 2**16),
+    "model.vae_batch": _COUNT,
     "optim.learning_rate": _Range(1e-12, 1e3, float),
     "optim.warmup_steps": _COUNT,
     "optim.weight_decay": _Range(0.0, 1e3, float),

@@ -30,7 +30,7 @@ CONFIG, RESULTS, LOCK = "config.json", "results.json", ".lock"
 FREE = {
     *("log_every", "eval", "checkpoint", "tensorboard", "mesh", "label"),
     *("data.num_workers", "data.max_corrupt", "data.cache", "data.cache_gb"),
-    *("model.remat", "model.lpips_weights"),
+    *("model.remat", "model.vae_batch", "model.lpips_weights"),
 }
 #: Keys that may differ, too, with a line that says so: they change how it goes on, and some
 #: message names them as its remedy. docs/runs.md lists both kinds.

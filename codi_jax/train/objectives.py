@@ -8,7 +8,7 @@ from codi_jax import trees
 from codi_jax.data.transforms import LATENTS
 from codi_jax.distill.loss import Batch, Loss, Needs, Networks, StepContext
 from codi_jax.models.adapted_unet import AdaptedUNet
-from codi_jax.models.autoencoders import Autoencoder
+from codi_jax.models.autoencoders import Autoencoder, Whole
 from codi_jax.models.conditioning import to_signed
 from codi_jax.models.embeddings import Prompt
 from codi_jax.models.lpips import LPIPS
@@ -24,7 +24,7 @@ PROMPT, NULL_PROMPT = "prompt", "null_prompt"
 ConditionFn = Callable[[Autoencoder, Params, Mapping[str, Array]], dict[str, Array]]
 
 
-def autoencoder_objective(vae: Autoencoder, loss: Loss) -> Objective:
+def autoencoder_objective(vae: Whole, loss: Loss) -> Objective:
     """A loss on the reconstructions of ``batch["image"]`` uint8 [B, H, W, 3]."""
 
     def reconstruct(params: Params, images: Array, key: Array) -> tuple[Array, Array, Array | None]:

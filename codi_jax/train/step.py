@@ -119,7 +119,7 @@ def _accumulated(grad_fn: GradFn, parts: int) -> GradFn:
         def add(sums: GradsAndMetrics, part: Part) -> tuple[GradsAndMetrics, None]:
             return jax.tree.map(jnp.add, sums, one(part)), None
 
-        xs = (jnp.arange(parts), _split(batch, parts))
+        xs = (jnp.arange(parts), trees.parts(batch, parts))
         shapes = jax.eval_shape(one, jax.tree.map(lambda x: x[0], xs))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         sums, _ = jax.lax.scan(add, zeros, xs)
@@ -133,10 +133,3 @@ def _average(old: PyTree, new: PyTree, gamma: Array | float) -> PyTree:
     # optax weighs its first argument by the given weight. `old` comes first and gamma is float32,
     # so that 1 - gamma and the sum are rounded as in all runs before.
     return optax.incremental_update(old, new, jnp.asarray(gamma, jnp.float32))
-
-
-def _split(batch: Mapping[str, Array], parts: int) -> Mapping[str, Array]:
-    """[B, ...] -> [parts, B / parts, ...]; each part takes examples of every device."""
-    return jax.tree.map(
-        lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch
-    )

@@ -1,6 +1,7 @@
 """Either autoencoder by its config."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,6 +10,7 @@ from codi_jax.models.autoencoder_dc import AutoencoderDC
 from codi_jax.models.autoencoder_dc_config import AutoencoderDCConfig
 from codi_jax.models.autoencoders import (
     CLASSES,
+    InParts,
     autoencoder_config,
     init_autoencoder,
     make_autoencoder,
@@ -63,3 +65,26 @@ def test_a_new_posterior_is_narrow(quantised: bool) -> None:
     mean, log_variance = np.split(np.asarray(last["bias"]), 2)
     np.testing.assert_array_equal(mean, 0)
     np.testing.assert_array_equal(log_variance, -8)
+
+
+@pytest.mark.parametrize("config", [KL, autoencoder_config(DC)], ids=["kl", "dc"])
+def test_parts_of_a_batch_are_as_the_whole(config: AutoencoderConfig, random_params) -> None:
+    f = config.downsampling
+    vae = make_autoencoder(config)
+    params = {"params": random_params(lambda key: init_autoencoder(config, key))}
+    pixels = np.random.default_rng(0).uniform(-1, 1, (4, 4 * f, 4 * f, 3))
+    images = jnp.asarray(pixels, jnp.float32)
+    parted = InParts(vae, 2)
+    assert parted.config == config
+    z = vae.apply(params, images, method="encode")
+    np.testing.assert_allclose(parted.apply(params, images, method="encode"), z, atol=1e-5)
+    whole = vae.apply(params, z, method="decode")
+    np.testing.assert_allclose(parted.apply(params, z, method="decode"), whole, atol=1e-5)
+
+    def kept(network: InParts | object) -> int:
+        """Bytes that the gradient of a decoded picture finds when it begins."""
+        decode = lambda z: network.apply(params, z, method="decode").sum()  # noqa: E731
+        held = jax.eval_shape(lambda z: jax.vjp(decode, z)[1], z)
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(held))
+
+    assert kept(parted) < 0.9 * kept(vae)  # parameters are among them

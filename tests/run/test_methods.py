@@ -13,12 +13,13 @@ from ml_collections import ConfigDict
 from codi_jax import trees
 from codi_jax.checkpoint.directory import write_architecture
 from codi_jax.run.config import build_task
-from codi_jax.run.methods import check_guidance, make_loss
+from codi_jax.run.methods import check_guidance, make_loss, vae_parts
 from codi_jax.run.plan import Plan, plan
 from codi_jax.train.objectives import TEACHER, null_condition
 from codi_jax.typing import UserError
 from configs import prior, sr
 from configs.methods import apply_method
+from tests.smallest import smallest
 
 #: Methods that start from the model of an earlier run.
 SECOND = ("cm", "cm_frozen", "guided", "progressive")
@@ -150,3 +151,14 @@ def test_null_condition() -> None:
     null = null_condition(cond, {})
     assert float(null["latents"].sum()) == 0
     np.testing.assert_array_equal(null["guidance_scale"], cond["guidance_scale"])
+
+
+@pytest.mark.parametrize(
+    ("vae_batch", "accumulation", "parts"), [(0, 1, 1), (1, 1, 6), (4, 1, 2), (5, 1, 2), (3, 2, 1)]
+)
+def test_the_autoencoder_works_in_equal_parts(
+    vae_batch: int, accumulation: int, parts: int
+) -> None:
+    """Of 12 pictures on two devices."""
+    config = smallest(batch_size=12, model__vae_batch=vae_batch, accumulation=accumulation)
+    assert vae_parts(config, devices=2) == parts
