@@ -75,7 +75,8 @@ def test_the_address_is_written_into_all_of_them(tmp_path):
     subprocess.run([*script, "https://github.com/some-one/codi.jax"], check=True)
     for file in files[1:]:
         text = (tmp_path / file.relative_to(ROOT)).read_text(encoding="utf-8")
-        assert "OWNER/NAME" not in text and "github.com/some-one/codi.jax" in text
+        assert "OWNER/NAME" not in text
+        assert ("https://github.com/some-one/codi.jax" in text) == (file.suffix == ".ipynb")
         assert "research.google.com/github/some-one/codi.jax/blob/main/" in text
     assert subprocess.run([*script, "https://elsewhere/x"], capture_output=True).returncode == 2
 
