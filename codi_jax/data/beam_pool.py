@@ -70,7 +70,7 @@ class BeamPool:
         try:
             state = pipeline.run().wait_until_finish()
         except Exception as error:  # runners raise what they like
-            raise UserError(f"the pipeline failed: {_last_line(error)}") from error
+            raise UserError(f"the pipeline failed: {_problem(error)}") from error
         if self._error.exists():
             raise UserError(self._error.read_text(encoding="utf-8"))
         if state not in (None, "DONE"):
@@ -95,6 +95,8 @@ class _Call:
             self._error.write_text(str(error), encoding="utf-8")
 
 
-def _last_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
+def _problem(error: Exception) -> str:
+    """Of a worker's traceback the last line, of a connection that was lost the details."""
+    details = getattr(error, "details", None)  # of gRPC, which portable runners speak
+    lines = str(details() if callable(details) else error).strip().splitlines()
     return f"{type(error).__name__}: {lines[-1].strip() if lines else ''}"

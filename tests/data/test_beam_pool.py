@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from codi_jax.data import images
-from codi_jax.data.beam_pool import BeamPool
+from codi_jax.data.beam_pool import BeamPool, _problem
 from codi_jax.data.preparation import Preparation, prepare_source
 from codi_jax.data.prepare_units import PrepareConfig
 from codi_jax.data.sources import NamedSource, make_source
@@ -98,6 +98,23 @@ def test_what_is_wrong_is_said_once_and_the_work_goes_on_later(photos, tmp_path,
 def test_options_that_are_none(tmp_path, beam):
     with pytest.raises(UserError, match="--beam='DirectRunner' is no list of pipeline options"):
         BeamPool(None, "DirectRunner", tmp_path)
+
+
+class LostError(Exception):
+    def details(self):
+        return "no route to HOST"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("Traceback:\n  File x\nKeyError: 'a' [while running]\n"), "KeyError: 'a'"),
+        (LostError("<LostError of RPC:\n\tstatus = UNAVAILABLE\n>"), "LostError: no route to"),
+        (ValueError(), "ValueError: "),
+    ],
+)
+def test_what_a_runner_says_is_told(error, said):
+    assert said in _problem(error)
 
 
 def test_without_beam_it_says_how_to_get_it(photos, tmp_path, monkeypatch):

@@ -66,6 +66,21 @@ def test_a_share_is_checked(share: float) -> None:
     made(config)  # of held-out pictures there is none
 
 
+def test_decoded_pictures_are_kept_where_the_config_says(tmp_path: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kept = tmp_path / "codi_jax" / "decoded"
+    batches = []
+    for cache, wanted in (("off", 0), ("auto", 0), ("disk", 7), ("disk", 7)):
+        config = smallest(data__cache=cache, eval__count=1)
+        stream, _ = open_data(config, build_task(config))
+        batches.append([next(stream) for _ in range(2)][1])
+        stream.close()
+        assert len([*kept.glob("*/0/*")]) == wanted, cache
+    for batch in batches[1:]:
+        for name, values in batch.items():
+            np.testing.assert_array_equal(values, batches[0][name], err_msg=name)
+
+
 def test_charts_have_no_maps() -> None:
     config = depth.get_config("tiny")
     config.data.chart_share = 0.5
