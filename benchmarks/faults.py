@@ -10,7 +10,8 @@ others get nothing and must end by themselves. Each line says where the run was 
 codes, how long the processes took to end, and what was wrong; the last lines count. The models
 that came out must have the bytes of one that a run made without any fault.
 What was done stands in OUT/faults.json, and the same command goes on from there. Linux only: the
-processes of a run are found in /proc. 45 faults of one process took us half an hour on two cores.
+processes of a run are found in /proc.
+A fault takes about twenty seconds of processor time for each process.
 """
 
 import argparse

@@ -15,10 +15,13 @@ from pathlib import Path
 from absl import flags
 
 from codi_jax.cli import app
+from codi_jax.data.worker import end_with_parent
 from codi_jax.typing import UserError
 
 # What is imported where it is used is heavy, and the data workers import this module, too: they
-# must start fast.
+# must start fast. It is the first thing that they do, so they end with a killed run from here on.
+if __name__ == "__mp_main__":
+    end_with_parent()
 
 
 def define_flags() -> None:

@@ -9,11 +9,8 @@ each at its place in the batch.
 
 import dataclasses
 import functools
-import multiprocessing
-import os
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +20,7 @@ import numpy as np
 from absl import flags
 
 from codi_jax.data.sources import Element, Source
+from codi_jax.data.worker import end_with_parent
 from codi_jax.typing import UserError
 
 Batch = dict[str, Any]
@@ -254,12 +252,4 @@ def _start_worker(worker_index: int, worker_count: int) -> None:
     # workers when it has saved.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End this worker when the run has ended, however it ended."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    end_with_parent()
