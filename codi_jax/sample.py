@@ -10,7 +10,6 @@ The second makes a picture from text alone. Exit status 3: some pictures could n
 import sys
 
 from codi_jax.cli import app, flags
-from codi_jax.parallel.platform import keep_compiled
 from codi_jax.sampling.colours import FIXES
 from codi_jax.sampling.file_plan import EXISTING, STDOUT, Naming
 from codi_jax.sampling.guidance import Guidance
@@ -36,7 +35,6 @@ def run(inputs: list[str]) -> None:
     """Make the pictures that the flags ask for."""
     request = flags.read(Request, inputs=tuple(inputs))
     naming = flags.read(Naming)
-    keep_compiled()
     report = make_files(
         request, flags.read(Guidance), naming, flags.read(Sizing), flags.read(Tiling)
     )

@@ -11,42 +11,38 @@ import jax
 import jax.numpy as jnp
 
 from codi_jax import __version__, trees
-from codi_jax.checkpoint.directory import save_directory
 from codi_jax.checkpoint.hub import checkpoint_path
 from codi_jax.checkpoint.store import Store
 from codi_jax.data.pipeline import TrainIterator
 from codi_jax.data.transforms import LATENTS
 from codi_jax.evals.evaluation import Beside, Evaluated, Evaluator
-from codi_jax.evals.results import Results, table
-from codi_jax.evals.run_report import REPORT, write_run_report
+from codi_jax.evals.results import Results
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.parallel.processes import agreed
 from codi_jax.run.config import ConfigDict
 from codi_jax.run.data import open_data
+from codi_jax.run.finish import finish, write_report
 from codi_jax.run.plan import plan
 from codi_jax.run.prompts import EncodedTexts, encoded_columns
 from codi_jax.run.ranges import check_ranges
 from codi_jax.run.start import Run, start
 from codi_jax.run.workdir import (
-    RESULTS,
     as_started,
     changed_rate,
     check_workdir,
     locked,
-    method_name,
     remove_leftovers,
     saved_config,
     write_config,
 )
-from codi_jax.sampling.load import CHECKPOINTS, MODEL, load_model
+from codi_jax.sampling.load import CHECKPOINTS, load_model
 from codi_jax.sampling.origin import Origin
 from codi_jax.train.interrupt import Interrupt
 from codi_jax.train.loop import Loop
-from codi_jax.train.metrics import JSONL, TENSORBOARD, MetricsWriter
+from codi_jax.train.metrics import TENSORBOARD, MetricsWriter
 from codi_jax.train.profile import Profile
-from codi_jax.train.rescale import unit_latents
 from codi_jax.train.state import TrainState
-from codi_jax.typing import Params, UserError, check_local
+from codi_jax.typing import UserError, check_local
 
 
 def train(
@@ -268,44 +264,3 @@ def _run_loop(
         with closing(writer):
             state = loop.run(state)
     return state, latest.get(config.steps)
-
-
-def write_report(
-    run: Run,
-    workdir: Path,
-    results: Results | None = None,
-    now: Mapping[int, Mapping[str, float]] | None = None,
-) -> None:
-    """Write ``report.html``; the first process alone does. See :func:`write_run_report`."""
-    if jax.process_index() == 0:
-        config = run.plan.config.to_dict()
-        write_run_report(workdir, workdir / JSONL, config, results, now)
-
-
-def finish(
-    run: Run,
-    workdir: Path,
-    params: Params,
-    evaluator: Evaluator,
-    first: Evaluated,
-    last: Evaluated,
-) -> Results:
-    """Export the model, write and print the results."""
-    images = evaluator.batch["image"]
-    save_directory(workdir / MODEL, unit_latents(run.plan.model, params, images))
-    task = run.plan.task
-    method = method_name(run.plan.config) if task.diffuses else task.name
-    results = evaluator.results(method, first, last)
-    if jax.process_index() == 0:
-        results.save(workdir / RESULTS)
-        write_report(run, workdir, results)
-        if results.scores:
-            print(table(results))
-        if evaluator.beside is not None:
-            print(
-                f"{evaluator.beside.name}: a finished model on the same pictures. It shows what "
-                "more photos and more steps lead to."
-            )
-        print(f"model: {workdir / MODEL}   pictures: {workdir / 'samples'}")
-        print(f"report: {workdir / REPORT}")
-    return results

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from codi_jax import __version__
 from codi_jax.data.decoding import stored_size
+from codi_jax.parallel.platform import keep_compiled
 from codi_jax.sampling.file_plan import STDIN, STDOUT, FilePlan, Job, Naming, plan_files
 from codi_jax.sampling.guidance import Guidance
 from codi_jax.sampling.picture_formats import check_fits, encode, write
@@ -105,6 +106,7 @@ def make_files(
 
 
 def _load(request: Request, tiling: Tiling) -> Sampler:
+    keep_compiled()
     return Sampler.load(request.checkpoint, tile=tiling.tile, max_memory=tiling.max_memory)
 
 
