@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from codi_jax import __version__, trees
+from codi_jax import __version__
 from codi_jax.checkpoint.directory import save_directory
 from codi_jax.checkpoint.hub import checkpoint_path
 from codi_jax.checkpoint.store import Store
@@ -18,7 +18,7 @@ from codi_jax.data.pipeline import TrainIterator
 from codi_jax.data.transforms import LATENTS
 from codi_jax.evals.evaluation import Beside, Evaluated, Evaluator
 from codi_jax.evals.results import Results, table
-from codi_jax.evals.run_report import REPORT, write_run_report
+from codi_jax.evals.run_report import REPORT
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.parallel.processes import agreed
 from codi_jax.run.config import ConfigDict
@@ -31,22 +31,24 @@ from codi_jax.run.workdir import (
     RESULTS,
     as_started,
     changed_rate,
+    check_paths,
     check_workdir,
     locked,
     method_name,
     remove_leftovers,
     saved_config,
     write_config,
+    write_report,
 )
 from codi_jax.sampling.load import CHECKPOINTS, MODEL, load_model
 from codi_jax.sampling.origin import Origin
 from codi_jax.train.interrupt import Interrupt
 from codi_jax.train.loop import Loop
-from codi_jax.train.metrics import JSONL, TENSORBOARD, MetricsWriter
+from codi_jax.train.metrics import TENSORBOARD, MetricsWriter
 from codi_jax.train.profile import Profile
 from codi_jax.train.rescale import unit_latents
 from codi_jax.train.state import TrainState
-from codi_jax.typing import Params, UserError, check_local
+from codi_jax.typing import Params, UserError
 
 
 def train(
@@ -75,14 +77,6 @@ def train(
             stack.enter_context(locked(workdir))
         profile = Profile(workdir / TENSORBOARD, profile_steps)
         return _train(config, workdir, interrupt or Interrupt(), profile, stack, fresh)
-
-
-def check_paths(config: ConfigDict, workdir: Path) -> None:
-    """Raises a UserError for a bucket among the paths of a run."""
-    check_local("--workdir", workdir)
-    for key, value in trees.flatten(config.to_dict()).items():
-        if isinstance(value, str):
-            check_local(f"config.{key.replace('/', '.')}", value)
 
 
 def _train(
@@ -240,7 +234,7 @@ def _run_loop(
         def evaluate(step: int, state: TrainState) -> dict[str, float]:
             evaluated = latest[step] = evaluator(step, run.params(state))
             writer.write_images(step, evaluated.pictures)
-            write_report(run, workdir, now={step: evaluated.scalars})
+            write_report(run.plan.config, workdir, now={step: evaluated.scalars})
             return evaluated.scalars
 
         fresh = int(state.step) == 0
@@ -270,18 +264,6 @@ def _run_loop(
     return state, latest.get(config.steps)
 
 
-def write_report(
-    run: Run,
-    workdir: Path,
-    results: Results | None = None,
-    now: Mapping[int, Mapping[str, float]] | None = None,
-) -> None:
-    """Write ``report.html``; the first process alone does. See :func:`write_run_report`."""
-    if jax.process_index() == 0:
-        config = run.plan.config.to_dict()
-        write_run_report(workdir, workdir / JSONL, config, results, now)
-
-
 def finish(
     run: Run,
     workdir: Path,
@@ -298,7 +280,7 @@ def finish(
     results = evaluator.results(method, first, last)
     if jax.process_index() == 0:
         results.save(workdir / RESULTS)
-        write_report(run, workdir, results)
+        write_report(run.plan.config, workdir, results)
         if results.scores:
             print(table(results))
         if evaluator.beside is not None:

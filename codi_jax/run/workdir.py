@@ -17,13 +17,16 @@ import jax
 from codi_jax import trees
 from codi_jax.checkpoint.files import TEMPORARY, load_json, save_json
 from codi_jax.checkpoint.hub import checkpoint_path
+from codi_jax.evals.results import Results
+from codi_jax.evals.run_report import write_run_report
 from codi_jax.parallel.processes import agreed
 from codi_jax.run.config import ConfigDict
 from codi_jax.sampling.held_out import Setting, degrades
 from codi_jax.sampling.load import CHECKPOINTS
 from codi_jax.tasks.registry import task_class
+from codi_jax.train.metrics import JSONL
 from codi_jax.train.optim import OptimConfig, make_schedule
-from codi_jax.typing import Settings, UserError
+from codi_jax.typing import Settings, UserError, check_local
 
 CONFIG, RESULTS, LOCK = "config.json", "results.json", ".lock"
 #: Keys that may differ when a run is resumed, for they change nothing of what it learns.
@@ -110,11 +113,30 @@ def check_workdir(config: ConfigDict, workdir: Path, *, finished: bool = False) 
         )
 
 
+def check_paths(config: ConfigDict, workdir: Path) -> None:
+    """Raises a UserError for a bucket among the paths of a run."""
+    check_local("--workdir", workdir)
+    for key, value in trees.flatten(config.to_dict()).items():
+        if isinstance(value, str):
+            check_local(f"config.{key.replace('/', '.')}", value)
+
+
 def write_config(config: ConfigDict, workdir: Path) -> None:
     """Write ``config.json``; the first process alone does."""
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
         save_json(workdir / CONFIG, config.to_dict())
+
+
+def write_report(
+    config: ConfigDict,
+    workdir: Path,
+    results: Results | None = None,
+    now: Mapping[int, Mapping[str, float]] | None = None,
+) -> None:
+    """Write ``report.html``; the first process alone does. See :func:`write_run_report`."""
+    if jax.process_index() == 0:
+        write_run_report(workdir, workdir / JSONL, config.to_dict(), results, now)
 
 
 def changed_rate(saved: Mapping[str, object], config: ConfigDict, step: int) -> str:
