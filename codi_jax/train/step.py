@@ -80,17 +80,24 @@ def make_step(
         done = state.step + 1
         decays = {name: g(done) if callable(g) else g for name, g in ema_decays.items()}
         averages = {name: _average(state.ema[name], trainable, g) for name, g in decays.items()}
-        metrics["grad_norm"] = optax.tree.norm(grads)
-        for name, average in averages.items():
-            metrics[f"drift_{name}"] = optax.tree.norm(optax.tree.sub(trainable, average))
-        for path, leaf in trees.flatten(trainable).items():
-            if path.rpartition("/")[2] == "mu":  # the adapter's, equation 10
-                metrics["mu"] = jnp.mean(leaf)
+        metrics |= {"grad_norm": optax.tree.norm(grads), **_of_parameters(trainable, averages)}
         old = (state.trainable, state.ema, state.opt)
         kept, metrics[SKIPPED] = _where_finite(metrics, (trainable, averages, opt), old)
         return TrainState(done, *kept), metrics
 
     return step
+
+
+def _of_parameters(trainable: Params, averages: Mapping[str, Params]) -> dict[str, Array]:
+    """How far they are from their averages, and the adapter's mu of equation 10, if it has one."""
+    found = {
+        f"drift_{name}": optax.tree.norm(optax.tree.sub(trainable, average))
+        for name, average in averages.items()
+    }
+    for path, leaf in trees.flatten(trainable).items():
+        if path.rpartition("/")[2] == "mu":
+            found["mu"] = jnp.mean(leaf)
+    return found
 
 
 def _where_finite(metrics: Mapping[str, Array], new: PyTree, old: PyTree) -> tuple[PyTree, Array]:
