@@ -16,9 +16,26 @@ from statistics import median
 from typing import Any
 
 import jax
+import numpy as np
+
+from codi_jax.model import AutoencoderModel
+from codi_jax.typing import Params
 
 #: Runs its program once, to the end of all that it started.
 Contender = Callable[[], object]
+
+
+def random_params(model: AutoencoderModel) -> Params:
+    """Random parameters of a model, drawn by numpy: compiling their initialisers takes long."""
+    draw = np.random.default_rng(0)
+
+    def one(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        name, noise = path[-1].key, draw.standard_normal(leaf.shape, np.float32)
+        if name == "kernel":
+            return jax.numpy.asarray(noise / np.sqrt(np.prod(leaf.shape[:-1])), leaf.dtype)
+        return jax.numpy.asarray((name == "scale") + 0.01 * noise, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(one, jax.eval_shape(model.init, jax.random.key(0)))
 
 
 def alternate(

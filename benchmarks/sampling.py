@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks.contest import Contender, alternate, report
+from benchmarks.contest import Contender, alternate, random_params, report
 from codi_jax.checkpoint.directory import save_directory
 from codi_jax.diffusion.guidance import GuidedCondition
 from codi_jax.model import Model
@@ -48,8 +48,7 @@ def model_of(size: str) -> Model:
     config.mesh.data = 1
     planned = plan_ahead(config).model
     assert isinstance(planned, Model)
-    params = jax.jit(planned.init)(jax.random.key(0))
-    return dataclasses.replace(planned, params=params)
+    return dataclasses.replace(planned, params=random_params(planned))
 
 
 def ours(model: Model, arrays: dict[str, Any], text: dict[str, Any], steps: int) -> Contender:

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks.contest import Contender, alternate, report
+from benchmarks.contest import Contender, alternate, random_params, report
 from codi_jax.checkpoint.diffusers_format import save_model
 from codi_jax.data.transforms import LATENTS
 from codi_jax.model import Model
@@ -55,7 +55,7 @@ class Ours:
     def __post_init__(self) -> None:
         # The state is donated: the parameters stay for PyTorch.
         trainable, self.frozen = self.plan.split(jax.tree.map(jnp.copy, self.params))
-        self.state = jax.jit(self.plan.create)(trainable)
+        self.state = self.plan.create(trainable)
         shapes = {name: leaf for name, leaf in self.plan.frozen.items() if name not in self.frozen}
         draw = np.random.default_rng(0)
         self.frozen |= jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -160,7 +160,7 @@ def main() -> None:
     batch = args.batch or BATCH[args.size]
     torch.set_float32_matmul_precision("high")
     planned = plan_ahead(config_of(args.size, batch, "finetune"))
-    params = jax.jit(planned.model.init)(jax.random.key(0))
+    params = random_params(planned.model)
     ours = Ours(planned, params, latents=True)
     contenders: dict[str, Contender] = {"codi_jax": ours}
     flops = {"codi_jax": ours.flops}
@@ -174,7 +174,7 @@ def main() -> None:
     if args.codi:
         del params
         whole = plan_ahead(config_of(args.size, batch, "codi"))
-        own = Ours(whole, jax.jit(whole.model.init)(jax.random.key(0)), latents=False)
+        own = Ours(whole, random_params(whole.model), latents=False)
         contenders["codi_jax, the full CoDi step"] = own
         flops["codi_jax, the full CoDi step"] = own.flops
     figures = alternate(contenders, args.rounds)

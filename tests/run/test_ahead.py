@@ -1,6 +1,7 @@
 """A step compiled and not run: its figures, and what is said of them."""
 
 import dataclasses
+import importlib.util
 import json
 
 import jax
@@ -8,7 +9,7 @@ import pytest
 
 from codi_jax.parallel.collectives import Traffic
 from codi_jax.parallel.mesh import make_mesh
-from codi_jax.run.ahead import Ahead, compile_ahead
+from codi_jax.run.ahead import Ahead, compile_ahead, plan_ahead
 from codi_jax.run.ahead_sampler import sampler_ahead
 from codi_jax.run.plan import plan
 from codi_jax.train.flops import jaxpr_flops
@@ -91,3 +92,16 @@ def test_an_autoencoder_has_no_sampler() -> None:
     config.mesh.data = 1
     with pytest.raises(UserError, match="there is no sampler"):
         sampler_ahead(plan(config), 4, quick=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="pip install -e '.[aot]' has TPU's compiler"
+)
+@pytest.mark.parametrize("topology", ["v5p:2x2x1", "v6e:2x2"])
+def test_a_reduced_model_on_other_tpus(topology: str) -> None:
+    config = smallest("pe_codi", mesh__data=-1, mesh__fsdp=4)
+    ahead = compile_ahead(plan_ahead(config, topology))
+    assert ahead.devices == 4 and ahead.chip is not None and ahead.seconds
+    assert ahead.fits and ahead.peak and ahead.peak >= ahead.arguments
+    assert ahead.traffic["all-gather"].count
