@@ -12,8 +12,10 @@ PROGRAM = """
 import multiprocessing, time
 from codi_jax.data.worker import end_with_parent
 
-def work():
+if __name__ == "__mp_main__":
     end_with_parent()
+
+def work():
     print(multiprocessing.current_process().pid, flush=True)
     time.sleep(100)
 
