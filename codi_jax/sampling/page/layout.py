@@ -54,28 +54,8 @@ def build(choices: Mapping[str, Choice], options: PageOptions, folder: Path) -> 
                 )
                 picture.preprocess = file_alone
                 gr.Markdown("Or take one of these:")
-                examples = gr.Gallery(
-                    handlers.examples(first.name),
-                    show_label=False,
-                    container=False,
-                    columns=3,
-                    height="auto",
-                    object_fit="contain",
-                    allow_preview=False,
-                    interactive=False,
-                    buttons=[],
-                    elem_id="examples",
-                )
-                painting = gr.ImageEditor(
-                    label="Paint what to fill",
-                    visible=first.takes_mask,
-                    type="numpy",
-                    sources=(),
-                    transforms=(),
-                    layers=False,
-                    brush=gr.Brush(colors=["#ff2d55"], color_mode="fixed"),
-                    elem_id="painting",
-                )
+                examples = _examples(handlers.examples(first.name))
+                painting = _painting(first.takes_mask)
                 prompt = gr.Textbox(label="Prompt", visible=first.takes_prompt, elem_id="prompt")
                 with gr.Row():
                     steps = gr.Slider(1, MAX_STEPS, value=4, step=1, label="Steps", elem_id="steps")
@@ -102,3 +82,31 @@ def build(choices: Mapping[str, Choice], options: PageOptions, folder: Path) -> 
             concurrency_limit=1,
         )
     return page
+
+
+def _examples(shown: list[str]) -> gr.Gallery:
+    return gr.Gallery(
+        shown,
+        show_label=False,
+        container=False,
+        columns=3,
+        height="auto",
+        object_fit="contain",
+        allow_preview=False,
+        interactive=False,
+        buttons=[],
+        elem_id="examples",
+    )
+
+
+def _painting(visible: bool) -> gr.ImageEditor:
+    return gr.ImageEditor(
+        label="Paint what to fill",
+        visible=visible,
+        type="numpy",
+        sources=(),
+        transforms=(),
+        layers=False,
+        brush=gr.Brush(colors=["#ff2d55"], color_mode="fixed"),
+        elem_id="painting",
+    )
