@@ -109,15 +109,3 @@ def tree_hash(tree: Params) -> str:
         digest.update(f"{path}\0{array.dtype.name}\0{array.shape}\0".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def parts(batch: PyTree, count: int) -> PyTree:
-    """[B, ...] -> [count, B / count, ...]; each part takes examples of every device."""
-    return jax.tree.map(
-        lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1), batch
-    )
-
-
-def whole(parted: PyTree) -> PyTree:
-    """What :func:`parts` was given, [count, B / count, ...] -> [B, ...]."""
-    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), parted)

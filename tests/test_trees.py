@@ -90,11 +90,3 @@ def test_tree_hash_sees_every_change_and_no_order_or_device():
         {"a": base["a"], "c": base["b"]},
     ]
     assert len({same, *map(trees.tree_hash, others)}) == len(others) + 1
-
-
-def test_parts_of_a_batch_take_rows_in_turn():
-    batch = {"x": np.arange(6), "y": np.arange(12).reshape(6, 2)}
-    parts = trees.parts(batch, 3)
-    assert parts["x"].tolist() == [[0, 3], [1, 4], [2, 5]] and parts["y"].shape == (3, 2, 2)
-    for name, value in trees.whole(parts).items():
-        assert value.tolist() == batch[name].tolist()

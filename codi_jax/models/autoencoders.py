@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from codi_jax import trees
 from codi_jax.models.autoencoder import AutoencoderKL
 from codi_jax.models.autoencoder_dc import AutoencoderDC
 from codi_jax.models.autoencoder_dc_config import AutoencoderDCConfig
 from codi_jax.models.configs import AutoencoderConfig
+from codi_jax.models.parts import parts, whole
 from codi_jax.typing import Array, Params, Settings, UserError
 
 #: Both have ``downsampling``, ``latent_channels``, ``scaling_factor``, ``CLASS``, ``unit_sized``
@@ -48,7 +48,7 @@ class InParts:
         def one(part: Array) -> Array:
             return self.network.apply(variables, part, method=method)
 
-        return trees.whole(jax.lax.map(one, trees.parts(values, self.count)))
+        return whole(jax.lax.map(one, parts(values, self.count)))
 
 
 #: What encodes and decodes.

@@ -8,6 +8,7 @@ import optax
 
 from codi_jax import trees
 from codi_jax.distill.loss import StepContext
+from codi_jax.models.parts import parts as split
 from codi_jax.train.state import TrainState
 from codi_jax.typing import Array, Params, PyTree
 
@@ -126,7 +127,7 @@ def _accumulated(grad_fn: GradFn, parts: int) -> GradFn:
         def add(sums: GradsAndMetrics, part: Part) -> tuple[GradsAndMetrics, None]:
             return jax.tree.map(jnp.add, sums, one(part)), None
 
-        xs = (jnp.arange(parts), trees.parts(batch, parts))
+        xs = (jnp.arange(parts), split(batch, parts))
         shapes = jax.eval_shape(one, jax.tree.map(lambda x: x[0], xs))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         sums, _ = jax.lax.scan(add, zeros, xs)
