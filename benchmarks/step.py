@@ -111,9 +111,11 @@ class Theirs:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         unet = diffusers.UNet2DConditionModel.from_pretrained(folder)
         self.unet = unet.to(self.device, memory_format=torch.channels_last).train()
-        options = {"fused": True} if self.device == "cuda" else {"foreach": True}
+        fused = self.device == "cuda"
         self.parameters = list(self.unet.parameters())
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, weight_decay=0.01, **options)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=1e-4, weight_decay=0.01, foreach=not fused, fused=fused
+        )
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         latents = np.array(ours.batch[LATENTS]).transpose(0, 3, 1, 2)
         self.latents = torch.from_numpy(latents.copy()).to(self.device)
