@@ -1,7 +1,7 @@
 """Compile a run's programs for machines that you do not have, and say what they will cost.
 
-    python -m codi_jax.aot --config=configs/sr.py:sd21 --topology=v5e:4x4 --config.mesh.fsdp=16
-    python -m codi_jax.aot --config=configs/sr.py:sd21 --topology=v5e:2x2 --program=sampler
+    python -m codi_jax.aot --config=configs/sr.py:sd21 --topology=v5e:4x4
+    python -m codi_jax.aot --config=configs/sr.py:sd21 --program=sampler
     python -m codi_jax.aot --config=configs/sr.py --find_batch
     python -m codi_jax.aot --config=configs/sr.py --quick
 

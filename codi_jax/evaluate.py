@@ -1,7 +1,7 @@
 """Score a model, or any folder of result images, against ground truth.
 
     python -m codi_jax.evaluate --images OUT --reference HR
-    python -m codi_jax.evaluate --checkpoint demo --source PHOTOS --steps 1,2,4 --output runs/eval
+    python -m codi_jax.evaluate --checkpoint demo --source PHOTOS --output OUT
     python -m codi_jax.evaluate --checkpoint runs/sr --metrics psnr,lpips_alex
 
 A model's inputs are made of the source's images, as its task says: whole frames, or with --crop

@@ -62,7 +62,11 @@ def _forward(leaf: Array, sharding: NamedSharding, dtype: DTypeLike) -> tuple[Ar
 
 def _backward(sharding: NamedSharding, dtype: DTypeLike, _: None, gradient: Array) -> tuple[Array]:
     del dtype
-    return (jax.lax.with_sharding_constraint(gradient.astype(jnp.float32), sharding),)
+    # Whole first: asked for a shard of a product, XLA makes a loop over slices of it. It turns the
+    # sum over devices and the cut that follows it into one reduce-scatter by itself.
+    everywhere = NamedSharding(sharding.mesh, PartitionSpec())
+    summed = jax.lax.with_sharding_constraint(gradient.astype(jnp.float32), everywhere)
+    return (jax.lax.with_sharding_constraint(summed, sharding),)
 
 
 _whole.defvjp(_forward, _backward)
