@@ -129,7 +129,9 @@ def test_a_prior_is_refused(tmp_path):
         evaluate_checkpoint("prior", SETTING, [1], psnr_only(tmp_path), tmp_path / "out")
 
 
-@pytest.mark.parametrize("config", [inpaint.get_config, canny.get_config])
+@pytest.mark.parametrize(
+    "config", [inpaint.get_config, pytest.param(canny.get_config, marks=pytest.mark.slow)]
+)
 def test_every_task_is_sampled_and_scored_by_its_own_measures(config, tiny_model, tmp_path):
     config = shrunk(config("tiny"))
     with jax.numpy_dtype_promotion("standard"):

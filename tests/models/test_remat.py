@@ -23,7 +23,9 @@ def gradients(policy, random_params, quick_jit):
     return quick_jit(jax.value_and_grad(loss(policy)))(tree)
 
 
-@pytest.mark.parametrize("policy", POLICIES[1:])
+@pytest.mark.parametrize(
+    "policy", ["blocks", *(pytest.param(p, marks=pytest.mark.slow) for p in ("dots", "everything"))]
+)
 def test_a_policy_changes_no_number(policy, random_params, quick_jit):
     value, plain = gradients("none", random_params, quick_jit)
     value_remat, remat = gradients(policy, random_params, quick_jit)

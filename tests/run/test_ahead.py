@@ -51,6 +51,7 @@ def test_the_report() -> None:
     assert (figures["bound_seconds"], figures["bound_mfu"]) == (1.0, 0.75)
 
 
+@pytest.mark.slow
 def test_a_step_of_this_machine() -> None:
     config = smallest("pe_codi", mesh__fsdp=2)
     planned = plan(config, make_mesh(data=1, fsdp=2, devices=jax.devices()[:2]))

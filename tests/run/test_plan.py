@@ -175,16 +175,9 @@ def test_what_has_no_condition(config: Any, variant: str, model_of: Callable[...
     trace(plan(made))
 
 
-def some_slow(*quick: str) -> list[Any]:
-    """All pairs of network and method; those that are not among ``quick`` are for `-m slow`."""
-    pairs = [(name, method) for name in UNETS for method in ("codi", "pe_codi", "fast_codi")]
-    return [
-        pytest.param(*pair, marks=() if "-".join(pair) in quick else pytest.mark.slow)
-        for pair in pairs
-    ]
-
-
-@pytest.mark.parametrize(("name", "method"), some_slow("sd21-codi"))
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["codi", "pe_codi", "fast_codi"])
+@pytest.mark.parametrize("name", UNETS)
 def test_stable_diffusion_at_full_size(name: str, method: str, checkpoints: Path) -> None:
     variant = name if name != "sdxl" else "sd21"
     config = one_device(sr.get_config(f"{variant},{method}"))
