@@ -5,6 +5,7 @@
 prints the tables of finished contests.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -35,7 +36,7 @@ def random_params(model: AutoencoderModel) -> Params:
             return jax.numpy.asarray(noise / np.sqrt(np.prod(leaf.shape[:-1])), leaf.dtype)
         return jax.numpy.asarray((name == "scale") + 0.01 * noise, leaf.dtype)
 
-    return jax.tree_util.tree_map_with_path(one, jax.eval_shape(model.init, jax.random.key(0)))
+    return jax.tree_util.tree_map_with_path(one, model.shapes)
 
 
 def alternate(
@@ -73,6 +74,21 @@ def alternate(
         for name, taken in times.items()
         if taken
     }
+
+
+def parser(text: str | None) -> argparse.ArgumentParser:
+    """The flags that contests with PyTorch have in common.
+
+    Args:
+        text: what the command does.
+    """
+    made = argparse.ArgumentParser(description=text)
+    made.add_argument("--size", choices=("tiny", "embedded", "sd21"), default="embedded")
+    made.add_argument("--batch", type=int, help="pictures at a time")
+    made.add_argument("--rounds", type=int, default=9, help="turns of each; 0 only compiles")
+    made.add_argument("--compile", action="store_true", help="torch.compile, too")
+    made.add_argument("--output", type=Path, help="JSON file of the figures")
+    return made
 
 
 def report(

@@ -9,7 +9,6 @@ in float32. Needs the packages torch and
 diffusers.
 """
 
-import argparse
 import dataclasses
 import os
 import tempfile
@@ -24,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks.contest import Contender, alternate, random_params, report
+from benchmarks.contest import Contender, alternate, parser, random_params, report
 from codi_jax.checkpoint.directory import save_directory
 from codi_jax.diffusion.guidance import GuidedCondition
 from codi_jax.model import Model
@@ -100,14 +99,9 @@ class Theirs:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", choices=("tiny", "embedded", "sd21"), default="embedded")
-    parser.add_argument("--batch", type=int, help="pictures at a time")
-    parser.add_argument("--rounds", type=int, default=9, help="turns of each; 0 only compiles")
-    parser.add_argument("--compile", action="store_true", help="torch.compile, too")
-    parser.add_argument("--output", type=Path, help="JSON file of the figures")
-    parser.add_argument("--steps", type=int, nargs="+", default=[4], help="of sampling")
-    args = parser.parse_args()
+    flags = parser(__doc__)
+    flags.add_argument("--steps", type=int, nargs="+", default=[4], help="of sampling")
+    args = flags.parse_args()
     batch = args.batch or 1
     torch.set_float32_matmul_precision("high")
     model = model_of(args.size)

@@ -10,7 +10,6 @@ a CPU in float32. --codi adds our full CoDi step on pictures, which encodes them
 packages torch and diffusers.
 """
 
-import argparse
 import dataclasses
 import os
 import tempfile
@@ -25,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks.contest import Contender, alternate, random_params, report
+from benchmarks.contest import Contender, alternate, parser, random_params, report
 from codi_jax.checkpoint.diffusers_format import save_model
 from codi_jax.data.transforms import LATENTS
 from codi_jax.model import Model
@@ -151,14 +150,9 @@ class Theirs:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", choices=("tiny", "embedded", "sd21"), default="embedded")
-    parser.add_argument("--batch", type=int, help="pictures at a time")
-    parser.add_argument("--rounds", type=int, default=9, help="turns of each; 0 only compiles")
-    parser.add_argument("--compile", action="store_true", help="torch.compile, too")
-    parser.add_argument("--output", type=Path, help="JSON file of the figures")
-    parser.add_argument("--codi", action="store_true", help="our full CoDi step, too")
-    args = parser.parse_args()
+    flags = parser(__doc__)
+    flags.add_argument("--codi", action="store_true", help="our full CoDi step, too")
+    args = flags.parse_args()
     batch = args.batch or BATCH[args.size]
     torch.set_float32_matmul_precision("high")
     planned = plan_ahead(config_of(args.size, batch, "finetune"))

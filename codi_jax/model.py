@@ -11,8 +11,8 @@ from codi_jax.diffusion.schedules import Schedule
 from codi_jax.diffusion.unsupported_sampler import AnySampler
 from codi_jax.models.adapted_unet import AdaptedUNet
 from codi_jax.models.autoencoders import AnyAutoencoderConfig, init_autoencoder
-from codi_jax.models.part_init import PartInit
-from codi_jax.typing import Params, PyTree, Settings
+from codi_jax.models.part_init import PartInit, draw_parts
+from codi_jax.typing import Params, Settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,10 +33,7 @@ class AutoencoderModel:
 
     def init(self, key: jax.Array) -> Params:
         """Random parameters of every part."""
-        params: dict[str, PyTree] = {}
-        for part, init in self.inits.items():
-            params[part] = init(key, params)
-        return params
+        return draw_parts(self.inits.items(), key)
 
     @property
     def inits(self) -> dict[str, PartInit]:
@@ -105,14 +102,8 @@ class Model(AutoencoderModel):
 @functools.lru_cache(maxsize=64)
 def _shapes(inits: tuple[tuple[str, PartInit], ...]) -> Params:
     """Tracing them takes seconds, and a start asks several times."""
-
-    def draw(key: jax.Array) -> Params:
-        params: dict[str, PyTree] = {}
-        for part, init in inits:
-            params[part] = init(key, params)
-        return params
-
-    return jax.eval_shape(draw, jax.eval_shape(lambda: jax.random.key(0)))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.eval_shape(functools.partial(draw_parts, inits), key)
 
 
 def _init_vae(config: AnyAutoencoderConfig, key: jax.Array, drawn: Params) -> Params:

@@ -1,13 +1,10 @@
 """The work of `prepare` on the machines of an Apache Beam runner, in the place of `pool.Pool`."""
 
-import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import cv2
-
-from codi_jax.data.pool import Task
+from codi_jax.data.pool import Task, use_one_thread
 from codi_jax.typing import UserError
 
 #: A file beside the results in which a worker leaves what is wrong, for the process that waits.
@@ -85,8 +82,7 @@ class _Call:
         self._held, self._function, self._error = held, function, error
 
     def __call__(self, task: tuple[object, ...]) -> None:
-        cv2.setNumThreads(0)
-        os.environ["OMP_NUM_THREADS"] = "1"  # for a depth estimator's PyTorch, imported later
+        use_one_thread()
         if self._error.exists():
             return
         try:

@@ -2,13 +2,13 @@
 
 import multiprocessing
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TypeVar
 
 import cv2
 
+from codi_jax.data.worker import end_with_parent
 from codi_jax.typing import UserError
 
 #: The arguments of one call.
@@ -59,18 +59,16 @@ class Pool:
 
 def _start(held: object) -> None:
     _held[:] = [held]
+    use_one_thread()
+    # A killed parent cannot stop its workers: they would go on beside those of the next run.
+    end_with_parent()
+
+
+def use_one_thread() -> None:
+    """To be called in a process that works beside others."""
     cv2.setNumThreads(0)
     os.environ["OMP_NUM_THREADS"] = "1"  # for a depth estimator's PyTorch, imported later
-    # A killed parent cannot stop its workers: they would go on beside those of the next run.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _call(function: Callable[..., None], *task: object) -> None:
     function(_held[0], *task)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # only workers start here
-    parent.join()
-    os._exit(1)

@@ -9,15 +9,15 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-
-from matplotlib import rc_context
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from codi_jax import trees
 from codi_jax.data.regular_files import replacing
 from codi_jax.evals.results import UNSAMPLED, Results
 from codi_jax.typing import Settings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: The file, and the folder of the grids.
 REPORT, SAMPLES = "report.html", "samples"
@@ -125,6 +125,8 @@ def _place(name: str) -> tuple[str, str]:
 
 
 def _curves(lines: Sequence[Line]) -> str:
+    from matplotlib.figure import Figure  # not above: a run's start would wait for it
+
     figures = []
     for title, curves in panels(lines).items():
         figure = Figure(figsize=(4.5, 3))
@@ -143,7 +145,10 @@ def _curves(lines: Sequence[Line]) -> str:
     return f"<div class='panels'>{''.join(figures)}</div>"
 
 
-def _svg(figure: Figure, title: str) -> str:
+def _svg(figure: "Figure", title: str) -> str:
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     file = io.BytesIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):  # letters stay letters
         FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})

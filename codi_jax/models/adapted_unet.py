@@ -18,7 +18,7 @@ from codi_jax.models.adapters.none import NoAdapter
 from codi_jax.models.adapters.registry import adapter_class
 from codi_jax.models.configs import UNetConfig
 from codi_jax.models.embeddings import Prompt
-from codi_jax.models.part_init import PartInit
+from codi_jax.models.part_init import PartInit, draw_parts
 from codi_jax.models.remat import remat_network
 from codi_jax.typing import Cond, Params, PyTree
 
@@ -85,10 +85,7 @@ class AdaptedUNet:
 
     def init(self, key: Key[Array, ""]) -> Params:
         """Random parameters, float32. The adapter's copied encoder equals the U-Net's."""
-        params: dict[str, PyTree] = {}
-        for part, init in self.inits.items():
-            params[part] = init(key, params)
-        return params
+        return draw_parts(self.inits.items(), key)
 
     @property
     def inits(self) -> dict[str, PartInit]:

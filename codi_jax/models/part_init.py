@@ -1,11 +1,11 @@
 """How the parameters of one part of a model are drawn."""
 
 import dataclasses
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 
 from jaxtyping import Array, Key
 
-from codi_jax.typing import Params
+from codi_jax.typing import Params, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,3 +28,11 @@ class PartInit:
             drawn: the parts before this one, for an adapter that starts as a copy.
         """
         return self.function(self.architecture, key, drawn)
+
+
+def draw_parts(inits: Iterable[tuple[str, PartInit]], key: Key[Array, ""]) -> Params:
+    """Random parameters of these parts, float32; each may read those before it."""
+    params: dict[str, PyTree] = {}
+    for part, init in inits:
+        params[part] = init(key, params)
+    return params

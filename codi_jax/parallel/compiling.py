@@ -1,7 +1,9 @@
 """Compiling for devices that may be too small, and how much memory devices have."""
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 
 import jax
 
@@ -30,8 +32,15 @@ def compile_traced(traced: jax.stages.Traced) -> jax.stages.Compiled:
     Raises:
         DoesNotFit: the compiler itself found that their memory is too small.
     """
-    try:
+    with memory_errors():
         return traced.lower().compile()
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Raises DoesNotFit where jax says that a device's memory does not suffice."""
+    try:
+        yield
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -9,9 +9,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 
+from codi_jax.parallel.mesh import replicated
 from codi_jax.parallel.sharding import param_shardings
 from codi_jax.typing import Array, Params
 
@@ -52,8 +53,7 @@ def _part(part: str, tree: Params, mesh: jax.sharding.Mesh, dtype: DTypeLike) ->
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _whole(leaf: Array, sharding: NamedSharding, dtype: DTypeLike) -> Array:
     cast = jax.lax.with_sharding_constraint(leaf.astype(dtype), sharding)  # half the bytes travel
-    everywhere = NamedSharding(sharding.mesh, PartitionSpec())
-    return jax.lax.with_sharding_constraint(cast, everywhere)
+    return jax.lax.with_sharding_constraint(cast, replicated(sharding.mesh))
 
 
 def _forward(leaf: Array, sharding: NamedSharding, dtype: DTypeLike) -> tuple[Array, None]:
@@ -64,8 +64,8 @@ def _backward(sharding: NamedSharding, dtype: DTypeLike, _: None, gradient: Arra
     del dtype
     # Whole first: asked for a shard of a product, XLA makes a loop over slices of it. It turns the
     # sum over devices and the cut that follows it into one reduce-scatter by itself.
-    everywhere = NamedSharding(sharding.mesh, PartitionSpec())
-    summed = jax.lax.with_sharding_constraint(gradient.astype(jnp.float32), everywhere)
+    whole = replicated(sharding.mesh)
+    summed = jax.lax.with_sharding_constraint(gradient.astype(jnp.float32), whole)
     return (jax.lax.with_sharding_constraint(summed, sharding),)
 
 

@@ -176,12 +176,19 @@ def compile_ahead(planned: Plan, quick: bool = False, schedules: Path | None = N
         arguments=_argument_bytes(planned),
         memory=device_memory(device),
     )
+    return told_ahead(known, planned.traced, quick, schedules)
+
+
+def told_ahead(
+    known: Ahead, traced: jax.stages.Traced, quick: bool, schedules: Path | None
+) -> Ahead:
+    """``known`` and what the compiler tells of a program; see :func:`compile_ahead`."""
     if not quick:
-        return compiled_ahead(known, planned.traced)
-    return known if schedules is None else scheduled_ahead(known, planned.traced, schedules)
+        return _compiled(known, traced)
+    return known if schedules is None else _scheduled(known, traced, schedules)
 
 
-def scheduled_ahead(known: Ahead, traced: jax.stages.Traced, schedules: Path) -> Ahead:
+def _scheduled(known: Ahead, traced: jax.stages.Traced, schedules: Path) -> Ahead:
     """``known`` and what the schedule tells; the process must end by ``os._exit``."""
     begin = time.monotonic()
     try:
@@ -203,7 +210,7 @@ def _own_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def compiled_ahead(known: Ahead, traced: jax.stages.Traced) -> Ahead:
+def _compiled(known: Ahead, traced: jax.stages.Traced) -> Ahead:
     """``known`` and what compiling tells."""
     begin = time.monotonic()
     try:

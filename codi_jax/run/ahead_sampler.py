@@ -12,7 +12,7 @@ from codi_jax.model import Model
 from codi_jax.parallel.compiling import device_memory
 from codi_jax.parallel.mesh import make_mesh, replicated
 from codi_jax.parallel.sharding import bytes_a_device
-from codi_jax.run.ahead import Ahead, compiled_ahead, scheduled_ahead
+from codi_jax.run.ahead import Ahead, told_ahead
 from codi_jax.run.plan import Plan
 from codi_jax.run.prompts import prompt_shapes
 from codi_jax.sampling.picture_sampler import PictureSampler
@@ -51,7 +51,7 @@ def sampler_ahead(
         dataclasses.replace(model, network=network), planned.dtype, planned.task
     )
     key = jax.eval_shape(lambda: jax.random.key(0))
-    params = jax.eval_shape(model.init, key)
+    params = model.shapes
     arrays = _arrays(planned, model, batch_size)
 
     def sample(params: Params, arrays: dict[str, Any], text: Cond, key: Any) -> Any:
@@ -77,9 +77,7 @@ def sampler_ahead(
         memory=device_memory(mesh.devices.flat[0]),
         passes=1,
     )
-    if not quick:
-        return compiled_ahead(known, traced)
-    return known if schedules is None else scheduled_ahead(known, traced, schedules)
+    return told_ahead(known, traced, quick, schedules)
 
 
 def _arrays(planned: Plan, model: Model, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:

@@ -8,7 +8,7 @@ import jax
 from codi_jax.checkpoint.directory import save_directory
 from codi_jax.evals.evaluation import Evaluated, Evaluator
 from codi_jax.evals.results import Results, table
-from codi_jax.evals.run_report import REPORT, write_run_report
+from codi_jax.evals.run_report import REPORT, SAMPLES, write_run_report
 from codi_jax.run.start import Run
 from codi_jax.run.workdir import RESULTS, method_name
 from codi_jax.sampling.load import MODEL
@@ -53,6 +53,6 @@ def finish(
                 f"{evaluator.beside.name}: a finished model on the same pictures. It shows what "
                 "more photos and more steps lead to."
             )
-        print(f"model: {workdir / MODEL}   pictures: {workdir / 'samples'}")
+        print(f"model: {workdir / MODEL}   pictures: {workdir / SAMPLES}")
         print(f"report: {workdir / REPORT}")
     return results

@@ -17,6 +17,7 @@ from codi_jax.data.pipeline import TrainIterator
 from codi_jax.data.transforms import LATENTS
 from codi_jax.evals.evaluation import Beside, Evaluated, Evaluator
 from codi_jax.evals.results import Results
+from codi_jax.evals.run_report import SAMPLES
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.parallel.processes import agreed
 from codi_jax.run.config import ConfigDict
@@ -118,7 +119,7 @@ def _train(
         planned.task,
         held_out,
         config.eval.steps,
-        workdir / "samples",
+        workdir / SAMPLES,
         text,
         planned.dtype,
         beside,
@@ -258,7 +259,7 @@ def _run_loop(
             log_every=config.log_every,
             eval_every=config.eval.every,
             interrupt=interrupt,
-            needed_flops=run.plan.needed_flops if run.plan.recomputes else None,
+            needed_flops=(lambda: run.plan.needed_flops) if run.plan.recomputes else None,
             profile=profile,
         )
         with closing(writer):

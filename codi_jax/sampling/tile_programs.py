@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from codi_jax.diffusion.guidance import GuidedCondition, guided_predict
 from codi_jax.models.norm import Moments, statistics
+from codi_jax.parallel.compiling import DoesNotFit, memory_errors
 from codi_jax.sampling.picture_sampler import PictureSampler
 from codi_jax.tasks.base import Batch as Arrays
 from codi_jax.typing import Cond, Params, PyTree
@@ -104,10 +105,9 @@ class Program:
 def _within(limit: int) -> Iterator[None]:
     """Raises TooLargeError where the device's memory does not suffice."""
     try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
+        with memory_errors():
+            yield
+    except DoesNotFit as error:
         raise TooLargeError(limit + 1) from error
 
 

@@ -62,7 +62,7 @@ class Loop:
         eval_every: steps between two evaluations. There is one at the end, too.
         interrupt: says when a signal has asked the run to stop.
         needed_flops: of a step on all devices, without what is computed again for the gradient;
-            None where nothing is.
+            None where nothing is. Asked for while the devices do the first step.
         profile: records some steps.
     """
 
@@ -82,7 +82,7 @@ class Loop:
     log_every: int
     eval_every: int
     interrupt: Interrupt = dataclasses.field(default_factory=Interrupt)
-    needed_flops: float | None = None
+    needed_flops: Callable[[], float] | None = None
     profile: Profile = Profile(Path(), 0)
 
     def run(self, state: TrainState) -> TrainState:
@@ -104,7 +104,6 @@ class Loop:
         guard = Guard(self.store.latest_step)
         pace = Pace(self.batch_size, self.mesh.devices.flat[0])
         pace.restart(start)
-        step_fn: StepFn = self.step
         metrics: Mapping[str, Array] = {}
         due: _Line | None = None
         try:
@@ -127,11 +126,12 @@ class Loop:
                     raise Interrupted(f"stopped at step {n}, which is saved")
                 batch, arrays = self._fetch(pace, metrics)
                 if n == start:
-                    step_fn, pace.flops = self._compile(state, arrays)
-                    self.interrupt.defer()
+                    traced, step_fn = self._compile(state, arrays)
                 self.profile.before(n, start, self.steps)
                 state, metrics = step_fn(state, self.frozen, arrays, self.key)
                 done = n + 1
+                if n == start:  # counting may take seconds, and the devices are at work
+                    pace.flops = self._flops(traced)
                 guard.watch(done, metrics, batch.get("name", ()))
                 self.profile.after(done, metrics)
                 # The devices have the next step already while the line of the last is written.
@@ -167,12 +167,17 @@ class Loop:
 
     def _compile(
         self, state: TrainState, arrays: Mapping[str, Array]
-    ) -> tuple[jax.stages.Compiled, float]:
-        """The step compiled, and the FLOPs that it needs of one device."""
+    ) -> tuple[jax.stages.Traced, StepFn]:
+        """The step, traced and compiled; a signal waits from now on for the end of a step."""
         traced = self.step.trace(state, self.frozen, arrays, self.key)
-        needed = self.needed_flops
-        flops = jaxpr_flops(traced.jaxpr) if needed is None else needed
-        return traced.lower().compile(), flops / self.mesh.size
+        compiled = traced.lower().compile()
+        self.interrupt.defer()
+        return traced, compiled
+
+    def _flops(self, traced: jax.stages.Traced) -> float:
+        """Those that a step needs of one device."""
+        whole = jaxpr_flops(traced.jaxpr) if self.needed_flops is None else self.needed_flops()
+        return whole / self.mesh.size
 
     def _log(self, line: "_Line | None", guard: Guard, progress: Progress) -> None:
         """Write a line that is due; this waits for its step."""
