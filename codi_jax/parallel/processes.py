@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,6 +31,8 @@ _LOST = re.compile(rb"^[EF]\d{4} \S+ +\d+ (coordination_service|client\.h|distri
 _BROKEN = re.compile(r"Gloo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|[Bb]arrier")
 #: Seconds that a process with an error waits for the others to have it, too.
 LEAVE = 5
+#: Under this key jax's service keeps the status and the index of the first that has an error.
+_FAILED = "codi_jax/failed"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -38,7 +41,8 @@ def joined_processes() -> Iterator[None]:
     """Join the other processes of this command, where the launcher set ``CODI_DISTRIBUTED=1``.
 
     Only a child of the calling process goes on in the context. An error that leaves it ends this
-    process within seconds, also if the others go on: they stop when they miss it.
+    process within seconds, and the others with the same status: started again, they would meet it
+    again.
     """
     if os.environ.get("CODI_DISTRIBUTED") != "1":
         yield
@@ -47,19 +51,33 @@ def joined_processes() -> Iterator[None]:
     jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)
     # On CPUs the first collective waits half a minute for the others, and they are all here now.
     multihost_utils.sync_global_devices("joined")
+    from orbax.checkpoint import multihost  # not before the fork: it starts threads
+
+    client = multihost.get_jax_distributed_client()
+    failing = threading.Event()
+    threading.Thread(target=_end_as_others, args=(client, failing), daemon=True).start()
     try:
         yield
     except Interrupted:
         raise
     except Exception as error:
+        failing.set()
+        status = 2 if isinstance(error, UserError | OSError) else 1
         if lost_contact(error):
             time.sleep(HEARTBEAT + 10)  # jax's service says who has died, and ends this process
-        status = 2 if isinstance(error, UserError | OSError) else 1
+        else:
+            with contextlib.suppress(jax.errors.JaxRuntimeError):  # another came first
+                client.key_value_set(_FAILED, f"{status} {jax.process_index()}")
         # At its exit jax waits for the others for minutes. They have the same error, or none.
-        leave = threading.Timer(LEAVE, os._exit, (status,))
+        leave = threading.Timer(_leave(), os._exit, (status,))
         leave.daemon = True
         leave.start()
         raise
+
+
+def _leave() -> float:
+    """Seconds to wait before this process ends; the first keeps jax's service, and ends last."""
+    return 2 * LEAVE if jax.process_index() == 0 else LEAVE
 
 
 def agreed(answer: bool) -> bool:
@@ -72,6 +90,32 @@ def agreed(answer: bool) -> bool:
 def lost_contact(error: BaseException) -> bool:
     """Whether ``error`` may come of the death of another process: its connection is broken."""
     return bool(_BROKEN.search(str(error)))
+
+
+def _end_as_others(client: Any, failing: threading.Event) -> None:
+    """End this process as the first that has an error, where it has none itself.
+
+    Args:
+        client: of jax's service, which keeps what that process has left.
+        failing: set when this process has an error itself.
+    """
+    left = None
+    while left is None:
+        try:
+            left = client.blocking_key_value_get(_FAILED, 3_600_000)
+        except jax.errors.JaxRuntimeError as error:
+            if "DEADLINE_EXCEEDED" not in str(error):
+                return  # the service has ended
+    status, index = left.split()
+    if failing.wait(_leave()):
+        return
+    print(
+        f"process {index} of this run has ended with an error, so this one stops, too: see what "
+        "was said there",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(int(status))
 
 
 def _fork() -> None:

@@ -2,10 +2,13 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -18,9 +21,7 @@ import jax
 from jax.experimental import multihost_utils
 from codi_jax.parallel.processes import joined_processes
 from codi_jax.typing import UserError
-
-jax.distributed.initialize = lambda **options: None
-multihost_utils.sync_global_devices = lambda name: None
+{before}
 outside = os.getpid()
 with joined_processes():
     assert os.getppid() == outside
@@ -41,15 +42,32 @@ LEADER = (
     "F1126 23:44:01.575481    9655 client.h:80] Terminating process: UNAVAILABLE: Failed to send "
     "RPC to coordination service. Either the leader task was preempted\n"
 )
+#: In the place of jax's service.
+ALONE = """
+from orbax.checkpoint import multihost
+
+class Client:
+    def key_value_set(self, key, value):
+        pass
+
+    def blocking_key_value_get(self, key, timeout):
+        time.sleep(100)
+
+jax.distributed.initialize = lambda **options: None
+multihost_utils.sync_global_devices = lambda name: None
+multihost.get_jax_distributed_client = Client
+"""
 
 
-def start(body: str) -> subprocess.Popen[str]:
+def start(
+    body: str, before: str = ALONE, environment: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.format(body=body)],
+        [sys.executable, "-c", PROGRAM.format(before=before, body=body)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "CODI_DISTRIBUTED": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "CODI_DISTRIBUTED": "1", **environment},
     )
 
 
@@ -80,6 +98,24 @@ def test_an_error_ends_it_although_the_exit_waits_for_the_others() -> None:
     begin = time.monotonic()
     status, _ = run(f"{wait}; raise UserError('full')")
     assert status == 2 and time.monotonic() - begin < 60
+
+
+def test_an_error_of_one_ends_the_others_with_its_status() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = {"JAX_COORDINATOR_ADDRESS": address, "SLURM_JOB_ID": "0", "SLURM_NTASKS": "2"}
+    environment |= {
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_LOCALID": "0",
+        "JAX_PLATFORMS": "cpu",
+    }
+    body = "time.sleep(100 * (jax.process_index() == 0)); raise UserError('no such picture')"
+    first, second = (start(body, "", environment | {"SLURM_PROCID": str(i)}) for i in range(2))
+    said = second.communicate(timeout=120)[1], first.communicate(timeout=60)[1]
+    assert (first.returncode, second.returncode) == (2, 2), said
+    assert said[0].endswith("UserError: no such picture\n")
+    assert "process 1 of this run has ended with an error" in said[1].splitlines()[-1]
 
 
 def test_signals_reach_it_and_it_ends_with_its_parent() -> None:
