@@ -58,16 +58,21 @@ def read_picture(source: PictureSource | bytes) -> UserPicture:
 
 def _of_image(image: Image.Image, name: str, data: bytes) -> UserPicture:
     profile = image.info.get("icc_profile") or None
-    frames = getattr(image, "n_frames", 1)
+    frames, exif = getattr(image, "n_frames", 1), _exif(image)
     check_range_known(image, name)
-    deep = _deep_channels(image, data)
+    orientation = orientation_of(image, name)
+    deep = None
+    if _is_deep(image, data):
+        image.close()  # OpenCV needs the memory
+        deep = _deep_channels(data, image.mode)
+        if deep is None:
+            image = open_image(data, name, MAX_PIXELS)[0]
     if deep is None and not image.mode.startswith("I"):
         picture = from_array(_eight_bits(image, name, profile)).map(np.ascontiguousarray)
         if image.mode == "CMYK":
             profile = None  # the numbers are sRGB now
     else:
         picture = _deep_grey(image, name) if deep is None else from_array(deep)
-        orientation = orientation_of(image, name)
         picture = picture.map(lambda values: upright(values, orientation))
     space = b"GRAY" if picture.grey else b"RGB "
     kept = profile if profile is not None and profile[16:20] == space else None
@@ -76,26 +81,27 @@ def _of_image(image: Image.Image, name: str, data: bytes) -> UserPicture:
         alpha=picture.alpha,
         grey=picture.grey,
         icc=kept,
-        exif=_exif(image),
+        exif=exif,
         frames=frames,
     )
 
 
-def _deep_channels(image: Image.Image, data: bytes) -> np.ndarray | None:
-    """The pixels of a file with 16 bits and several channels, which Pillow would reduce to 8."""
+def _is_deep(image: Image.Image, data: bytes) -> bool:
+    """Whether a file has 16 bits and several channels, which Pillow reduces to 8 bits."""
     if image.format == "PNG":
-        deep = data[24:25] == b"\x10" and data[25:26] in (b"\x02", b"\x04", b"\x06")
-    elif image.format == "TIFF" and data:
+        return data[24:25] == b"\x10" and data[25:26] in (b"\x02", b"\x04", b"\x06")
+    if image.format == "TIFF" and data:
         bits = getattr(image, "tag_v2", {}).get(258, ())
-        deep = len(bits) >= 3 and set(bits) == {16}
-    else:
-        return None
-    if not deep:
-        return None
+        return len(bits) >= 3 and set(bits) == {16}
+    return False
+
+
+def _deep_channels(data: bytes, mode: str) -> np.ndarray | None:
+    """The pixels of such a file, of Pillow's ``mode``; None if OpenCV does not read them."""
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
         return None
-    if image.mode == "LA":
+    if mode == "LA":
         return np.ascontiguousarray(pixels[..., [0, pixels.shape[-1] - 1]])
     for row in pixels:  # from OpenCV's BGR, without a copy of the whole
         row[:, :3] = row[:, 2::-1].copy()

@@ -77,6 +77,14 @@ def test_sixteen_bits_of_other_programs():
     assert read.grey and read.as_pil().mode == "I;16"
 
 
+def test_sixteen_bits_that_opencv_does_not_read_become_eight(monkeypatch):
+    data = encode(from_array(DEEP[..., :3]), "png", 90, {})
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: None)
+    read = read_picture(data)
+    assert not read.deep and read.frames == 1
+    np.testing.assert_allclose(read.colour, DEEP[..., :3] / 257, atol=1)
+
+
 def test_upright_with_profile_and_camera_data():
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
