@@ -58,6 +58,7 @@ class StopAt(Interrupt):
         return super().reached(step)
 
 
+@pytest.mark.slow
 def test_killed_and_stopped_runs_end_bit_for_bit_like_an_uninterrupted_one(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
