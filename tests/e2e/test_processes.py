@@ -21,6 +21,9 @@ SETTINGS: dict[str, Any] = {
     "eval.every": 100,
     "eval.steps": "(1,)",
     "eval.count": 1,
+    # With more steps, as a run that goes on has them, any other rate would change.
+    "optim.decay": "constant",
+    "optim.warmup_steps": 0,
 }
 CONFIG = "tests/smallest.py"
 
