@@ -73,8 +73,7 @@ class Ours:
         if self.latents:
             self.batch[LATENTS] = jnp.asarray(draw.normal(size=self.shape), jnp.float32)
         self.key = jax.random.key(0)
-        step = jax.jit(self.plan.step_fn, donate_argnums=0)
-        traced = step.trace(self.state, self.frozen, self.batch, self.key)
+        traced = self.plan.jit_step().trace(self.state, self.frozen, self.batch, self.key)
         self.flops = jaxpr_flops(traced.jaxpr)
         self.step = traced.lower().compile()
 
