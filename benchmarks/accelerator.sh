@@ -6,7 +6,10 @@
 # our training step and sampler beside PyTorch's (eager, torch.compile), the full CoDi step, the MFU
 # at larger batches, and sampling in 4 and in 50 steps. All programs are compiled side by side first
 # and kept in a cache; the timings follow one at a time. Each figure is printed as it comes, and the
-# tables of what was finished last. SIZES, BATCHES, ROUNDS and COMPILE= make it smaller.
+# tables of what was finished last. SIZES, BATCHES, ROUNDS and COMPILE= make it smaller; to try it
+# without a GPU:
+#
+#     SIZES=tiny BATCHES=4 ROUNDS=1 COMPILE= LIMIT=3000 benchmarks/accelerator.sh
 set -uo pipefail
 cd "$(dirname "$0")/.."
 OUT=${OUT:-$(mktemp -d)}

@@ -20,7 +20,9 @@ import jax
 import numpy as np
 
 from codi_jax.model import AutoencoderModel
+from codi_jax.run.config import ConfigDict
 from codi_jax.typing import Params
+from configs import sr
 
 #: Runs its program once, to the end of all that it started.
 Contender = Callable[[], object]
@@ -37,6 +39,22 @@ def random_params(model: AutoencoderModel) -> Params:
         return jax.numpy.asarray((name == "scale") + 0.01 * noise, leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(one, model.shapes)
+
+
+def tiny_config(method: str) -> ConfigDict:
+    """Super-resolution with small random networks, which PyTorch diffusers can build, too.
+
+    It knows no attention blocks without text, so there is none.
+
+    Args:
+        method: of ``configs/methods.py``.
+    """
+    config = sr.get_config(f"tiny,{method}")
+    unet = config.model.unet
+    unet.down_block_types, unet.up_block_types = ("DownBlock2D",), ("UpBlock2D",)
+    unet.mid_block_type, unet.block_out_channels = "UNetMidBlock2D", (16,)
+    config.mesh.data = 1
+    return config
 
 
 def alternate(

@@ -5,13 +5,13 @@
 
 Both enlarge the same picture four times from noise: condition, steps of DDIM, decoding.
 PyTorch runs the adapter that travels with every export. On a GPU both compute in bfloat16, on a CPU
-in float32. Needs the packages torch and
-diffusers.
+in float32. Needs the packages torch and diffusers.
 """
 
 import dataclasses
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,14 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks.contest import Contender, alternate, parser, random_params, report
+from benchmarks.contest import (
+    Contender,
+    alternate,
+    parser,
+    random_params,
+    report,
+    tiny_config,
+)
 from codi_jax.checkpoint.directory import save_directory
 from codi_jax.diffusion.guidance import GuidedCondition
 from codi_jax.model import Model
@@ -43,7 +50,7 @@ def model_of(size: str) -> Model:
         model = load_model("demo")
         assert isinstance(model, Model)
         return model
-    config = sr.get_config(size)
+    config = tiny_config("codi") if size == "tiny" else sr.get_config(size)
     config.mesh.data = 1
     planned = plan_ahead(config).model
     assert isinstance(planned, Model)
@@ -97,11 +104,11 @@ class Theirs:
         return ((out + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
 
 
-def main() -> None:
-    """The command."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
     flags = parser(__doc__)
     flags.add_argument("--steps", type=int, nargs="+", default=[4], help="of sampling")
-    args = flags.parse_args()
+    args = flags.parse_args(argv)
     batch = args.batch or 1
     torch.set_float32_matmul_precision("high")
     model = model_of(args.size)

@@ -13,6 +13,7 @@ packages torch and diffusers.
 import dataclasses
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,21 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks.contest import Contender, alternate, parser, random_params, report
+from benchmarks.contest import (
+    Contender,
+    alternate,
+    parser,
+    random_params,
+    report,
+    tiny_config,
+)
 from codi_jax.checkpoint.diffusers_format import save_model
 from codi_jax.data.transforms import LATENTS
 from codi_jax.model import Model
 from codi_jax.run.ahead import plan_ahead
 from codi_jax.run.config import ConfigDict
 from codi_jax.run.plan import Plan
-from codi_jax.train.flops import count_flops, utilisation
+from codi_jax.train.flops import jaxpr_flops, utilisation
 from configs import prior, sr
 
 BATCH = {"tiny": 2, "embedded": 16, "sd21": 8}
@@ -65,10 +73,9 @@ class Ours:
         if self.latents:
             self.batch[LATENTS] = jnp.asarray(draw.normal(size=self.shape), jnp.float32)
         self.key = jax.random.key(0)
-        step = self.plan.step_fn
-        self.flops = count_flops(step, self.state, self.frozen, self.batch, self.key)
-        args = self.state, self.frozen, self.batch, self.key
-        self.step = jax.jit(step, donate_argnums=0).lower(*args).compile()
+        traced = self.plan.jit_step().trace(self.state, self.frozen, self.batch, self.key)
+        self.flops = jaxpr_flops(traced.jaxpr)
+        self.step = traced.lower().compile()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -86,12 +93,12 @@ class Ours:
 def config_of(size: str, batch: int, method: str) -> ConfigDict:
     """The config of our step: "finetune" of a prior alone, or "codi" with a condition."""
     conditional = method == "codi"
-    variant = {"tiny": "tiny", "sd21": "sd21"}.get(size, "default")
-    if conditional or size == "sd21":
-        config = sr.get_config(f"{variant},{method}")
+    if size == "tiny":
+        config = tiny_config(method)
+    elif size == "sd21":
+        config = sr.get_config(f"sd21,{method}")
     else:
-        config = prior.get_config(f"{variant},{method}")
-    if size == "embedded":
+        config = (sr if conditional else prior).get_config(f"default,{method}")
         config.model.pretrained = "prior"
         config.data.size = 64
     if not conditional:
@@ -148,11 +155,11 @@ class Theirs:
         loss.item()  # waits
 
 
-def main() -> None:
-    """The command."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
     flags = parser(__doc__)
     flags.add_argument("--codi", action="store_true", help="our full CoDi step, too")
-    args = flags.parse_args()
+    args = flags.parse_args(argv)
     batch = args.batch or BATCH[args.size]
     torch.set_float32_matmul_precision("high")
     planned = plan_ahead(config_of(args.size, batch, "finetune"))

@@ -1,6 +1,7 @@
 """Compiling for devices that may be too small, and how much memory devices have."""
 
 import contextlib
+import functools
 import os
 import re
 from collections.abc import Iterator
@@ -12,6 +13,11 @@ from codi_jax.parallel.chips import chip_of
 #: What XLA's compiler for TPUs says of a program that does not fit.
 _NEEDED = re.compile(r"\(([\d.]+)([KMG])\) exceeds available|Used ([\d.]+)([KMG]) of")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+
+
+#: By default XLA gives convolutions on CPUs to YNNPACK, where gradients of kernels take up to three
+#: times as long as in Eigen.
+_ON_CPUS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
 class DoesNotFit(Exception):
@@ -84,6 +90,22 @@ def device_memory(device: jax.Device) -> int:
     if chip is not None:
         return int(chip.memory)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+@functools.cache
+def compiler_options(device: jax.Device) -> dict[str, str] | None:
+    """What training steps are compiled with for a device; None for XLA's own choice.
+
+    Args:
+        device: one of those that run the step.
+    """
+    if device.platform != "cpu":
+        return None
+    try:
+        jax.jit(lambda x: x, compiler_options=_ON_CPUS)(jax.device_put(0, device))
+    except jax.errors.JaxRuntimeError:  # another version of XLA, which has no such option
+        return None
+    return _ON_CPUS
 
 
 def compile_with_low_effort() -> None:

@@ -5,18 +5,26 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from codi_jax.checkpoint.hub import architecture_path
 from codi_jax.parallel.chips import Chip, chip_of
-from codi_jax.parallel.collectives import Traffic, collectives, windowed_loops
+from codi_jax.parallel.collectives import (
+    Gathers,
+    Traffic,
+    collectives,
+    gathers,
+    windowed_loops,
+)
 from codi_jax.parallel.compiling import (
     DoesNotFit,
     compile_traced,
     compiled_bytes,
     device_memory,
 )
+from codi_jax.parallel.hlo import Program
 from codi_jax.parallel.mesh import batch_sharding, make_mesh
 from codi_jax.parallel.scheduled import scheduled_hlo
 from codi_jax.parallel.sharding import bytes_a_device
@@ -45,6 +53,7 @@ class Ahead:
         fits: whether the devices have memory for it; None if it was not compiled.
         passes: how often a bound counts the arguments' way through the memory.
         traffic: collectives by kind, of one device and call.
+        gathers: what the all-gathers among them are of.
         windowed: convolutions or products that XLA made loops over slices of.
         compile_seconds: None if it was not compiled.
         schedule_seconds: until it was scheduled, where compiling stopped there.
@@ -63,6 +72,7 @@ class Ahead:
     peak: int | None = None
     fits: bool | None = None
     traffic: dict[str, Traffic] = dataclasses.field(default_factory=dict)
+    gathers: Gathers = Gathers()
     windowed: int | None = None
     compile_seconds: float | None = None
     schedule_seconds: float | None = None
@@ -117,7 +127,8 @@ class Ahead:
         if self.windowed is not None:
             lines.append(f"loops over slices of a kernel: {self.windowed}")
         for kind, traffic in self.traffic.items():
-            lines.append(f"{kind}: {traffic.count:,}, {traffic.bytes / 2**20:,.0f} MiB a device")
+            line = f"{kind}: {traffic.count:,}, {traffic.bytes / 2**20:,.0f} MiB a device"
+            lines.append(line + (self._gathered() if kind == "all-gather" else ""))
         if self.seconds is not None and self.chip is not None:
             rate = self.batch_size / self.seconds
             lines.append(
@@ -125,6 +136,11 @@ class Ahead:
                 f"{self.mfu:.0%}; none is faster"
             )
         return "\n".join(lines)
+
+    def _gathered(self) -> str:
+        of = self.gathers
+        told = f", at most {of.most} of each of {of.arguments:,} arguments"
+        return told + (f", {of.computed:,} of what is computed" if of.computed else "")
 
     def _fit(self) -> str:
         assert self.peak is not None
@@ -197,11 +213,20 @@ def _scheduled(known: Ahead, traced: jax.stages.Traced, schedules: Path) -> Ahea
         return dataclasses.replace(known, peak=error.needed, fits=False)
     return dataclasses.replace(
         known,
-        traffic=collectives(text),
-        windowed=windowed_loops(text),
+        **_sent(text),
         schedule_seconds=time.monotonic() - begin,
         compiler_memory=_own_memory(),
     )
+
+
+def _sent(text: str) -> dict[str, Any]:
+    """Fields of :class:`Ahead` that say what the devices send each other."""
+    program = Program(text)
+    return {
+        "traffic": collectives(program),
+        "gathers": gathers(program),
+        "windowed": windowed_loops(program),
+    }
 
 
 def _own_memory() -> int:
@@ -224,8 +249,7 @@ def _compiled(known: Ahead, traced: jax.stages.Traced) -> Ahead:
         known,
         peak=peak,
         fits=peak is None or peak <= known.memory,
-        traffic=collectives(text),
-        windowed=windowed_loops(text),
+        **_sent(text),
         compile_seconds=seconds,
         compiler_memory=_own_memory(),
     )

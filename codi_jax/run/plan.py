@@ -22,6 +22,7 @@ from codi_jax.evals.weights import find_weights
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.lpips import LPIPS, SMALLEST
 from codi_jax.models.remat import remat_policy
+from codi_jax.parallel.compiling import compiler_options
 from codi_jax.parallel.gather import gather
 from codi_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
 from codi_jax.parallel.platform import compute_dtype
@@ -153,17 +154,13 @@ class Plan:
 
     def jit_step(self) -> jax.stages.Wrapped:
         """The training step for the mesh; it donates the state."""
-        state = self.state_shardings
+        state, here = self.state_shardings, replicated(self.mesh)
         return jax.jit(
             self.step_fn,
-            in_shardings=(
-                state,
-                self.frozen_shardings,
-                batch_sharding(self.mesh),
-                replicated(self.mesh),
-            ),
-            out_shardings=(state, replicated(self.mesh)),
+            in_shardings=(state, self.frozen_shardings, batch_sharding(self.mesh), here),
+            out_shardings=(state, here),
             donate_argnums=0,
+            compiler_options=compiler_options(self.mesh.devices.flat[0]),
         )
 
     @functools.cached_property

@@ -1,18 +1,52 @@
 """Programs that devices have no memory for."""
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import pytest
 
+from codi_jax.parallel import compiling
 from codi_jax.parallel.chips import CHIPS
 from codi_jax.parallel.compiling import (
     DoesNotFit,
     compile_traced,
     compile_with_low_effort,
+    compiler_options,
     device_memory,
 )
+
+
+@pytest.fixture(autouse=True)
+def no_options_are_remembered() -> Iterator[None]:
+    compiler_options.cache_clear()
+    yield
+    compiler_options.cache_clear()
+
+
+def test_convolutions_on_cpus_are_not_left_to_ynnpack() -> None:
+    options = compiler_options(jax.devices()[0])
+    x, kernel = jnp.zeros((4, 8, 8, 16)), jnp.zeros((3, 3, 16, 16))
+
+    def convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+
+    text = jax.jit(convolved, compiler_options=options).lower(x, kernel).compile().as_text()
+    assert options and "convolution(" in text and "ynn_fusion" not in text
+
+
+def test_other_devices_and_other_versions_of_xla_choose_themselves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Chip:
+        platform = "tpu"
+
+    assert compiler_options(cast(Any, Chip())) is None
+    monkeypatch.setattr(compiling, "_ON_CPUS", {"xla_cpu_no_such_option": ""})
+    assert compiler_options(jax.devices()[0]) is None
 
 
 @pytest.mark.parametrize(

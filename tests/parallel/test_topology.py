@@ -22,5 +22,6 @@ def test_without_the_compiler_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_slices() -> None:
     devices = topology_devices("v5e:4x4")
     assert len(devices) == 16 and devices[0].device_kind == "TPU v5 lite"
+    assert len(topology_devices("v5e:1x1")) == len(topology_devices("v5p:1x1x1")) == 1
     with pytest.raises(UserError, match="'v9z:2x2' is no TPU slice"):
         topology_devices("v9z:2x2")

@@ -7,7 +7,7 @@ import json
 import jax
 import pytest
 
-from codi_jax.parallel.collectives import Traffic
+from codi_jax.parallel.collectives import Gathers, Traffic
 from codi_jax.parallel.mesh import make_mesh
 from codi_jax.run.ahead import Ahead, compile_ahead, plan_ahead
 from codi_jax.run.ahead_sampler import sampler_ahead
@@ -29,6 +29,7 @@ STEP = Ahead(
     fits=False,
     windowed=3,
     traffic={"all-gather": Traffic(3, 5 * 2**20)},
+    gathers=Gathers(arguments=2, most=1, computed=1),
     compile_seconds=60.0,
     compiler_memory=2**31,
 )
@@ -44,7 +45,8 @@ def test_bounds_are_of_computation_or_of_memory() -> None:
 def test_the_report() -> None:
     text = STEP.text()
     assert "20.00 GiB of 16.00 GiB a device: it does not fit" in text
-    assert "all-gather: 3, 5 MiB a device" in text and "64 pictures/s, MFU 75%" in text
+    told = "3, 5 MiB a device, at most 1 of each of 2 arguments, 1 of what is computed"
+    assert f"all-gather: {told}\n" in text and "64 pictures/s, MFU 75%" in text
     assert "loops over slices of a kernel: 3" in text and "1.33 times what is needed" in text
     assert "it fits" in dataclasses.replace(STEP, peak=15 * 2**30, fits=True).text()
     figures = json.loads(json.dumps(STEP.to_json()))
@@ -59,6 +61,7 @@ def test_a_step_of_this_machine() -> None:
     assert quick.peak is None and quick.flops == whole.flops > 0
     assert whole.peak is not None and whole.peak >= whole.arguments > 0
     assert whole.traffic["all-gather"].count and whole.compile_seconds
+    assert whole.gathers.most == 1 and whole.gathers.arguments > 40
     assert "collective-permute" not in whole.traffic and whole.windowed == 0
     assert whole.fits and whole.flops == whole.needed_flops
     assert "peak memory" in whole.text() and "compiled in" not in quick.text()
@@ -105,4 +108,5 @@ def test_a_reduced_model_on_other_tpus(topology: str) -> None:
     ahead = compile_ahead(plan_ahead(config, topology))
     assert ahead.devices == 4 and ahead.chip is not None and ahead.seconds
     assert ahead.fits and ahead.peak and ahead.peak >= ahead.arguments
-    assert ahead.traffic["all-gather"].count
+    assert ahead.traffic["all-gather"].count >= ahead.gathers.arguments > 40
+    assert ahead.gathers.most == 1 and ahead.gathers.computed == 0 and ahead.windowed == 0
