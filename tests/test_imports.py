@@ -29,7 +29,7 @@ MAX_NODES, MAX_EDGES = 24, 95
 #: Third-party package -> the files that may import it.
 OWNERS = {
     "flax": "models/",
-    "orbax": ("checkpoint/store.py", "checkpoint/items.py"),
+    "orbax": ("checkpoint/store.py", "checkpoint/items.py", "parallel/processes.py"),
     "grain": "data/",
     "tensorboard": "train/metrics.py",
     "tensorflow_datasets": "data/",
