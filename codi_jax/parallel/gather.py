@@ -24,7 +24,8 @@ def gather(params: Params, mesh: jax.sharding.Mesh, dtype: DTypeLike) -> Params:
     """The parameters, those that are split over ``fsdp`` whole on every device.
 
     Values and gradients are those of the split parameters: a layer casts its kernel anyhow. A
-    gradient is summed in float32 and goes back to the devices that hold its parameter.
+    gradient is summed, by XLA in ``dtype``, and goes in float32 to the devices that hold its
+    parameter.
 
     Args:
         params: by part, placed by :mod:`codi_jax.parallel.sharding`; parts that are not networks
