@@ -61,7 +61,7 @@ def test_a_step_of_this_machine() -> None:
     assert quick.peak is None and quick.flops == whole.flops > 0
     assert whole.peak is not None and whole.peak >= whole.arguments > 0
     assert whole.traffic["all-gather"].count and whole.compile_seconds
-    assert whole.gathers.most == 1 and whole.gathers.arguments > 40
+    assert whole.gathers.most <= 2 and whole.gathers.arguments > 40  # forward, and backward again
     assert "collective-permute" not in whole.traffic and whole.windowed == 0
     assert whole.fits and whole.flops == whole.needed_flops
     assert "peak memory" in whole.text() and "compiled in" not in quick.text()
