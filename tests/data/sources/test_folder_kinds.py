@@ -175,6 +175,21 @@ def test_linked_folders_are_followed_once(photos, tmp_path_factory, save, said):
     assert any("1 links to folders are followed" in line for line in said)
 
 
+def test_links_that_are_relative_lead_on_or_lead_above(photos, tmp_path_factory, save, said):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    save(elsewhere / "deep" / "2.png", 2)
+    root = photos("sub/1.png")
+    (root / "chain").symlink_to("next")
+    (root / "next").symlink_to(os.path.relpath(elsewhere, root))
+    (root / "sub" / "above").symlink_to("..")  # the root, which is read once
+    (root / "one.png").symlink_to(elsewhere / "deep" / "2.png")
+    names = FolderSource(root).names
+    assert sorted(os.path.realpath(root / name) for name in names) == sorted(
+        map(str, [elsewhere / "deep" / "2.png"] * 2 + [root / "sub" / "1.png"])
+    )
+    assert any("links to folders are followed" in line for line in said)
+
+
 def test_odd_names(photos):
     names = ["a [1].png", "{b}.PNG", "c'\"d.png", "é.png", "日本.gif", " e.bmp", "x*?.avif"]
     decomposed = unicodedata.normalize("NFD", "é.png")
