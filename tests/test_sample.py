@@ -85,9 +85,9 @@ class Drawn:
                 link.symlink_to(os.path.relpath(target, link.parent))
             else:  # to itself, or to nothing
                 link.symlink_to(link.name if self.one_of(2) else "nothing.png")
-        link = self.work / self.some(FOLDER_LINKS, 2)[0]  # `**` goes round in several for ever
-        if link.parent.is_dir():
-            link.symlink_to(self.work, target_is_directory=True)
+        for name in FOLDER_LINKS:
+            if (self.work / name).parent.is_dir() and not self.one_of(3):
+                (self.work / name).symlink_to(self.work, target_is_directory=True)
         self.stdin = there[self.rng.integers(len(there))]
         self._draw()
 
@@ -136,7 +136,9 @@ class Drawn:
         words = [os.path.expanduser(word) for word in self.words]
         words += [self.mask] if self.mask else []
         for word in words:
-            matches = [word] if os.path.lexists(word) else glob.glob(word, recursive=True)
+            matches = [word] if os.path.lexists(word) else glob.glob(word)
+            if word.startswith("**"):  # glob itself would go round in the links for ever
+                matches = [path for path in _pictures(".", "none") if path.suffix == ".png"]
             for match in matches:
                 found |= _pictures(match, results) if os.path.isdir(match) else {Path(match)}
         if {"-", "/dev/stdin"} & {*self.words}:

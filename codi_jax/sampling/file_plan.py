@@ -1,13 +1,13 @@
 """Which file becomes which: found, and checked, before the first picture is made."""
 
 import dataclasses
-import glob
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from codi_jax.data.sources import FolderSource
+from codi_jax.data.sources.files import find_paths
 from codi_jax.sampling.picture_formats import FORMATS, format_of
 from codi_jax.typing import UserError, check_choice
 
@@ -183,7 +183,7 @@ def _of_folder(folder: Path, outputs: Path | None) -> list[tuple[Path, Path]]:
 
 
 def _of_pattern(pattern: Path, outputs: Path | None) -> list[tuple[Path, Path]]:
-    matches = sorted(glob.glob(str(pattern), recursive=True))
+    matches = sorted(find_paths(str(pattern)))
     if not matches:
         raise UserError(f"the input {pattern} does not exist; give pictures, or a folder of them.")
     # With "./", so that no name is taken for "-" or for a home folder.

@@ -3,10 +3,10 @@
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 from codi_jax.data.images import SUFFIXES, readable
+from codi_jax.data.sources.files import entry_is
 from codi_jax.data.sources.notes import say, say_left_out
 from codi_jax.typing import UserError
 
@@ -38,7 +38,7 @@ class FolderFiles:
         suffix = os.path.splitext(entry.name)[1].lower()
         if entry.name.startswith("."):
             self.left_out["hidden"] += 1
-        elif not _is(entry.is_file):
+        elif not entry_is(entry.is_file):
             self.left_out["broken links, pipes or devices"] += 1
         elif suffix in SUFFIXES:
             self.images.add(name)
@@ -75,7 +75,7 @@ def find_folder_files(root: Path) -> FolderFiles:
             read.add((here.st_dev, here.st_ino))
             linked += bool(link) and folder == link
             for entry, name in _entries(root, folder, found.left_out):
-                if not _is(entry.is_dir):
+                if not entry_is(entry.is_dir):
                     found.add(entry, name)
                 elif entry.name.startswith("."):
                     found.left_out["hidden"] += 1
@@ -87,14 +87,6 @@ def find_folder_files(root: Path) -> FolderFiles:
     if linked:
         say(f"image folder {readable(str(root))}: {linked} links to folders are followed")
     return found
-
-
-def _is(kind: Callable[[], bool]) -> bool:
-    """What an entry is, links followed. A link in a circle, or to a closed folder, is nothing."""
-    try:
-        return kind()
-    except OSError:
-        return False
 
 
 def _entries(root: Path, folder: str, left_out: Counter[str]) -> list[tuple[os.DirEntry[str], str]]:
