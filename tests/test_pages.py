@@ -38,6 +38,7 @@ TINY = {
     "--config.model.pretrained_adapter=models/controlnet": "",
     "--config.model.prompt={text}": "--config.model.prompt=a cat",
     "--crop=256": "--crop=32",
+    "--crop=512": "--crop=32",
     "--workers=2": "--workers=0",
     "--config.batch_size=32": "--config.batch_size=2",
     "1,2,4": "1",

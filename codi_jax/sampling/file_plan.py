@@ -1,12 +1,13 @@
 """Which file becomes which: found, and checked, before the first picture is made."""
 
 import dataclasses
-import glob
 import os
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from codi_jax.data.sources import FolderSource
+from codi_jax.data.sources.files import find_paths
 from codi_jax.sampling.picture_formats import FORMATS, format_of
 from codi_jax.typing import UserError, check_choice
 
@@ -182,7 +183,7 @@ def _of_folder(folder: Path, outputs: Path | None) -> list[tuple[Path, Path]]:
 
 
 def _of_pattern(pattern: Path, outputs: Path | None) -> list[tuple[Path, Path]]:
-    matches = sorted(glob.glob(str(pattern), recursive=True))
+    matches = sorted(find_paths(str(pattern)))
     if not matches:
         raise UserError(f"the input {pattern} does not exist; give pictures, or a folder of them.")
     # With "./", so that no name is taken for "-" or for a home folder.
@@ -216,8 +217,7 @@ def _check_apart(jobs: Sequence[Job]) -> None:
 
 def _check_unread(jobs: Sequence[Job]) -> None:
     """No result replaces a file that is read, under whatever name, and all folders can be made."""
-    none = (None, STDIN, NOISE)
-    reads = [path for job in jobs for path in (job.source, job.mask) if path not in none]
+    reads = [path for job in jobs for path in (job.source, job.mask) if path not in (None, NOISE)]
     read = {key for path in reads if path is not None for key in _identities(path)}
     for job in jobs:
         if job.target == STDOUT:
@@ -233,10 +233,13 @@ def _check_unread(jobs: Sequence[Job]) -> None:
 def _identities(path: Path) -> set[object]:
     """What tells whether two names mean one file: links, and systems without upper case."""
     keys: set[object] = {_real(path)}
-    for stat in (os.stat, os.lstat):
+    looks: list[Callable[[], os.stat_result]] = [lambda: os.stat(path), lambda: os.lstat(path)]
+    if path == STDIN:  # it may be a file: `sample - < a.png`
+        keys, looks = set(), [lambda: os.fstat(sys.stdin.fileno())]
+    for look in looks:
         try:
-            found = stat(path)
-        except OSError:  # not there, or a link to nothing
+            found = look()
+        except (OSError, ValueError, AttributeError):  # not there, closed, or a link to nothing
             continue
         keys.add((found.st_dev, found.st_ino))
     return keys

@@ -154,7 +154,10 @@ def test_a_run_that_has_saved_nothing_holds_its_workdir_for_no_config(tmp_path: 
     ("changes", "step", "said"),
     [
         ({"steps": 200, "optim__decay": "cosine"}, 100, "5e-05.*steps=100.*'cosine'.*have 0"),
+        ({"steps": 200, "optim__decay": "cosine"}, 50, "8.536e-05.*have 5e-05"),
+        ({"steps": 80, "optim__decay": "cosine"}, 80, "step 80: 0, .*have 9.549e-06"),
         ({"optim__learning_rate": 1e-5}, 60, "step 60: 1e-05, .* have 0.0001"),
+        ({"optim__warmup_steps": 100}, 60, "step 60: 6.*e-05, .* have 0.0001"),
         ({"steps": 200}, 60, ""),
     ],
 )

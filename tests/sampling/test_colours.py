@@ -1,9 +1,12 @@
 """The user's colours, and sizes of results."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from codi_jax.sampling.colours import fix_colours
+from codi_jax.sampling.sampler import Sampler
 from codi_jax.sampling.sizing import Sizing, resampled, resampled_mask
 from codi_jax.tasks.canny import Canny
 from codi_jax.tasks.sr import SuperResolution
@@ -28,7 +31,7 @@ def test_flat_colours_come_back(kind, dtype):
 def test_wavelets_take_what_is_coarse_and_leave_what_is_fine():
     fine = np.tile(np.array([[0, 8000], [8000, 0]]), (300, 40))[..., None].repeat(3, -1)
     ramp = np.linspace(0, 40000, 150)[:, None, None] * np.ones((1, 20, 3))
-    small = (20000 + ramp / 4).astype(np.uint16)
+    small = (15000 + ramp).astype(np.uint16)
     made = (12000 + fine).astype(np.uint16)
     fixed = fix_colours("wavelet", made, small, 4)
     inner = fixed[64:-64, 32:-32].astype(float)
@@ -36,9 +39,50 @@ def test_wavelets_take_what_is_coarse_and_leave_what_is_fine():
     np.testing.assert_allclose(texture, 8000, atol=60)
     means = inner.reshape(-1, 2, *inner.shape[1:]).mean((1, 2, 3))
     expected = np.repeat(small[16:-16, 0, 0].astype(float), 2)
-    np.testing.assert_allclose(means, expected, atol=60)
+    np.testing.assert_allclose(means, expected, atol=80)  # a step of the ramp is 134
     # Rows are worked on in parts: there is no edge between them.
-    assert np.abs(np.diff(means)).max() < 100
+    assert np.abs(np.diff(means)).max() < 200
+
+
+def grainy(colour, amplitude, shape=(160, 144)):
+    """A result with grain, cut off at black and white."""
+    grain = RNG.normal(size=(*shape, 3)) * amplitude
+    return np.clip(257 * (np.array(colour) + grain), 0, 65535).astype(np.uint16)
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 255), (255, 0, 128), (0, 255, 0), (255, 255, 255)])
+def test_what_is_flat_and_saturated_stays_so(colour):
+    small = np.full((40, 36, 3), colour, np.uint8)
+    fixed = fix_colours("wavelet", grainy(colour, 30), small, 4) / 257
+    assert np.abs(fixed - colour).max() <= 1
+    # Beside it the picture is not flat: there is detail, and the mean is held all the same.
+    small[::2, 18:] = np.abs(small[::2, 18:].astype(int) - 6)
+    fixed = fix_colours("wavelet", grainy(colour, 30), small, 4) / 257
+    assert np.abs(fixed[:, :52] - colour).max() <= 1
+    textured = fixed[32:-32, 96:]
+    assert textured.std((0, 1)).max() > 5
+    wanted = small[:, 24:].astype(float).mean((0, 1))
+    assert np.abs(textured.mean((0, 1)) - wanted).max() <= 3
+
+
+@pytest.mark.slow
+def test_saturated_colours_of_the_shipped_model():
+    """Its autoencoder alone moves the worst of them by more than 40 of 255."""
+    sampler, off = Sampler.load("demo"), {"none": 0.0, "wavelet": 0.0}
+    for colour in itertools.product((0, 128, 255), repeat=3):
+        for kind in off:
+            made = sampler(np.full((16, 16, 3), colour, np.uint8), steps=4, color_fix=kind)
+            off[kind] = max(off[kind], np.abs(made.astype(int) - colour).max())
+    assert off["wavelet"] <= 3 and off["none"] > 10, off
+
+
+def test_nearly_flat_is_nearly_smooth_without_an_edge():
+    small = np.full((40, 80, 3), 128, np.uint8)
+    small[20, ::6] += np.linspace(0, 7, 14).round().astype(np.uint8)[:, None]
+    fixed = fix_colours("wavelet", grainy((128,) * 3, 10, (160, 320)), small, 4) / 257
+    deviation = [fixed[72:92, x : x + 32].std() for x in range(0, 320, 32)]
+    assert deviation[0] < 1 and deviation[-1] > 7
+    assert np.diff(deviation).min() > -1 and np.diff(deviation).max() < 5
 
 
 def test_adain_has_mean_and_deviation():

@@ -40,6 +40,18 @@ def test_files_folders_patterns_and_a_pipe(tmp_path, monkeypatch):
     assert sorted(map(str, planned(tmp_path, "[-~]"))) == ["-", "~"]
 
 
+def test_a_file_that_comes_through_a_pipe_is_not_replaced(tmp_path, monkeypatch):
+    a, b = picture(tmp_path / "a.png"), picture(tmp_path / "b.png")
+    os.link(a, tmp_path / "l.png")
+    with open(a) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        for target in (a, tmp_path / "l.png"):
+            with pytest.raises(UserError, match="is a file that is read"):
+                planned(tmp_path, "-", output=target, existing="overwrite")
+        assert planned(tmp_path, "-", output=b, existing="overwrite") == {STDIN: b}
+    assert planned(tmp_path, "-", output=a, existing="overwrite") == {STDIN: a}  # it is closed
+
+
 def test_names_of_results(tmp_path):
     a = picture(tmp_path / "a.png")
     named = {"suffix": "_x4", "format": "jpg"}
@@ -146,7 +158,7 @@ def drawn_command(root: Path, rng: np.random.Generator) -> tuple[list[str], Path
 
 
 def test_no_command_line_destroys_a_file_that_is_read(tmp_path):
-    """Of drawn file trees and command lines."""
+    """Of drawn file trees and command lines; tests/test_sample.py has the same of the command."""
     rng, done = np.random.default_rng(0), 0
     for trial in range(250):
         root = tmp_path / str(trial)

@@ -63,6 +63,43 @@ def test_a_list_is_worked_through_one_by_one(sampler: Sampler) -> None:
             np.testing.assert_array_equal(np.asarray(result), alone)
 
 
+def test_pictures_of_several_sizes_and_kinds_in_one_list(sampler: Sampler, tmp_path: Path) -> None:
+    Image.fromarray(LR[:3, :4]).save(tmp_path / "a.png")
+    given = [LR, LR[:2], Image.fromarray(LR[1:, :, 0]), tmp_path / "a.png", LR[..., :1]]
+    made = sampler(given, steps=1)
+    assert [np.shape(m) for m in made] == [
+        *((20, 28, 3), (8, 28, 3), (16, 28), (12, 16, 3), (20, 28, 1)),
+    ]
+    for one, alone in zip(made, (sampler(picture, steps=1) for picture in given), strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(alone))
+
+
+def test_another_size_compiles_nothing(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+    sampler = Sampler(model, tile=32)
+
+    def sizes(*all_sizes: tuple[int, int]) -> None:
+        for height, width in all_sizes:
+            made = sampler(np.zeros((height, width, 3), np.uint8), steps=1)
+            assert made.shape == (4 * height, 4 * width, 3)
+
+    sizes((5, 7), (9, 13))  # of one tile and of several
+    compiled: list[str] = []
+
+    def heard(event: str, duration: float, **about: object) -> None:
+        if event.endswith("backend_compile_duration"):
+            compiled.append(str(about))
+
+    jax.monitoring.register_event_duration_secs_listener(heard)
+    try:
+        sizes((8, 5), (7, 7), (9, 3), (20, 11), (3, 35))
+        assert not compiled
+        jax.jit(lambda x: x * 3 + 1)(np.zeros(7))
+        assert compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(heard)
+
+
 def test_the_seed_is_all_that_is_random(sampler: Sampler) -> None:
     first, again, other = (sampler(LR, steps=1, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
@@ -136,6 +173,9 @@ def test_a_prior_makes_pictures_of_its_own_size_or_another(prior: Sampler) -> No
     assert wide.size == (12, 8)
     odd = prior.generate(steps=1, size=(7, 11), seed=3)
     np.testing.assert_array_equal(np.asarray(odd), np.asarray(wide)[:7, :11])
+    # Multiples of the autoencoder's factor, 2, that the U-Net cannot halve.
+    for size in ((6, 10), (6, 12), (8, 10)):
+        assert prior.generate(steps=1, size=size).size == size[::-1]
     with pytest.raises(UserError, match="steps=0"):
         prior.generate(steps=0)
     with pytest.raises(UserError, match="no text encoder"):

@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from codi_jax.typing import UserError
 
@@ -68,4 +68,59 @@ def _items(inside: str) -> Sequence[str] | None:
 def _matching(path: str) -> list[str]:
     if os.path.exists(path) or not glob.has_magic(path):
         return [path]
-    return [p for p in glob.glob(path, recursive=True) if not os.path.isdir(p)]
+    return [p for p in find_paths(path) if not os.path.isdir(p)]
+
+
+def find_paths(pattern: str) -> list[str]:
+    """What a pattern matches, as `glob.glob` has it.
+
+    But ``**`` enters each folder once, by its own path before any link's: where links lead in a
+    circle, glob goes round for ever.
+    """
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        return glob.glob(pattern)
+    first = parts.index("**")
+    above, rest = os.path.join("", *parts[:first], ""), parts[first + 1 :] or ["*"]
+    if pattern.startswith(os.sep):
+        above = os.sep + above
+    found: dict[str, None] = {}
+    for top in glob.glob(above) if above else [""]:
+        for folder in _folders(top):
+            found |= dict.fromkeys(find_paths(os.path.join(glob.escape(folder), *rest)))
+    return [*found]
+
+
+def _folders(top: str) -> Iterator[str]:
+    read, links = set[tuple[int, int]](), [top]
+    while links:
+        folders = [links.pop(0)]
+        while folders:
+            folder = folders.pop()
+            try:
+                here = os.stat(folder or os.curdir)
+                if (here.st_dev, here.st_ino) in read:
+                    continue
+                with os.scandir(folder or os.curdir) as entries:
+                    below = sorted(entries, key=lambda entry: entry.name)
+            except OSError:  # it may not be read
+                continue
+            read.add((here.st_dev, here.st_ino))
+            yield folder
+            for entry in below:
+                if entry_is(entry.is_dir) and not entry.name.startswith("."):
+                    (links if entry.is_symlink() else folders).append(
+                        os.path.join(folder, entry.name)
+                    )
+
+
+def entry_is(kind: Callable[[], bool]) -> bool:
+    """What an entry of a folder is, links followed. A link that cannot be followed is nothing.
+
+    Args:
+        kind: the entry's ``is_dir`` or ``is_file``.
+    """
+    try:
+        return kind()
+    except OSError:
+        return False

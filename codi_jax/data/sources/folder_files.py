@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from codi_jax.data.images import SUFFIXES, readable
+from codi_jax.data.sources.files import entry_is
 from codi_jax.data.sources.notes import say, say_left_out
 from codi_jax.typing import UserError
 
@@ -37,7 +38,7 @@ class FolderFiles:
         suffix = os.path.splitext(entry.name)[1].lower()
         if entry.name.startswith("."):
             self.left_out["hidden"] += 1
-        elif not entry.is_file():  # follows links
+        elif not entry_is(entry.is_file):
             self.left_out["broken links, pipes or devices"] += 1
         elif suffix in SUFFIXES:
             self.images.add(name)
@@ -74,7 +75,7 @@ def find_folder_files(root: Path) -> FolderFiles:
             read.add((here.st_dev, here.st_ino))
             linked += bool(link) and folder == link
             for entry, name in _entries(root, folder, found.left_out):
-                if not entry.is_dir():
+                if not entry_is(entry.is_dir):
                     found.add(entry, name)
                 elif entry.name.startswith("."):
                     found.left_out["hidden"] += 1

@@ -14,6 +14,8 @@ from codi_jax.sampling.page.limits import PageOptions
 LOOKED = 600
 CSS = """
 footer { display: none !important; }
+#examples, #examples div:has(.gallery-item) { height: auto !important; min-height: 0 !important; }
+#examples div:has(.gallery-item) { max-height: none !important; }
 @media (max-width: 480px) { .gradio-container main { padding: 8px !important; } }
 """
 

@@ -1,8 +1,9 @@
+import glob
 import os
 
 import pytest
 
-from codi_jax.data.sources.files import find_files
+from codi_jax.data.sources.files import find_files, find_paths
 from codi_jax.typing import UserError
 
 
@@ -38,6 +39,26 @@ def test_patterns(tree, pattern, expected):
     if "[u]" in pattern:
         tree("d/{e}/[u].tar")
     assert find_files(pattern, "shards") == expected
+
+
+def test_two_stars_find_what_glob_finds(tree):
+    root = tree("a.png", "d/b.png", "d/e/c.png", "d/e/f/c.png", ".h/x.png", "[d]/b.png", "d/.x.png")
+    for pattern in ("**/*.png", "d/**/*.png", "**/e/*", "**/e/**/*.png", "[[]d]/**/b*", "no/**/*"):
+        for one in (pattern, f"{root}/{pattern}"):
+            found = find_paths(one)
+            assert sorted(found) == sorted({*glob.glob(one, recursive=True)}), one
+    assert sorted(find_paths("d/**")) == ["d/b.png", "d/e", "d/e/c.png", "d/e/f", "d/e/f/c.png"]
+
+
+def test_two_stars_come_to_an_end_where_links_lead_in_a_circle(tree, tmp_path_factory):
+    root, elsewhere = tree("a.png", "d/b.png"), tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "c.png").write_text("x")
+    for number in range(4):
+        (root / f"round{number}").symlink_to(root)
+        (root / "d" / f"round{number}").symlink_to("..")
+    (root / "self").symlink_to("self")
+    (root / "d" / "more").symlink_to(elsewhere)
+    assert sorted(find_paths("**/*.png")) == ["a.png", "d/b.png", "d/more/c.png"]
 
 
 def test_what_is_absent_or_no_file_is_named(tree, monkeypatch):

@@ -168,10 +168,26 @@ def test_linked_folders_are_followed_once(photos, tmp_path_factory, save, said):
     (elsewhere / "loop").symlink_to(root)
     (root / "gone.png").symlink_to(root / "nowhere.png")
     (root / "zero.png").symlink_to("/dev/zero")
+    (root / "circle.png").symlink_to("circle.png")
     os.mkfifo(root / "pipe.png")
     assert FolderSource(root).names == ["1.png", "more/2.png", "sub/3.png"]
-    assert any("3 broken links, pipes or devices" in line for line in said)
+    assert any("4 broken links, pipes or devices" in line for line in said)
     assert any("1 links to folders are followed" in line for line in said)
+
+
+def test_links_that_are_relative_lead_on_or_lead_above(photos, tmp_path_factory, save, said):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    save(elsewhere / "deep" / "2.png", 2)
+    root = photos("sub/1.png")
+    (root / "chain").symlink_to("next")
+    (root / "next").symlink_to(os.path.relpath(elsewhere, root))
+    (root / "sub" / "above").symlink_to("..")  # the root, which is read once
+    (root / "one.png").symlink_to(elsewhere / "deep" / "2.png")
+    names = FolderSource(root).names
+    assert sorted(os.path.realpath(root / name) for name in names) == sorted(
+        map(str, [elsewhere / "deep" / "2.png"] * 2 + [root / "sub" / "1.png"])
+    )
+    assert any("links to folders are followed" in line for line in said)
 
 
 def test_odd_names(photos):

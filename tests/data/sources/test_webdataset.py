@@ -110,16 +110,26 @@ def test_members_in_any_order_and_those_that_lack(tmp_path, png, caplog):
         assert said in caplog.text
 
 
-def test_names_that_are_not_utf8(tmp_path, png):
-    with tarfile.open(tmp_path / "l.tar", "w", encoding="latin-1") as tar:
-        for name in ("caf\xe9.png", "caf\xe9.txt"):
+@pytest.mark.parametrize(
+    ("encoding", "stem"),
+    [
+        ("latin-1", "caf\xe9"),
+        ("shift-jis", "\u5199\u771f"),
+        ("latin-1", f"caf\xe9/{'x' * 150}\xe9"),
+    ],
+)
+def test_names_that_are_not_utf8(encoding, stem, tmp_path, png):
+    """The last is so long that it is in a member of its own."""
+    path, gnu = tmp_path / "l.tar", tarfile.GNU_FORMAT
+    with tarfile.open(path, "w", encoding=encoding, format=gnu) as tar:
+        for name in (f"{stem}.png", f"{stem}.txt"):
             info = tarfile.TarInfo(name)
             data = png(5) if name.endswith("png") else b"coffee"
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     source = sources.WebDatasetSource(str(tmp_path / "l.tar"))
     assert source[0]["text"] == "coffee"
-    assert source[0]["name"].encode().startswith(b"l.tar/caf")
+    assert source[0]["name"].startswith("l.tar/") and source[0]["name"].encode()
 
 
 def header(name, size, kind=b"0"):

@@ -108,6 +108,8 @@ def test_from_the_file_to_the_result(window: Window, tmp_path: Path) -> None:
 def test_an_example_is_taken(window: Window) -> None:
     window.driver.get(window.address)
     window.wait(lambda: len(window.all("#examples button img")) == 3)
+    row, button = window.all("#examples")[0].size, window.all("#examples button")[0].size
+    assert row["height"] < 1.3 * button["height"]  # no empty room below them
     window.all("#examples button")[1].click()
     window.wait(lambda: window.all("#picture img"))
     window.press()
