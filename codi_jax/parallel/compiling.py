@@ -17,7 +17,7 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 #: By default XLA gives convolutions on CPUs to YNNPACK, where gradients of kernels take up to three
 #: times as long as in Eigen.
-_ON_CPUS = {"xla_cpu_experimental_ynn_fusion_type": ""}
+_ON_CPUS: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
 class DoesNotFit(Exception):
@@ -93,11 +93,11 @@ def device_memory(device: jax.Device) -> int:
 
 
 @functools.cache
-def compiler_options(device: jax.Device) -> dict[str, str] | None:
-    """What training steps are compiled with for a device; None for XLA's own choice.
+def compiler_options(device: jax.Device) -> dict[str, str | bool] | None:
+    """What steps and samplers are compiled with for a device; None for XLA's own choice.
 
     Args:
-        device: one of those that run the step.
+        device: one of those that run them.
     """
     if device.platform != "cpu":
         return None

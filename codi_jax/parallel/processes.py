@@ -31,6 +31,8 @@ _LOST = re.compile(rb"^[EF]\d{4} \S+ +\d+ (coordination_service|client\.h|distri
 _BROKEN = re.compile(r"Gloo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|[Bb]arrier")
 #: Seconds that a process with an error waits for the others to have it, too.
 LEAVE = 5
+#: Seconds between two looks whether another has an error.
+LOOK = 2.0
 #: Under this key jax's service keeps the status and the index of the first that has an error.
 _FAILED = "codi_jax/failed"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -54,14 +56,15 @@ def joined_processes() -> Iterator[None]:
     from orbax.checkpoint import multihost  # not before the fork: it starts threads
 
     client = multihost.get_jax_distributed_client()
-    failing = threading.Event()
-    threading.Thread(target=_end_as_others, args=(client, failing), daemon=True).start()
+    over = threading.Event()
+    watching = threading.Thread(target=_end_as_others, args=(client, over), daemon=True)
+    watching.start()
     try:
         yield
     except Interrupted:
         raise
     except Exception as error:
-        failing.set()
+        over.set()
         status = 2 if isinstance(error, UserError | OSError) else 1
         if lost_contact(error):
             time.sleep(HEARTBEAT + 10)  # jax's service says who has died, and ends this process
@@ -73,6 +76,9 @@ def joined_processes() -> Iterator[None]:
         leave.daemon = True
         leave.start()
         raise
+    finally:
+        over.set()
+        watching.join()  # in a call of jax's service Python's end would abort this process
 
 
 def _leave() -> float:
@@ -92,22 +98,24 @@ def lost_contact(error: BaseException) -> bool:
     return bool(_BROKEN.search(str(error)))
 
 
-def _end_as_others(client: Any, failing: threading.Event) -> None:
+def _end_as_others(client: Any, over: threading.Event) -> None:
     """End this process as the first that has an error, where it has none itself.
 
     Args:
         client: of jax's service, which keeps what that process has left.
-        failing: set when this process has an error itself.
+        over: set when this process has an error itself, or is done.
     """
     left = None
     while left is None:
+        if over.wait(LOOK):
+            return
         try:
-            left = client.blocking_key_value_get(_FAILED, 3_600_000)
+            left = client.key_value_try_get(_FAILED)
         except jax.errors.JaxRuntimeError as error:
-            if "DEADLINE_EXCEEDED" not in str(error):
+            if "NOT_FOUND" not in str(error):
                 return  # the service has ended
     status, index = left.split()
-    if failing.wait(_leave()):
+    if over.wait(_leave()):
         return
     print(
         f"process {index} of this run has ended with an error, so this one stops, too: see what "

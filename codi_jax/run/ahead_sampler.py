@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from codi_jax.diffusion.guidance import GuidedCondition
 from codi_jax.model import Model
-from codi_jax.parallel.compiling import device_memory
+from codi_jax.parallel.compiling import compiler_options, device_memory
 from codi_jax.parallel.mesh import make_mesh, replicated
 from codi_jax.parallel.sharding import bytes_a_device
 from codi_jax.run.ahead import Ahead, told_ahead
@@ -48,7 +48,7 @@ def sampler_ahead(
     mesh = make_mesh(data=1, fsdp=1, devices=[planned.mesh.devices.flat[0]])
     network = dataclasses.replace(model.network, dtype=planned.dtype, remat="none")
     pictures = PictureSampler(
-        dataclasses.replace(model, network=network), planned.dtype, planned.task
+        dataclasses.replace(model, network=network), planned.dtype, planned.task, jitted=False
     )
     key = jax.eval_shape(lambda: jax.random.key(0))
     params = model.shapes
@@ -61,9 +61,9 @@ def sampler_ahead(
         return pictures.conditional(params, arrays, key, steps, words)
 
     here = replicated(mesh)
-    traced = jax.jit(sample, in_shardings=here, out_shardings=here).trace(
-        params, arrays, prompt_shapes(model), key
-    )
+    options = compiler_options(mesh.devices.flat[0])
+    jitted = jax.jit(sample, in_shardings=here, out_shardings=here, compiler_options=options)
+    traced = jitted.trace(params, arrays, prompt_shapes(model), key)
     flops = jaxpr_flops(traced.jaxpr)
     everywhere = jax.tree.map(lambda _: here, (params, arrays))
     known = Ahead(

@@ -1,6 +1,8 @@
 """The jitted programs that turn conditions and noise into pictures."""
 
 import functools
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +18,12 @@ from codi_jax.model import Model
 from codi_jax.models.adapted_unet import AdaptedUNet
 from codi_jax.models.autoencoders import Autoencoder, make_autoencoder
 from codi_jax.models.conditioning import signed_to_uint8, size_ids
+from codi_jax.parallel.compiling import compiler_options
 from codi_jax.tasks.base import Batch, Task
 from codi_jax.tasks.registry import task_of
 from codi_jax.typing import Cond, Params, UserError
 
+_T = TypeVar("_T")
 #: A condition without text and without guidance.
 NO_TEXT = GuidedCondition()
 
@@ -38,15 +42,28 @@ class PictureSampler:
         model: networks and schedule; its parameters are not used.
         dtype: of the computation.
         task: what the model is used for; by default what it was made for.
+        jitted: False for what is a part of a larger program that the caller compiles.
     """
 
-    def __init__(self, model: Model, dtype: DTypeLike = jnp.float32, task: Task | None = None):
+    def __init__(
+        self,
+        model: Model,
+        dtype: DTypeLike = jnp.float32,
+        task: Task | None = None,
+        jitted: bool = True,
+    ):
         self.model = model
         self.vae = make_autoencoder(model.vae, dtype)
         self.task = task or task_of(model)
-        self.image_condition = jax.jit(
-            lambda vae_params, batch: self.task.condition(self.vae, vae_params, batch)
-        )
+        self.image_condition: Callable[..., dict[str, Array]] = self._image_condition
+        self._latents: Callable[..., Array] = _latents
+        self._decode: Callable[..., Array] = _decode
+        if jitted:
+            self.image_condition = _jit(self._image_condition)
+            self._latents, self._decode = _jit_latents(), _jit_decode()
+
+    def _image_condition(self, vae_params: Params, batch: Batch) -> dict[str, Array]:
+        return self.task.condition(self.vae, vae_params, batch)
 
     def conditional(
         self,
@@ -87,7 +104,7 @@ class PictureSampler:
         shape = (*cond["latents"].shape[:3], self.model.vae.latent_channels)
         noise = initial_noise(key, shape)
         z = self.sample_latents(params, noise, condition, steps, sampler, sampling_key(key))
-        return _decode(params["vae"], z, vae=self.vae)
+        return self._decode(params["vae"], z, vae=self.vae)
 
     def generate(
         self,
@@ -110,7 +127,7 @@ class PictureSampler:
         """
         condition = text.map(lambda words: self.text_condition(words, noise.shape))
         z = self.sample_latents(params, noise, condition, steps, sampler, key)
-        return _decode(params["vae"], z, vae=self.vae)
+        return self._decode(params["vae"], z, vae=self.vae)
 
     def padded(self, array: Array | np.ndarray) -> Array:
         """Pictures and maps [B, h, w, ...], to latents that the U-Net can halve; the rest stays.
@@ -152,7 +169,7 @@ class PictureSampler:
         Raises:
             UserError: guidance by the image, for such a network.
         """
-        return _latents(
+        return self._latents(
             params,
             noise,
             self.with_scale_read(condition, noise.shape[0]),
@@ -182,10 +199,6 @@ class PictureSampler:
         return condition._replace(cond={**condition.cond, **read}, uncond=None)
 
 
-# Not jitted in each instance: all that hold one architecture share a program.
-@functools.partial(
-    jax.jit, static_argnames=("network", "schedule", "prediction_type", "steps", "sampler")
-)
 def _latents(
     params: Params,
     noise: Float[Array, "batch height width channels"],
@@ -213,11 +226,26 @@ def _latents(
     )
 
 
-@functools.partial(jax.jit, static_argnames="vae")
 def _decode(
     params: Params, z: Float[Array, "batch height width channels"], *, vae: Autoencoder
 ) -> UInt8[Array, "batch picture_height picture_width 3"]:
     return signed_to_uint8(vae.apply({"params": params}, z, method="decode"))
+
+
+def _jit(function: Callable[..., _T], static: tuple[str, ...] = ()) -> Callable[..., _T]:
+    options = compiler_options(jax.devices()[0])
+    return jax.jit(function, static_argnames=static, compiler_options=options)
+
+
+# Not jitted in each instance: all that hold one architecture share a program.
+@functools.cache
+def _jit_latents() -> Callable[..., Array]:
+    return _jit(_latents, ("network", "schedule", "prediction_type", "steps", "sampler"))
+
+
+@functools.cache
+def _jit_decode() -> Callable[..., Array]:
+    return _jit(_decode, ("vae",))
 
 
 def sampling_key(key: Key[Array, "..."]) -> Key[Array, "..."]:

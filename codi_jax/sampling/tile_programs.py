@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from codi_jax.diffusion.guidance import GuidedCondition, guided_predict
 from codi_jax.models.norm import Moments, statistics
-from codi_jax.parallel.compiling import DoesNotFit, memory_errors
+from codi_jax.parallel.compiling import DoesNotFit, compiler_options, memory_errors
 from codi_jax.sampling.picture_sampler import PictureSampler
 from codi_jax.tasks.base import Batch as Arrays
 from codi_jax.typing import Cond, Params, PyTree
@@ -93,7 +93,8 @@ class Program:
             none = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), measured)
             shared = Shared(weights, none, np.bool_(False))
             with _within(limit):
-                compiled = self._jitted.lower(shared, *args).compile()
+                options = compiler_options(jax.devices()[0])
+                compiled = self._jitted.lower(shared, *args).compile(options)
             self._compiled[key] = compiled, none, _bytes_of(compiled)
         found = self._compiled[key]
         if found[2] > limit:

@@ -50,8 +50,8 @@ class Client:
     def key_value_set(self, key, value):
         pass
 
-    def blocking_key_value_get(self, key, timeout):
-        time.sleep(100)
+    def key_value_try_get(self, key):
+        raise jax.errors.JaxRuntimeError("NOT_FOUND: " + key)
 
 jax.distributed.initialize = lambda **options: None
 multihost_utils.sync_global_devices = lambda name: None
@@ -100,22 +100,31 @@ def test_an_error_ends_it_although_the_exit_waits_for_the_others() -> None:
     assert status == 2 and time.monotonic() - begin < 60
 
 
-def test_an_error_of_one_ends_the_others_with_its_status() -> None:
+def two(body: str) -> tuple[list[int], list[str]]:
+    """The exit codes of two processes that jax's service joins, and what they said."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = {"JAX_COORDINATOR_ADDRESS": address, "SLURM_JOB_ID": "0", "SLURM_NTASKS": "2"}
-    environment |= {
-        "SLURM_STEP_NODELIST": "localhost",
-        "SLURM_LOCALID": "0",
-        "JAX_PLATFORMS": "cpu",
-    }
-    body = "time.sleep(100 * (jax.process_index() == 0)); raise UserError('no such picture')"
-    first, second = (start(body, "", environment | {"SLURM_PROCID": str(i)}) for i in range(2))
-    said = second.communicate(timeout=120)[1], first.communicate(timeout=60)[1]
-    assert (first.returncode, second.returncode) == (2, 2), said
-    assert said[0].endswith("UserError: no such picture\n")
-    assert "process 1 of this run has ended with an error" in said[1].splitlines()[-1]
+    environment = {"JAX_COORDINATOR_ADDRESS": address, "JAX_PLATFORMS": "cpu"}
+    environment |= {"SLURM_JOB_ID": "0", "SLURM_NTASKS": "2"}
+    environment |= {"SLURM_STEP_NODELIST": "localhost", "SLURM_LOCALID": "0"}
+    processes = [start(body, "", environment | {"SLURM_PROCID": str(i)}) for i in range(2)]
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    return [process.returncode for process in processes], said
+
+
+def test_an_error_of_one_ends_the_others_with_its_status() -> None:
+    codes, said = two(
+        "time.sleep(100 * (jax.process_index() == 0)); raise UserError('no such picture')"
+    )
+    assert codes == [2, 2], said
+    assert said[1].endswith("UserError: no such picture\n")
+    assert "process 1 of this run has ended with an error" in said[0].splitlines()[-1]
+
+
+def test_two_that_are_done_end_quietly() -> None:
+    codes, said = two("time.sleep(3)")
+    assert codes == [0, 0] and not any("Fatal" in text for text in said), said
 
 
 def test_signals_reach_it_and_it_ends_with_its_parent() -> None:
