@@ -160,6 +160,7 @@ def printed(beginning: str) -> list[str]:
     return [TINY.get(word, word) for word in words[2:]]
 
 
+@pytest.mark.slow
 def test_the_main_commands_of_the_readme(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     photos = SkimageSource("train")

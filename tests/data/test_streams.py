@@ -102,6 +102,7 @@ def every_cached(every_source, tmp_path_factory):
     return Together(parts)
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_the_stream(every_source, every_cached):
     assert [len(part) for part in every_source.parts] == [
         7, COUNT + 1, COUNT, COUNT, COUNT, *[18] * TFDS

@@ -55,6 +55,7 @@ def test_images_without_a_counterpart_are_named(tmp_path):
         evaluate_folder(*folders, psnr_only(tmp_path), tmp_path / "scores")
 
 
+@pytest.mark.slow
 def test_a_model(model, tmp_path):
     """All it writes; images that do not depend on the batch; a run that goes on."""
     networks = psnr_only(tmp_path)

@@ -66,6 +66,7 @@ def flops(made: Plan) -> float:
     return jax.jit(made.step_fn).lower(*arguments(made)).cost_analysis()["flops"]
 
 
+@pytest.mark.slow
 def test_a_codi_step_costs_at_most_1_4_fine_tuning_steps(planned: Callable[..., Plan]) -> None:
     assert 1.0 < flops(planned("codi")) / flops(planned("finetune")) <= 1.4
 

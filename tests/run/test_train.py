@@ -140,6 +140,7 @@ def test_nothing_is_written_before_everything_fits(
     assert not (tmp_path / "w").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_says_what_made_it(tmp_path: Path) -> None:
     """One step, whose files are then looked at."""
     config = smallest("finetune", steps=1, eval__steps=(1,), eval__count=1, model__adapter="mix")
