@@ -4,6 +4,7 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from codi_jax.typing import UserError
 
@@ -86,32 +87,54 @@ def find_paths(pattern: str) -> list[str]:
         above = os.sep + above
     found: dict[str, None] = {}
     for top in glob.glob(above) if above else [""]:
-        for folder in _folders(top):
-            found |= dict.fromkeys(find_paths(os.path.join(glob.escape(folder), *rest)))
+        for folder in folders_below(top):
+            if folder.entries is not None:
+                inside = os.path.join(glob.escape(folder.path), *rest)
+                found |= dict.fromkeys(find_paths(inside))
     return [*found]
 
 
-def _folders(top: str) -> Iterator[str]:
+class Folder(NamedTuple):
+    """A folder that was read.
+
+    Attributes:
+        path: its path.
+        linked: whether the path ends in a link that was followed.
+        entries: in the order of their names; None where it may not be read.
+    """
+
+    path: str
+    linked: bool
+    entries: list[os.DirEntry[str]] | None
+
+
+def folders_below(top: str) -> Iterator[Folder]:
+    """``top`` ("" for the current folder) and the folders below it, links followed.
+
+    Each is read once, by its own path before any link's; hidden ones are left out.
+    """
     read, links = set[tuple[int, int]](), [top]
     while links:
-        folders = [links.pop(0)]
+        link = links.pop(0)
+        folders = [link]
         while folders:
-            folder = folders.pop()
+            path = folders.pop()
+            linked = path == link != top
             try:
-                here = os.stat(folder or os.curdir)
+                here = os.stat(path or os.curdir)
                 if (here.st_dev, here.st_ino) in read:
                     continue
-                with os.scandir(folder or os.curdir) as entries:
-                    below = sorted(entries, key=lambda entry: entry.name)
-            except OSError:  # it may not be read
+                read.add((here.st_dev, here.st_ino))
+                with os.scandir(path or os.curdir) as found:
+                    entries = sorted(found, key=lambda entry: entry.name)
+            except OSError:
+                yield Folder(path, linked, None)
                 continue
-            read.add((here.st_dev, here.st_ino))
-            yield folder
-            for entry in below:
+            yield Folder(path, linked, entries)
+            for entry in entries:
                 if entry_is(entry.is_dir) and not entry.name.startswith("."):
-                    (links if entry.is_symlink() else folders).append(
-                        os.path.join(folder, entry.name)
-                    )
+                    below = os.path.join(path, entry.name)
+                    (links if entry.is_symlink() else folders).append(below)
 
 
 def entry_is(kind: Callable[[], bool]) -> bool:

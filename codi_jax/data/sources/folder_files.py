@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from codi_jax.data.images import SUFFIXES, readable
-from codi_jax.data.sources.files import entry_is
+from codi_jax.data.sources.files import entry_is, folders_below
 from codi_jax.data.sources.notes import say, say_left_out
 from codi_jax.typing import UserError
 
@@ -62,41 +62,24 @@ def find_folder_files(root: Path) -> FolderFiles:
     """
     if not root.is_dir():
         raise UserError(f"image folder {readable(str(root))}: no such folder; check the path.")
-    found, read, links = FolderFiles(root), set[tuple[int, int]](), [""]
-    linked = 0
-    while links:
-        link = links.pop(0)
-        folders = [link]
-        while folders:
-            folder = folders.pop()
-            here = os.stat(root / folder)
-            if (here.st_dev, here.st_ino) in read:
-                continue
-            read.add((here.st_dev, here.st_ino))
-            linked += bool(link) and folder == link
-            for entry, name in _entries(root, folder, found.left_out):
-                if not entry_is(entry.is_dir):
-                    found.add(entry, name)
-                elif entry.name.startswith("."):
-                    found.left_out["hidden"] += 1
-                else:
-                    (links if entry.is_symlink() else folders).append(name)
+    found, top, linked = FolderFiles(root), str(root), 0
+    for folder in folders_below(top):
+        linked += folder.linked
+        if folder.entries is None:
+            found.left_out["folders that may not be read"] += 1
+            continue
+        inside = folder.path.removeprefix(top).replace(os.sep, "/").lstrip("/")
+        for entry in folder.entries:
+            if not entry_is(entry.is_dir):
+                found.add(entry, f"{inside}/{entry.name}" if inside else entry.name)
+            elif entry.name.startswith("."):
+                found.left_out["hidden"] += 1
     if not found.images:
         raise UserError(_nothing(found))
     found.say()
     if linked:
         say(f"image folder {readable(str(root))}: {linked} links to folders are followed")
     return found
-
-
-def _entries(root: Path, folder: str, left_out: Counter[str]) -> list[tuple[os.DirEntry[str], str]]:
-    try:
-        with os.scandir(root / folder) as entries:
-            ordered = sorted(entries, key=lambda entry: entry.name)
-    except OSError:
-        left_out["folders that may not be read"] += 1
-        return []
-    return [(entry, f"{folder}/{entry.name}" if folder else entry.name) for entry in ordered]
 
 
 def _nothing(found: FolderFiles) -> str:
