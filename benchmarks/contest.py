@@ -53,7 +53,6 @@ def tiny_config(method: str) -> ConfigDict:
     unet = config.model.unet
     unet.down_block_types, unet.up_block_types = ("DownBlock2D",), ("UpBlock2D",)
     unet.mid_block_type, unet.block_out_channels = "UNetMidBlock2D", (16,)
-    config.mesh.data = 1
     return config
 
 

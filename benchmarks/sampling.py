@@ -23,14 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks.contest import (
-    Contender,
-    alternate,
-    parser,
-    random_params,
-    report,
-    tiny_config,
-)
+from benchmarks import contest
 from codi_jax.checkpoint.directory import save_directory
 from codi_jax.diffusion.guidance import GuidedCondition
 from codi_jax.model import Model
@@ -50,14 +43,16 @@ def model_of(size: str) -> Model:
         model = load_model("demo")
         assert isinstance(model, Model)
         return model
-    config = tiny_config("codi") if size == "tiny" else sr.get_config(size)
+    config = contest.tiny_config("codi") if size == "tiny" else sr.get_config(size)
     config.mesh.data = 1
     planned = plan_ahead(config).model
     assert isinstance(planned, Model)
-    return dataclasses.replace(planned, params=random_params(planned))
+    return dataclasses.replace(planned, params=contest.random_params(planned))
 
 
-def ours(model: Model, arrays: dict[str, Any], text: dict[str, Any], steps: int) -> Contender:
+def ours(
+    model: Model, arrays: dict[str, Any], text: dict[str, Any], steps: int
+) -> contest.Contender:
     """Our sampler as a contender; it returns the pictures."""
     dtype = compute_dtype("auto")
     network = dataclasses.replace(model.network, dtype=dtype, remat="none")
@@ -106,7 +101,7 @@ class Theirs:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    flags = parser(__doc__)
+    flags = contest.parser(__doc__)
     flags.add_argument("--steps", type=int, nargs="+", default=[4], help="of sampling")
     args = flags.parse_args(argv)
     batch = args.batch or 1
@@ -116,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     low = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     width = model.network.unet.cross_attention_dim
     text = {} if width is None else {"text": jnp.zeros((1, 77, width))}
-    contenders: dict[str, Contender] = {}
+    contenders: dict[str, contest.Contender] = {}
     with tempfile.TemporaryDirectory() as folder:
         save_directory(folder, model)
         for steps in args.steps:
@@ -125,10 +120,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             for compiled in (False, True) if args.compile else (False,):
                 name = f"PyTorch, {'torch.compile' if compiled else 'eager'}, {told}"
                 contenders[name] = Theirs(Path(folder), low, text, steps, compiled)
-        figures = alternate(contenders, args.rounds)
+        figures = contest.alternate(contenders, args.rounds)
     about = {"benchmark": "sampling", "size": args.size, "batch": batch}
     about |= {"picture": f"{shape[2]}x{shape[1]}, four times", "torch": torch.__version__}
-    report(figures, about, batch, args.output)
+    contest.report(figures, about, batch, args.output)
 
 
 if __name__ == "__main__":

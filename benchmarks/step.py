@@ -25,14 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks.contest import (
-    Contender,
-    alternate,
-    parser,
-    random_params,
-    report,
-    tiny_config,
-)
+from benchmarks import contest
 from codi_jax.checkpoint.diffusers_format import save_model
 from codi_jax.data.transforms import LATENTS
 from codi_jax.model import Model
@@ -94,7 +87,7 @@ def config_of(size: str, batch: int, method: str) -> ConfigDict:
     """The config of our step: "finetune" of a prior alone, or "codi" with a condition."""
     conditional = method == "codi"
     if size == "tiny":
-        config = tiny_config(method)
+        config = contest.tiny_config(method)
     elif size == "sd21":
         config = sr.get_config(f"sd21,{method}")
     else:
@@ -157,15 +150,15 @@ class Theirs:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    flags = parser(__doc__)
+    flags = contest.parser(__doc__)
     flags.add_argument("--codi", action="store_true", help="our full CoDi step, too")
     args = flags.parse_args(argv)
     batch = args.batch or BATCH[args.size]
     torch.set_float32_matmul_precision("high")
     planned = plan_ahead(config_of(args.size, batch, "finetune"))
-    params = random_params(planned.model)
+    params = contest.random_params(planned.model)
     ours = Ours(planned, params, latents=True)
-    contenders: dict[str, Contender] = {"codi_jax": ours}
+    contenders: dict[str, contest.Contender] = {"codi_jax": ours}
     flops = {"codi_jax": ours.flops}
     with tempfile.TemporaryDirectory() as folder:
         assert isinstance(planned.model, Model)
@@ -177,15 +170,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.codi:
         del params
         whole = plan_ahead(config_of(args.size, batch, "codi"))
-        own = Ours(whole, random_params(whole.model), latents=False)
+        own = Ours(whole, contest.random_params(whole.model), latents=False)
         contenders["codi_jax, the full CoDi step"] = own
         flops["codi_jax, the full CoDi step"] = own.flops
-    figures = alternate(contenders, args.rounds)
+    figures = contest.alternate(contenders, args.rounds)
     for name, count in flops.items() if figures else ():
         figures[name] |= utilisation(count, figures[name]["seconds"], jax.devices()[0])
         print(f"{name}: {figures[name]}", flush=True)
     about = {"benchmark": "step", "size": args.size, "batch": batch, "torch": torch.__version__}
-    report(figures, about, batch, args.output)
+    contest.report(figures, about, batch, args.output)
 
 
 if __name__ == "__main__":

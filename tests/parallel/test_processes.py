@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from types import MappingProxyType
 
 import pytest
 
+from benchmarks.jobs import several
 from codi_jax.parallel.processes import agreed, joined_processes, last_words, lost_contact
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +19,7 @@ PROGRAM = """
 import os, sys, time
 import jax
 from jax.experimental import multihost_utils
+from benchmarks.jobs import several
 from codi_jax.parallel.processes import joined_processes
 from codi_jax.typing import UserError
 {before}
@@ -102,12 +103,7 @@ def test_an_error_ends_it_although_the_exit_waits_for_the_others() -> None:
 
 def two(body: str) -> tuple[list[int], list[str]]:
     """The exit codes of two processes that jax's service joins, and what they said."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = {"JAX_COORDINATOR_ADDRESS": address, "JAX_PLATFORMS": "cpu"}
-    environment |= {"SLURM_JOB_ID": "0", "SLURM_NTASKS": "2"}
-    environment |= {"SLURM_STEP_NODELIST": "localhost", "SLURM_LOCALID": "0"}
+    environment = {**several(2), "SLURM_LOCALID": "0", "JAX_PLATFORMS": "cpu"}
     processes = [start(body, "", environment | {"SLURM_PROCID": str(i)}) for i in range(2)]
     said = [process.communicate(timeout=120)[1] for process in processes]
     return [process.returncode for process in processes], said
