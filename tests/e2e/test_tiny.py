@@ -63,6 +63,11 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="there are no workers")
+def test_one_worker_has_all_that_share_a_run(request: pytest.FixtureRequest) -> None:
+    assert request.node.nodeid.endswith("@tiny"), "pytest-xdist does not know the group"
+
+
 def test_writes_everything_it_promises(workdir: Path) -> None:
     results = Results.load(workdir / "results.json")
     assert results.task == "sr" and results.images == 2
