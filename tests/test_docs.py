@@ -30,7 +30,6 @@ from tests.printed import (
 )
 
 pytestmark = [
-    pytest.mark.xdist_group("docs"),
     # ml_collections reads config files so.
     pytest.mark.filterwarnings(r"ignore:the load_module\(\):DeprecationWarning"),
 ]

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.jobs import Job
 from codi_jax.typing import INTERRUPTED
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
+pytestmark = pytest.mark.slow
 
 SETTINGS: dict[str, Any] = {
     "steps": 10,

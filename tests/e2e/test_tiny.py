@@ -25,8 +25,6 @@ from tests.printed import called_with
 from tests.sampling.unfinished import architecture
 from tests.smallest import smallest
 
-pytestmark = pytest.mark.xdist_group("tiny")
-
 ROOT = Path(__file__).parents[2]
 
 
@@ -65,7 +63,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="there are no workers")
 def test_one_worker_has_all_that_share_a_run(request: pytest.FixtureRequest) -> None:
-    assert request.node.nodeid.endswith("@tiny"), "pytest-xdist does not know the group"
+    assert request.node.nodeid.endswith("@tests/e2e/test_tiny.py"), "no group"
 
 
 def test_writes_everything_it_promises(workdir: Path) -> None:

@@ -23,8 +23,6 @@ from codi_jax.typing import UserError
 from configs import canny, inpaint
 from tests.smallest import shrunk, smallest
 
-pytestmark = pytest.mark.xdist_group("evaluate")
-
 SETTING = Setting(source="skimage", count=3, crop=32)
 
 

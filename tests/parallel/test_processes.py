@@ -21,7 +21,9 @@ import jax
 from jax.experimental import multihost_utils
 from benchmarks.jobs import several
 from codi_jax.parallel.processes import joined_processes
+from codi_jax.parallel import processes
 from codi_jax.typing import UserError
+processes.LEAVE, processes.LOOK = 1, 0.2  # seconds that tests need not wait
 {before}
 outside = os.getpid()
 with joined_processes():

@@ -13,8 +13,6 @@ from codi_jax.typing import UserError
 from configs import edit
 from tests.smallest import shrunk
 
-pytestmark = pytest.mark.xdist_group("edit")
-
 
 def photo(seed=0):
     return np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)

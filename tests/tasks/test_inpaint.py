@@ -16,8 +16,6 @@ from codi_jax.typing import UserError
 from configs import inpaint
 from tests.smallest import shrunk
 
-pytestmark = pytest.mark.xdist_group("inpaint")
-
 
 @pytest.fixture(scope="module")
 def model(tiny_model):

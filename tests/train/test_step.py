@@ -22,8 +22,6 @@ from codi_jax.typing import UserError
 from configs import sr
 from tests.smallest import shrunk
 
-pytestmark = pytest.mark.xdist_group("step")
-
 
 def tiny(**mesh: int) -> Any:
     config = shrunk(sr.get_config("tiny"))
