@@ -25,6 +25,14 @@ import jaxtyping
 import numpy as np
 import pytest
 
+#: Files that come first, so that no worker is left with one of them at the end.
+LONG = (
+    "tests/e2e/test_tiny.py",
+    "tests/run/test_plan.py",
+    "tests/sampling/test_sampler.py",
+    "tests/train/test_step.py",
+)
+
 # Helpers whose assertions are to say what failed, as those of the tests do.
 pytest.register_assert_rewrite("tests.printed", "tests.parity.schedulers")
 
@@ -46,6 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: item.nodeid.partition("::")[0] not in LONG)
 
 
 @pytest.fixture(scope="session")

@@ -91,6 +91,7 @@ def test_a_model(model, tmp_path):
         evaluate_checkpoint(str(model), changed, [2], networks, first)
 
 
+@pytest.mark.slow
 def test_images_are_kept_only_when_asked_and_shares_make_the_whole(model, tmp_path, monkeypatch):
     whole, shared = tmp_path / "whole", tmp_path / "shared"
     networks = psnr_only(tmp_path)

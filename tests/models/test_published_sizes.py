@@ -62,6 +62,7 @@ def test_count_of_sd15():
     assert names["mid_block.attentions.0.transformer_blocks.0.attn2.to_v.weight"] == (1280, 768)
 
 
+@pytest.mark.slow
 def test_count_of_sdxl():
     config = UNetConfig(
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),

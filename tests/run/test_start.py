@@ -134,6 +134,7 @@ def test_the_teacher_is_a_copy_of_the_start(trained: Path) -> None:
     assert run.frozen_hash() != run.frozen_hash(of_the_model=True)
 
 
+@pytest.mark.slow
 def test_a_linear_start_is_for_the_run_and_not_for_loading() -> None:
     config = autoencoder.get_config("tiny")
     config.mesh.data = 1

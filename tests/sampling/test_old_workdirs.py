@@ -69,6 +69,7 @@ def test_other_tasks(name: str, tmp_path: Path) -> None:
     assert found == expected
 
 
+@pytest.mark.slow
 def test_such_a_run_is_loaded(tmp_path: Path) -> None:
     params = leave_unfinished(smallest("pe_codi", seed=6), tmp_path, old=True)
     assert not (tmp_path / "origin.json").exists()

@@ -174,8 +174,7 @@ def test_a_prior_makes_pictures_of_its_own_size_or_another(prior: Sampler) -> No
     odd = prior.generate(steps=1, size=(7, 11), seed=3)
     np.testing.assert_array_equal(np.asarray(odd), np.asarray(wide)[:7, :11])
     # Multiples of the autoencoder's factor, 2, that the U-Net cannot halve.
-    for size in ((6, 10), (6, 12), (8, 10)):
-        assert prior.generate(steps=1, size=size).size == size[::-1]
+    assert prior.generate(steps=1, size=(6, 10)).size == (10, 6)
     with pytest.raises(UserError, match="steps=0"):
         prior.generate(steps=0)
     with pytest.raises(UserError, match="no text encoder"):

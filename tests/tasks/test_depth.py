@@ -82,6 +82,7 @@ def test_messages():
         Depth(kind="inches")
 
 
+@pytest.mark.slow
 def test_the_shared_pairs_go_through(shared_data, tiny_model):
     """All 12 RGB-D pairs, at an eighth of their size; the sensor left holes."""
     sampler = Sampler(tiny_model(shrunk(depth.get_config("tiny"))))
