@@ -181,6 +181,14 @@ def test_a_prior_makes_pictures_of_its_own_size_or_another(prior: Sampler) -> No
         prior.generate("a cat", steps=1)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(6, 12), (8, 10), (2, 30)])
+def test_a_priors_other_sizes_that_its_unet_cannot_halve(
+    size: tuple[int, int], prior: Sampler
+) -> None:
+    assert prior.generate(steps=1, size=size).size == size[::-1]
+
+
 def test_noise_may_be_given(prior: Sampler) -> None:
     shape = (4, 6, 4)
     noise = position_noise(jax.random.split(jax.random.key(3), 2)[0], shape)
