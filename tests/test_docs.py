@@ -181,7 +181,7 @@ def test_the_main_commands_of_the_readme(tmp_path, monkeypatch, capsys):
     assert Image.open("out/0.png").size == (256, 192)
     run(printed(f"{command}evaluate --checkpoint demo"))
     scored = Results.load(Path("runs/scores/results.json")).scores
-    assert scored.keys() == {"bicubic", "codi"} and scored["codi"].keys() == {1, 2}
+    assert scored.keys() == {"bicubic", "lanczos", "codi"} and scored["codi"].keys() == {1, 2}
     run(printed(f"{command}sample --checkpoint runs/sr --input runs/scores"))
     run(printed(f"{command}evaluate --images"))
     assert Results.load(Path("runs/scores_mine/results.json")).scores.keys() == {"images"}

@@ -45,7 +45,7 @@ def test_a_folder_from_the_command_line(tmp_path: Path) -> None:
 
 
 def test_flags_that_do_not_fit(tmp_path: Path) -> None:
-    done = evaluate(tmp_path, "--images=out")
+    done = evaluate(tmp_path, "--reference=hr")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert (
         done.stderr == "error: give either --checkpoint, or --images and --reference; see --help.\n"

@@ -58,6 +58,7 @@ _PIL_MODES = {
     "area": Image.Resampling.BOX,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
 }
 
 
@@ -104,14 +105,15 @@ def resize(
         image: uint8 [H, W, C] or [H, W] in [0, 255], or float32 of any range. Bicubic
             overshoots: uint8 is clipped, float32 is not.
         size_hw: output (height, width).
-        mode: "area", "bilinear" or "bicubic".
+        mode: "area", "bilinear" or "bicubic"; with `antialias` also "lanczos", of 3 lobes.
         antialias: see above.
 
     Returns:
         Same dtype and channels, [size_hw[0], size_hw[1], ...].
     """
-    if mode not in _PIL_MODES:
-        raise UserError(f"resize mode {mode!r} is unknown; use one of {', '.join(_PIL_MODES)}.")
+    modes = _PIL_MODES if antialias else _CV2_MODES
+    if mode not in modes:
+        raise UserError(f"resize mode {mode!r} is unknown; use one of {', '.join(modes)}.")
     height, width = size_hw
     if image.shape[:2] == (height, width):
         return image.copy()

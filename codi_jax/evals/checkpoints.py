@@ -10,10 +10,12 @@ from jax.experimental import multihost_utils
 
 from codi_jax.diffusion.solvers import SOLVERS
 from codi_jax.evals.image_metrics import Images
+from codi_jax.evals.iqa_scores import IqaFile, iqa_files, read_measures
 from codi_jax.evals.metrics import METRICS, WEIGHT_FREE
+from codi_jax.evals.networks import DEFAULT_WEIGHTS, Networks
 from codi_jax.evals.report import write_grid, write_results
 from codi_jax.evals.results import Results, Scores
-from codi_jax.evals.scoring import DEFAULT_WEIGHTS, Networks, OwnMeasures, Scorer
+from codi_jax.evals.scoring import OwnMeasures, Scorer, check_no_reference
 from codi_jax.sampling import held_out_files, image_files
 from codi_jax.sampling.held_out import Sampled, Setting, sample_held_out
 from codi_jax.sampling.held_out_files import batch_of_one
@@ -31,7 +33,9 @@ class Evaluation:
         batch_size: images at a time; at least one per device.
         save_images: keep the sampled images in OUTPUT/images.
         images: a folder of results to score, instead of a checkpoint.
-        reference: its ground truth, a folder with the same file names.
+        reference: its ground truth, a folder with the same file names; not for metrics that
+            need none.
+        iqa_csv: pyiqa's scores of that folder's images, METRIC=FILE each; see docs/metrics.md.
         metrics: names of the metrics; by default all that need no weights.
         border: pixels cut off each side for the metrics of pixels (psnr, ..., haarpsi).
         versus: two metrics to plot against one another.
@@ -48,6 +52,7 @@ class Evaluation:
     save_images: bool = False
     images: Path | None = None
     reference: Path | None = None
+    iqa_csv: tuple[str, ...] = ()
     metrics: tuple[str, ...] | None = None
     border: int = 0
     versus: tuple[str, ...] | None = None
@@ -63,10 +68,18 @@ class Evaluation:
         Raises:
             UserError: some do not fit together.
         """
-        if (self.checkpoint is None) == (self.images is None) or (self.images is None) != (
-            self.reference is None
+        if (self.checkpoint is None) == (self.images is None) or (
+            self.images is None and self.reference is not None
         ):
             raise UserError("give either --checkpoint, or --images and --reference; see --help.")
+        if self.images is None and self.iqa_csv:
+            raise UserError(
+                "--iqa_csv is for a folder of images: keep a checkpoint's by --save_images, and "
+                "score one of the folders in OUTPUT/images by --images."
+            )
+        iqa_files(self.iqa_csv)
+        if self.images is not None and self.reference is None and not self._read_alone:
+            check_no_reference(self.metrics or WEIGHT_FREE)
         if self.border < 0:
             raise UserError(f"--border={self.border}: give 0 or more pixels.")
         if not self.steps or not all(n.isdigit() and int(n) > 0 for n in self.steps):
@@ -76,6 +89,17 @@ class Evaluation:
             raise UserError(
                 f"--versus={','.join(self.versus)}: give two of the metrics {', '.join(computed)}."
             )
+
+    @property
+    def _read_alone(self) -> bool:
+        """Whether nothing is computed, and the scores are those of `iqa_csv`."""
+        return bool(self.iqa_csv) and self.reference is None and self.metrics is None
+
+    def networks(self) -> Networks | None:
+        """The networks of the metrics; None where no metric is computed."""
+        if self._read_alone:
+            return None
+        return Networks(self.metrics, self.weights, self.clip, self.skip_missing)
 
 
 def evaluate(evaluation: Evaluation, setting: Setting, method: str = "model") -> Results:
@@ -92,13 +116,14 @@ def evaluate(evaluation: Evaluation, setting: Setting, method: str = "model") ->
     Raises:
         UserError: a checkpoint, data, folders or metrics that do not exist or do not fit.
     """
-    networks = Networks(
-        evaluation.metrics, evaluation.weights, evaluation.clip, evaluation.skip_missing
-    )
+    networks = evaluation.networks()
     output, border = evaluation.output, evaluation.border
     if evaluation.checkpoint is None:
-        assert evaluation.images is not None and evaluation.reference is not None
-        return evaluate_folder(evaluation.images, evaluation.reference, networks, output, border)
+        assert evaluation.images is not None
+        files = iqa_files(evaluation.iqa_csv)
+        folders = evaluation.images, evaluation.reference
+        return evaluate_folder(*folders, networks, output, border, files)
+    assert networks is not None
     if setting.solver:
         check_choice("--solver", setting.solver, SOLVERS)
     return evaluate_checkpoint(
@@ -141,7 +166,8 @@ def evaluate_checkpoint(
     results = Results(images=count, metrics={}, scores={}, task=task.key)
     if jax.process_index() == 0:
         first = batch_of_one(made.examples[0])
-        baselines, inputs = [*task.baselines(first)], [*task.inputs(first)]
+        shown_baselines, inputs = [*task.baselines(first)], [*task.inputs(first)]
+        baselines = [*shown_baselines, *task.more_baselines(first)]
         names = [*baselines, *map(str, steps), *inputs, held_out_files.REFERENCE]
         images = {name: held_out_files.files(folder, name, count) for name in names}
         columns = {name: images[name] for name in (*baselines, *map(str, steps))}
@@ -155,7 +181,8 @@ def evaluate_checkpoint(
         results = scorer.results(scores, task.key, shown)
         write_results(results, output, versus)
         shown_inputs = {name: images[name] for name in inputs}
-        write_grid(shown_inputs, columns, scorer.references, output)
+        shown_columns = {name: columns[name] for name in (*shown_baselines, *map(str, steps))}
+        write_grid(shown_inputs, shown_columns, images[held_out_files.REFERENCE], output)
         if not save_images:
             shutil.rmtree(folder)
     multihost_utils.sync_global_devices("scored")
@@ -196,7 +223,12 @@ def own_measures(made: Sampled, images: Images) -> dict[str, list[float | None]]
 
 
 def evaluate_folder(
-    images: Path, reference: Path, networks: Networks, output: Path, border: int = 0
+    images: Path,
+    reference: Path | None,
+    networks: Networks | None,
+    output: Path,
+    border: int = 0,
+    iqa: Sequence[IqaFile] = (),
 ) -> Results:
     """Score the images of a folder, and write the report.
 
@@ -205,29 +237,42 @@ def evaluate_folder(
 
     Args:
         images: a folder of results.
-        reference: the folder of what is right.
-        networks: says which metrics.
+        reference: the folder of what is right; None if there is none.
+        networks: says which metrics are computed; None for none.
         output: folder of the report.
         border: pixels cut off each side for the metrics of pixels.
+        iqa: scores that are read.
 
     Raises:
-        UserError: images without a counterpart, or of another size than it.
+        UserError: images without a counterpart, or of another size than it; a metric that needs
+            a reference, and there is none; scores that are not of these images.
     """
-    paired = networks.metrics is None or any(METRICS[name].paired for name in networks.metrics)
-    texts, found, references = None, *_folders(images, reference, paired)
-    if "clip" in (networks.metrics or ()):
-        texts = image_files.captions(references)
-    scorer = Scorer(references, networks, border, texts)
+    computed = () if networks is None else networks.metrics or WEIGHT_FREE
+    paired = any(METRICS[name].paired for name in computed)
+    found, references = _folders(images, reference, paired)
+    texts = None
+    if "clip" in computed:
+        texts = image_files.captions(found if references is None else references)
+    own = read_measures(iqa, found) if iqa else None
+    scorer = Scorer(references, networks, border, texts, own=own)
     scores: dict[str, Mapping[int | None, Scores]] = {
         name: {None: row} for name, row in scorer({"images": found}).items()
     }
-    shown = {"images": str(images), "reference": str(reference), "border": border}
+    shown: dict[str, object] = {"images": str(images), "border": border}
+    if reference is not None:
+        shown["reference"] = str(reference)
+    if iqa:
+        shown["iqa_csv"] = {file.name: str(file.path) for file in iqa}
     results = scorer.results(scores, setting=shown)
     write_results(results, output)
     return results
 
 
-def _folders(images: Path, reference: Path, paired: bool) -> tuple[ImageFiles, ImageFiles]:
+def _folders(
+    images: Path, reference: Path | None, paired: bool
+) -> tuple[ImageFiles, ImageFiles | None]:
+    if reference is None:
+        return image_files.all_files(images), None
     if not paired:
         return image_files.all_files(images), image_files.all_files(reference)
     found = image_files.matched(images, reference)

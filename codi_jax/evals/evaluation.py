@@ -13,9 +13,10 @@ from jaxtyping import Float, UInt8
 
 from codi_jax.diffusion.guidance import GuidedCondition
 from codi_jax.diffusion.sampler import initial_noise
+from codi_jax.evals.networks import Networks, metrics_of_runs
 from codi_jax.evals.pictures import grid
 from codi_jax.evals.results import Results, Scores
-from codi_jax.evals.scoring import Networks, OwnMeasures, Scorer, metrics_of_runs
+from codi_jax.evals.scoring import OwnMeasures, Scorer
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.autoencoders import make_autoencoder
 from codi_jax.models.conditioning import signed_to_uint8, to_signed

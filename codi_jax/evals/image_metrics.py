@@ -40,7 +40,7 @@ def psnr(a: UInt8[np.ndarray, "height width 3"], b: UInt8[np.ndarray, "height wi
 def psnr_y(a: UInt8[np.ndarray, "height width 3"], b: UInt8[np.ndarray, "height width 3"]) -> float:
     """PSNR on luma (BT.601, 16 to 235, not rounded), with peak 255 all the same."""
     _check(a, b)
-    return _psnr(_luma(a), _luma(b))
+    return _psnr(luma(a), luma(b))
 
 
 def ssim(a: UInt8[np.ndarray, "height width 3"], b: UInt8[np.ndarray, "height width 3"]) -> float:
@@ -56,7 +56,7 @@ def ssim(a: UInt8[np.ndarray, "height width 3"], b: UInt8[np.ndarray, "height wi
 def ssim_y(a: UInt8[np.ndarray, "height width 3"], b: UInt8[np.ndarray, "height width 3"]) -> float:
     """SSIM on luma (BT.601, 16 to 235, not rounded), with L = 255 all the same."""
     _check(a, b)
-    return _ssim(_luma(a)[..., None], _luma(b)[..., None])
+    return _ssim(luma(a)[..., None], luma(b)[..., None])
 
 
 def ms_ssim(
@@ -210,7 +210,8 @@ def _psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float(10 * np.log10(255.0**2 / error)) if error else float("inf")
 
 
-def _luma(image: np.ndarray) -> np.ndarray:
+def luma(image: np.ndarray) -> np.ndarray:
+    """Luma of BT.601, 16 to 235, not rounded; float64 [H, W] of uint8 RGB."""
     return 16 + image.astype(np.float64) @ _LUMA
 
 

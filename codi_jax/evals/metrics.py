@@ -16,6 +16,7 @@ class Metric:
         decimals: in tables.
         paired: whether each image is compared with its reference.
         per_image: whether the set's value is the mean of the images' values.
+        reference: whether ground truth is needed at all.
     """
 
     higher_is_better: bool
@@ -24,6 +25,7 @@ class Metric:
     decimals: int = 4
     paired: bool = True
     per_image: bool = True
+    reference: bool = True
 
     @property
     def title(self) -> str:
@@ -34,6 +36,10 @@ class Metric:
 _INCEPTION = (
     "whole frame, resized to 299x299 (bilinear, no antialiasing, proportions not kept); 2048 "
     "features of pt_inception-2015-12-05"
+)
+_NIQE = (
+    "in whole levels, whole frame cut to blocks of 96x96 at the right and below; authors' "
+    "parameters; second scale by MATLAB's bicubic, halved"
 )
 #: In the order in which they are printed.
 METRICS: dict[str, Metric] = {
@@ -88,6 +94,11 @@ METRICS: dict[str, Metric] = {
         higher_is_better=False,
         convention="LPIPS v0.1 with linear heads, VGG-16, RGB, whole frame, no resizing",
     ),
+    "dists": Metric(
+        heading="DISTS",
+        higher_is_better=False,
+        convention="DISTS with the published alpha and beta, VGG-16, RGB, whole frame, no resizing",
+    ),
     "swd": Metric(
         heading="SWD",
         decimals=1,
@@ -117,8 +128,25 @@ METRICS: dict[str, Metric] = {
         heading="CLIP",
         decimals=2,
         higher_is_better=True,
+        reference=False,
         convention="100 max(cos, 0) of image and caption; shorter side resized (antialiased "
         "bicubic), centre crop",
+    ),
+    "niqe": Metric(
+        heading="NIQE",
+        decimals=3,
+        higher_is_better=False,
+        paired=False,
+        reference=False,
+        convention=f"grey as MATLAB's rgb2gray, {_NIQE}",
+    ),
+    "niqe_y": Metric(
+        heading="NIQE-Y",
+        decimals=3,
+        higher_is_better=False,
+        paired=False,
+        reference=False,
+        convention=f"BT.601 luma (16 to 235), {_NIQE}",
     ),
 }
 #: Those that need no network weights.

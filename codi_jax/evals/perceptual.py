@@ -1,10 +1,10 @@
-"""Measures that need networks: LPIPS, Inception's features for FID and KID, CLIP score.
+"""Measures that need networks: LPIPS, DISTS, Inception's features for FID and KID, CLIP score.
 
 Each class loads its weights when it is made, and works on uint8 RGB images [H, W, 3] of any
 sizes, in batches over the devices of this process, in float32.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -17,8 +17,8 @@ from codi_jax.checkpoint.hub import resolve
 from codi_jax.checkpoint.tokenizer import load_tokenizer
 from codi_jax.data.images import resize
 from codi_jax.evals.image_metrics import Images
-from codi_jax.evals.weights import HEADS, find_weights
-from codi_jax.models import clip, inception, lpips
+from codi_jax.evals.weights import DISTS_WEIGHTS, HEADS, find_weights
+from codi_jax.models import clip, dists, inception, lpips
 from codi_jax.models.conditioning import to_signed
 from codi_jax.models.text_encoder import CLIPTextEncoder
 from codi_jax.sampling.batches import Devices
@@ -53,24 +53,19 @@ def load_lpips(backbone: str, weights: Path) -> tuple[lpips.LPIPS, Params]:
     }
 
 
-class Lpips:
-    """LPIPS v0.1 of image pairs, on whole frames that are not resized; 0 is best.
+class PairDistance:
+    """A network's distance of image pairs, on whole frames that are not resized; 0 is best.
 
     Args:
-        backbone: "alex" or "vgg".
-        weights: folder of converted files, see :mod:`codi_jax.evals.weights`.
-
-    Raises:
-        UserError: weights that are absent or not the published ones.
+        name: what messages call it.
+        apply: (parameters, a, b) -> float32 [B], of uint8 [B, H, W, 3].
+        params: the network's.
     """
 
-    def __init__(self, backbone: str, weights: Path):
-        model, params = load_lpips(backbone, weights)
-        self._devices = Devices(BATCH)
+    def __init__(self, name: str, apply: Callable[[Params, Array, Array], Array], params: Params):
+        self.name, self._devices = name, Devices(BATCH)
         self._params = self._devices.replicate(params)
-        self._apply = jax.jit(
-            lambda params, a, b: model.apply({"params": params}, to_signed(a), to_signed(b))
-        )
+        self._apply = jax.jit(apply)
 
     def __call__(self, images: Images, references: Images) -> Float[np.ndarray, " images"]:
         """The distance of each pair, float32; the two images of a pair must have one shape.
@@ -84,12 +79,56 @@ class Lpips:
         ) -> Float[Array, " batch"]:
             if min(a.shape[1:3]) < lpips.SMALLEST:
                 raise UserError(
-                    f"an image of {a.shape[1]}x{a.shape[2]} is too small for LPIPS: give at "
-                    f"least {lpips.SMALLEST}x{lpips.SMALLEST}."
+                    f"an image of {a.shape[1]}x{a.shape[2]} is too small for {self.name}: give "
+                    f"at least {lpips.SMALLEST}x{lpips.SMALLEST}."
                 )
             return self._apply(self._params, a, b)
 
         return self._devices.map(distance, images, references)
+
+
+class Lpips(PairDistance):
+    """LPIPS v0.1.
+
+    Args:
+        backbone: "alex" or "vgg".
+        weights: folder of converted files, see :mod:`codi_jax.evals.weights`.
+
+    Raises:
+        UserError: weights that are absent or not the published ones.
+    """
+
+    def __init__(self, backbone: str, weights: Path):
+        model, params = load_lpips(backbone, weights)
+
+        def apply(params: Params, a: Array, b: Array) -> Array:
+            return model.apply({"params": params}, to_signed(a), to_signed(b))
+
+        super().__init__("LPIPS", apply, params)
+
+
+class Dists(PairDistance):
+    """DISTS with the published alpha and beta, which come with the package.
+
+    Args:
+        weights: folder of converted files, of which VGG-16's is read.
+
+    Raises:
+        UserError: weights that are absent or not the published ones.
+    """
+
+    def __init__(self, weights: Path):
+        model, file = dists.DISTS(), find_weights("vgg", weights)
+        example = jnp.zeros((1, 64, 64, 3))
+        shapes = jax.eval_shape(model.init, jax.random.key(0), example, example)["params"]
+        own = {name: shapes.pop(name) for name in ("alpha", "beta")}
+        params = {**load_params(DISTS_WEIGHTS, own), **load_params(file, shapes)}
+
+        def apply(params: Params, a: Array, b: Array) -> Array:
+            pair = (x.astype(jnp.float32) / 255 for x in (a, b))
+            return model.apply({"params": params}, *pair)
+
+        super().__init__("DISTS", apply, params)
 
 
 class InceptionFeatures:

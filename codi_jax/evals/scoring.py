@@ -1,24 +1,16 @@
 """Scores of sets of images by all metrics, and by a task's own measures."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from codi_jax.evals import distributions, image_metrics
+from codi_jax.evals import distributions, image_metrics, niqe
 from codi_jax.evals.image_metrics import Images
 from codi_jax.evals.metrics import METRICS, WEIGHT_FREE, WEIGHT_FREE_OF_SETS, Metric
-from codi_jax.evals.perceptual import ClipScore, InceptionFeatures, Lpips
+from codi_jax.evals.networks import Network, Networks
 from codi_jax.evals.results import Results, Score, Scores
-from codi_jax.evals.weights import NETWORKS
-from codi_jax.typing import UserError, check_choice
-
-#: Folder of converted weights, unless another is given.
-DEFAULT_WEIGHTS = Path(os.environ.get("CODI_JAX_WEIGHTS", "~/.cache/codi_jax"))
-#: Lpips, InceptionFeatures or ClipScore: from images, and what else it compares, to an array.
-Network = Callable[..., np.ndarray]
+from codi_jax.typing import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,11 +22,13 @@ class OwnMeasures:
             a list with one for each, None where the measure does not apply.
         directions: the measures' names, and whether more is better.
         per_image: whether ``measure`` gives lists.
+        convention: whose they are, and where that is written.
     """
 
     measure: Callable[[Images], Mapping[str, float | Sequence[float | None]]]
     directions: Mapping[str, bool]
     per_image: bool
+    convention: str = "the task's own, see docs/tasks.md"
 
     def metrics(self) -> dict[str, Metric]:
         """What the measures' names mean."""
@@ -42,7 +36,7 @@ class OwnMeasures:
         return {
             name: Metric(
                 higher_is_better=higher_is_better,
-                convention=f"the task's own, see docs/tasks.md; {how}",
+                convention=f"{self.convention}; {how}",
                 heading=name,
                 paired=False,
                 per_image=self.per_image,
@@ -51,81 +45,28 @@ class OwnMeasures:
         }
 
 
-#: Metric -> its network, where that has another name.
-_NETWORK_OF = {"fid": "inception", "kid": "inception"}
-
-
-class Networks:
-    """The networks that metrics need, loaded when this is made: before any long work.
-
-    Args:
-        metrics: names out of :data:`METRICS`; None for those that need no weights.
-        weights: folder of converted files, see :mod:`codi_jax.evals.weights`.
-        clip: directory or Hugging Face id of a CLIP.
-        skip_missing: leave out a metric without weights, with a warning, instead of raising.
-
-    Attributes:
-        metrics: the names of those that can be computed; None as above.
-        warnings: which ones cannot.
+def check_no_reference(metrics: Sequence[str]) -> None:
+    """Hold the metrics against the absence of ground truth.
 
     Raises:
-        UserError: an unknown metric; weights that are absent, unless they may be.
+        UserError: one of them needs it.
     """
-
-    def __init__(
-        self,
-        metrics: Sequence[str] | None,
-        weights: Path = DEFAULT_WEIGHTS,
-        clip: str = "",
-        skip_missing: bool = False,
-    ):
-        for name in metrics or ():
-            check_choice("metric", name, METRICS)
-        weights = weights.expanduser()
-        self.warnings: list[str] = []
-        self._makers: dict[str, Callable[[], Network]] = {
-            "lpips_alex": lambda: Lpips("alex", weights),
-            "lpips_vgg": lambda: Lpips("vgg", weights),
-            "inception": lambda: InceptionFeatures(weights),
-            "clip": lambda: ClipScore(clip),
-        }
-        self._loaded: dict[str, Network] = {}
-        self.metrics: tuple[str, ...] | None = None
-        if metrics is not None:
-            wanted = [name for name in METRICS if name in metrics]
-            self.metrics = tuple(name for name in wanted if self._load(name, skip_missing))
-            if not self.metrics:
-                raise UserError(f"metrics {', '.join(metrics) or '(none)'}: nothing to compute.")
-
-    def __getitem__(self, metric: str) -> Network:
-        """The network of a metric; FID and KID share one."""
-        return self._loaded[_NETWORK_OF.get(metric, metric)]
-
-    def _load(self, metric: str, skip_missing: bool) -> bool:
-        network = _NETWORK_OF.get(metric, metric)
-        if network not in self._makers or network in self._loaded:
-            return True
-        try:
-            self._loaded[network] = self._makers[network]()
-        except UserError as error:
-            if not skip_missing:
-                raise
-            self.warnings.append(f"{metric} is left out: {error}")
-            return False
-        return True
-
-
-def metrics_of_runs(weights: Path = DEFAULT_WEIGHTS) -> tuple[str, ...]:
-    """Names of the metrics that runs report: LPIPS among them where its weights are."""
-    lpips = ("lpips_alex",) if (weights.expanduser() / NETWORKS["alex"].converted).is_file() else ()
-    return (*image_metrics.DEFAULT, *lpips, *WEIGHT_FREE_OF_SETS)
+    need = [name for name in metrics if name in METRICS and METRICS[name].reference]
+    if need:
+        without = ", ".join(name for name, metric in METRICS.items() if not metric.reference)
+        raise UserError(
+            f"{', '.join(need[:3])}{', ...' if need[3:] else ''}: these are compared with ground "
+            "truth, and none is given. Give its folder by --reference, or by --metrics only what "
+            f"needs none: {without}."
+        )
 
 
 class Scorer:
     """Scores sets of images against one set of references: a run, `evaluate` and `study` alike.
 
     Args:
-        references: RGB images; read anew for every metric, so that they can be files.
+        references: RGB images; read anew for every metric, so that they can be files. None
+            where there is no ground truth.
         networks: says which metrics. If it names none, those that need no weights and that
             images of this size allow; None for the task's own measures alone.
         border: pixels cut off each side for the metrics of :mod:`codi_jax.evals.image_metrics`.
@@ -137,11 +78,14 @@ class Scorer:
 
     Attributes:
         warnings: what the reader of the scores must know.
+
+    Raises:
+        UserError: a metric that needs references, and there are none.
     """
 
     def __init__(
         self,
-        references: Images,
+        references: Images | None,
         networks: Networks | None,
         border: int = 0,
         texts: Sequence[str] | None = None,
@@ -153,11 +97,14 @@ class Scorer:
         self.warnings = list(networks.warnings) if networks else []
         self._networks, self._own, self._keep = networks, own, keep_values
         self._reference_features: np.ndarray | None = None
+        self._count = 0 if references is None else len(references)
         names: Sequence[str] = ()
         if networks is not None:
             names = networks.metrics or (self._default() if paired else WEIGHT_FREE_OF_SETS)
+        if references is None:
+            check_no_reference(names)
         if "fid" in names:
-            self._warn_if_few(len(references), "references")
+            self._warn_if_few(self._count, "references")
         self._names = tuple(names)
 
     @property
@@ -180,6 +127,8 @@ class Scorer:
         Raises:
             UserError: images that do not fit the references, or a metric.
         """
+        for images in columns.values():
+            self._count = len(images)
         return {
             name: {**self._scores(images), **self._own_scores(images)}
             for name, images in columns.items()
@@ -194,7 +143,7 @@ class Scorer:
         """What is written of scores that this scorer gave, arranged as ``Results.scores``."""
         found = {name for steps in scores.values() for row in steps.values() for name in row}
         return Results(
-            images=len(self.references),
+            images=self._count,
             metrics={name: metric for name, metric in self.metrics.items() if name in found},
             scores=scores,
             task=task,
@@ -203,34 +152,51 @@ class Scorer:
         )
 
     def _scores(self, images: Images) -> dict[str, Score]:
-        host = [name for name in self._names if name in image_metrics.METRICS]
         values: dict[str, float | np.ndarray] = {}
-        if host:
-            values |= image_metrics.scores_per_image(images, self.references, host, self.border)
-        for name in ("lpips_alex", "lpips_vgg"):
-            if name in self._names:
-                values[name] = self._network(name)(images, self.references)
-        if "swd" in self._names:
-            values["swd"] = distributions.swd(images, self.references)
+        alone = [name for name in self._names if name in niqe.METRICS]
+        if alone:
+            values |= niqe.scores_per_image(images, alone)
         if "clip" in self._names:
             values["clip"] = self._network("clip")(images, self.texts or [""] * len(images))
-        if "fid" in self._names or "kid" in self._names:
-            values |= self._feature_distances(images)
+        if self.references is not None:
+            values |= self._against(images, self.references)
         for name, found in values.items():
             self._say_infinite(name, found, images)
+            self._say_undefined(name, found, images)
         return {name: Score.of(values[name], self._keep) for name in self._names}
+
+    def _against(self, images: Images, references: Images) -> dict[str, float | np.ndarray]:
+        """The values of the metrics that need ground truth."""
+        values: dict[str, float | np.ndarray] = {}
+        host = [name for name in self._names if name in image_metrics.METRICS]
+        if host:
+            values |= image_metrics.scores_per_image(images, references, host, self.border)
+        for name in ("lpips_alex", "lpips_vgg", "dists"):
+            if name in self._names:
+                values[name] = self._network(name)(images, references)
+        if "swd" in self._names:
+            values["swd"] = distributions.swd(images, references)
+        if "fid" in self._names or "kid" in self._names:
+            values |= self._feature_distances(images, references)
+        return values
+
+    def _say_undefined(self, metric: str, values: float | np.ndarray, images: Images) -> None:
+        """Name the images without a value, which leave the mean without one."""
+        undefined = np.flatnonzero(np.isnan(np.asarray(values)))
+        if isinstance(values, np.ndarray) and len(undefined):
+            self._warn(
+                f"{metric} is not defined for {len(undefined)} of {len(values)} images, which are "
+                f"flat: {_listed(images, undefined)}; leave them out for a mean of the others"
+            )
 
     def _say_infinite(self, metric: str, values: float | np.ndarray, images: Images) -> None:
         """Name the pairs that make a mean infinite."""
         equal = np.flatnonzero(np.isinf(np.asarray(values)))
         if not isinstance(values, np.ndarray) or not len(equal):
             return
-        names = getattr(images, "names", [f"image {i}" for i in range(len(images))])
-        listed = ", ".join(str(names[i]) for i in equal[:5])
         self._warn(
             f"{metric} is infinite, for {len(equal)} of {len(values)} images are equal to their "
-            f"references: {listed}{', ...' if len(equal) > 5 else ''}; leave them out for a mean "
-            "of the others"
+            f"references: {_listed(images, equal)}; leave them out for a mean of the others"
         )
 
     def _own_scores(self, images: Images) -> dict[str, Score]:
@@ -248,10 +214,10 @@ class Scorer:
                 self._warn(f"{name} is left out: only {len(known)} of {len(values)} images have it")
         return scores
 
-    def _feature_distances(self, images: Images) -> dict[str, float]:
+    def _feature_distances(self, images: Images, references: Images) -> dict[str, float]:
         network = self._network("fid")
         if self._reference_features is None:
-            self._reference_features = network(self.references)
+            self._reference_features = network(references)
         features = network(images)
         if "fid" in self._names:
             self._warn_if_few(len(images), "images")
@@ -267,7 +233,9 @@ class Scorer:
         return self._networks[metric]
 
     def _default(self) -> tuple[str, ...]:
-        smallest = min(min(image.shape[:2]) for image in self.references) - 2 * self.border
+        if self.references is None:
+            check_no_reference(WEIGHT_FREE)
+        smallest = min(min(image.shape[:2]) for image in self.references or ()) - 2 * self.border
         if smallest >= image_metrics.MS_SMALLEST:
             return WEIGHT_FREE
         self._warn(
@@ -286,3 +254,9 @@ class Scorer:
     def _warn(self, text: str) -> None:
         if text not in self.warnings:
             self.warnings.append(text)
+
+
+def _listed(images: Images, which: np.ndarray) -> str:
+    """The first of some images by name."""
+    names = getattr(images, "names", [f"image {i}" for i in range(len(images))])
+    return ", ".join([*(str(names[i]) for i in which[:5]), *["..."] * (len(which) > 5)])

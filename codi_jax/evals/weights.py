@@ -1,4 +1,4 @@
-"""Weights of the networks behind LPIPS and FID: which file, from where, and is it that one.
+"""Weights of the networks behind LPIPS, DISTS and FID: which file, from where, and is it that one.
 
 They are published as PyTorch pickles, which can run code when they are loaded and are not read
 here. The user converts each once, where PyTorch is, with the command that the message gives; the
@@ -13,6 +13,8 @@ from codi_jax.typing import UserError
 
 #: LPIPS's linear heads, shipped with the package.
 HEADS = Path(__file__).parents[1] / "assets" / "lpips"
+#: DISTS's alpha and beta, shipped with the package.
+DISTS_WEIGHTS = Path(__file__).parents[1] / "assets" / "dists" / "alpha_beta.safetensors"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

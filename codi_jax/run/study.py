@@ -19,8 +19,9 @@ from codi_jax.data.sources import make_source
 from codi_jax.diffusion.sampler_config import SamplerConfig
 from codi_jax.evals import image_metrics
 from codi_jax.evals.cost import sampling_cost, step_cost
+from codi_jax.evals.networks import Networks
 from codi_jax.evals.results import Results, Scores
-from codi_jax.evals.scoring import Networks, Scorer
+from codi_jax.evals.scoring import Scorer
 from codi_jax.evals.study_report import DISTRIBUTION, TABLES, StudyResults, write_report
 from codi_jax.model import Model
 from codi_jax.run.config import ConfigDict, build_task
@@ -171,7 +172,9 @@ class Study:
 
     def tables(self) -> dict[str, Results]:
         """The scores of all rows by table; the methods' begin with what must be beaten."""
-        beaten = self.scorer(self.task.baselines(self.batch))
+        task, batch = self.task, self.batch
+        baselines = {**task.baselines(batch), **task.more_baselines(batch)}
+        beaten = self.scorer(baselines)
         scores: dict[str, dict[str, dict[int | None, Scores]]] = {name: {} for name in TABLES}
         scores["methods"] = {name: {None: row} for name, row in beaten.items()}
         for row, n in tqdm(self.cells, unit="cell"):

@@ -1,9 +1,9 @@
 """The files of results on held-out data: made once, found again when an evaluation is restarted.
 
 A folder holds ``manifest.json`` (what the images were made from), ``reference/``, a folder for
-each of the task's inputs and baselines (``input/``, ``bicubic/``), and a folder of results for
-each number of steps (``4/00000.png`` and so on). Image n is a function of the manifest and n
-alone, whatever the batches, devices and processes are.
+each of the task's inputs and baselines (``input/``, ``bicubic/``, ``lanczos/``), and a folder of
+results for each number of steps (``4/00000.png`` and so on). Image n is a function of the manifest
+and n alone, whatever the batches, devices and processes are.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -86,6 +86,14 @@ class _Work(NamedTuple):
         return (*(array.shape for array in self.arrays.values()), *self.missing)
 
 
+def shown_beside(task: Task, example: Example) -> dict[str, np.ndarray]:
+    """What stands beside an example's results, by folder: inputs, baselines and ground truth."""
+    batch = batch_of_one(example)
+    baselines = {**task.baselines(batch), **task.more_baselines(batch)}
+    columns = {**task.inputs(batch), **baselines, REFERENCE: batch["image"]}
+    return {name: images[0] for name, images in columns.items()}
+
+
 def write_results(
     folder: Path,
     task: Task,
@@ -111,15 +119,18 @@ def write_results(
     def missing(index: int) -> tuple[int, ...]:
         return tuple(n for n in steps if not (folder / str(n) / image_name(index)).exists())
 
-    todo = [index for index in indices if missing(index)]
+    def whole(index: int) -> bool:
+        return all((folder / name / image_name(index)).exists() for name in beside)
+
+    # An older version's folder has fewer baselines.
+    beside = [*shown_beside(task, examples[indices[0]])] if indices else []
+    todo = [index for index in indices if missing(index) or not whole(index)]
 
     def work() -> Iterator[_Work]:
         for index in todo:
             example = examples[index]
-            batch = batch_of_one(example)
-            beside = {**task.inputs(batch), **task.baselines(batch), REFERENCE: batch["image"]}
-            for name, images in beside.items():
-                save_image(folder / name / image_name(index), images[0])
+            for name, image in shown_beside(task, example).items():
+                save_image(folder / name / image_name(index), image)
             arrays = {name: np.asarray(example[name]) for name in task.reads}
             yield _Work(index, example, arrays, missing(index))
 

@@ -176,6 +176,10 @@ class Task:
         """Simple results that a model must beat, by name. They are shown and scored."""
         return {}
 
+    def more_baselines(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Further ones, which `evaluate` and `study` score: they are neither shown nor in runs."""
+        return {}
+
     def score(self, pictures: np.ndarray, batch: Batch) -> dict[str, float]:
         """The task's own :attr:`measures`."""
         return {}

@@ -174,8 +174,10 @@ def test_antialiasing_is_what_it_says():
     assert np.abs(aliased[2:-2, 2:-2] - 0.25).min() > 0.05
     plane = images.resize(stripes[..., 0].copy(), (8, 8), "bicubic")
     np.testing.assert_allclose(plane, smooth[..., 0], atol=1e-6)
+    with pytest.raises(UserError, match="'nearest'.*area, bilinear, bicubic, lanczos"):
+        images.resize(stripes, (8, 8), "nearest")
     with pytest.raises(UserError, match="'lanczos'.*area, bilinear, bicubic"):
-        images.resize(stripes, (8, 8), "lanczos")
+        images.resize(stripes, (8, 8), "lanczos", antialias=False)
 
 
 def test_uint8_and_float_convert_back_and_forth():

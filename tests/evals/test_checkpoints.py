@@ -1,6 +1,7 @@
 """Scores of a small random model and of a folder, from pictures to the report."""
 
 import dataclasses
+from pathlib import Path
 from typing import ClassVar
 
 import jax
@@ -11,9 +12,16 @@ from skimage import data
 
 from codi_jax.checkpoint.directory import save_directory
 from codi_jax.data.images import save_image
-from codi_jax.evals.checkpoints import evaluate_checkpoint, evaluate_folder, own_measures
+from codi_jax.evals.checkpoints import (
+    Evaluation,
+    evaluate,
+    evaluate_checkpoint,
+    evaluate_folder,
+    own_measures,
+)
+from codi_jax.evals.networks import Networks
+from codi_jax.evals.report import report_text
 from codi_jax.evals.results import Results
-from codi_jax.evals.scoring import Networks
 from codi_jax.sample import Sampler
 from codi_jax.sampling import held_out, held_out_files
 from codi_jax.sampling.held_out import Setting
@@ -53,6 +61,39 @@ def test_images_without_a_counterpart_are_named(tmp_path):
         evaluate_folder(*folders, psnr_only(tmp_path), tmp_path / "scores")
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"images": Path("out")}, "psnr, ssim, psnr_y, ...: these are compared with ground truth"),
+        ({"images": Path("out"), "metrics": ("niqe", "psnr")}, "^psnr: these are compared"),
+        ({"reference": Path("hr")}, "give either --checkpoint, or --images and --reference"),
+        ({"checkpoint": "demo", "reference": Path("hr")}, "give either --checkpoint"),
+        ({"checkpoint": "demo", "iqa_csv": ("musiq=m.csv",)}, "keep a checkpoint's by --save_imag"),
+        ({"images": Path("out"), "iqa_csv": ("music=m.csv",)}, "music is no metric of pyiqa"),
+    ],
+)
+def test_settings_that_do_not_fit(flags, message):
+    with pytest.raises(UserError, match=message):
+        Evaluation(**flags).check()
+
+
+def test_a_folder_without_ground_truth(tmp_path):
+    for i in range(2):
+        save_image(tmp_path / "out" / f"{i}.png", data.astronaut()[i * 200 :][:96, :192])
+    (tmp_path / "m.csv").write_text("0.png,61.5\r\n1.png,70.5\r\n")
+    entry, output = f"musiq={tmp_path / 'm.csv'}", tmp_path / "scores"
+    wanted = Evaluation(images=tmp_path / "out", metrics=("niqe",), iqa_csv=(entry,), output=output)
+    wanted.check()
+    results = evaluate(wanted, Setting())
+    assert results == Results.load(output / "results.json")
+    scores = results.scores["images"][None]
+    assert list(scores) == ["niqe", "musiq"] and scores["musiq"].value == 66
+    assert results.setting.keys() == {"images", "border", "iqa_csv"} and results.images == 2
+    text = report_text(results)
+    assert f"{scores['niqe'].value:.3f}" in text and "NIQE ↓ | musiq ↑" in text
+    assert dataclasses.replace(wanted, metrics=None).networks() is None
+
+
 @pytest.mark.slow
 def test_a_model(model, tmp_path):
     """All it writes; images that do not depend on the batch; a run that goes on."""
@@ -65,7 +106,8 @@ def test_a_model(model, tmp_path):
         "grid.png", "images", "metric_vs_metric.png", "quality_vs_steps.png", "results.json",
     }  # fmt: skip
     results = Results.load(first / "results.json")
-    assert list(results.scores) == ["bicubic", "cm"] and list(results.scores["cm"]) == [1, 2]
+    assert list(results.scores) == ["bicubic", "lanczos", "cm"]
+    assert list(results.scores["cm"]) == [1, 2]
     assert results.setting["count"] == results.images == 3
     images = {n: [read(first / "images" / n / f"0000{i}.png") for i in range(3)] for n in "12"}
     assert report.scores == results.scores

@@ -7,8 +7,8 @@ from PIL import Image
 from codi_jax.evals import evaluation
 from codi_jax.evals.evaluation import Beside, Evaluator
 from codi_jax.evals.image_metrics import scores_per_image
+from codi_jax.evals.networks import metrics_of_runs
 from codi_jax.evals.results import table
-from codi_jax.evals.scoring import metrics_of_runs
 from codi_jax.evals.weights import NETWORKS
 from codi_jax.run.config import build_task
 from codi_jax.run.plan import plan

@@ -1,7 +1,6 @@
 """Around the networks: preprocessing, batches, weights from files. Networks: see parity/."""
 
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,17 +8,21 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
+from scipy import ndimage
 from skimage import data
 
 from codi_jax import trees
-from codi_jax.checkpoint.files import load_json
+from codi_jax.checkpoint.files import load_json, read_metadata
 from codi_jax.checkpoint.names import from_torch, to_torch, torch_name
 from codi_jax.checkpoint.tokenizer import load_tokenizer
 from codi_jax.evals import perceptual, weights
-from codi_jax.evals.perceptual import Lpips, clip_input, inception_input
-from codi_jax.models import lpips
+from codi_jax.evals.networks import DEFAULT_WEIGHTS
+from codi_jax.evals.perceptual import Dists, Lpips, clip_input, inception_input
+from codi_jax.models import dists, lpips
 from codi_jax.models.conditioning import to_signed
 from codi_jax.typing import UserError
+
+EXAMPLE = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
 
 
 @pytest.fixture
@@ -44,14 +47,66 @@ def random_alexnet(tmp_path):
     return tmp_path, model, trees.unflatten(params)
 
 
+def folder_with(backbone):
+    folder = DEFAULT_WEIGHTS.expanduser()
+    if not (folder / weights.NETWORKS[backbone].converted).is_file():
+        pytest.skip("no LPIPS weights: python -m benchmarks.lpips_weights")
+    return folder
+
+
 @pytest.mark.parametrize(("backbone", "value"), [("alex", 0.56777), ("vgg", 0.63162)])
 def test_lpips_with_the_published_weights(backbone, value):
     """Ours, recorded when we gave the published values of the authors' example pictures."""
-    folder = Path("~/.cache/codi_jax").expanduser()
-    if not (folder / weights.NETWORKS[backbone].converted).is_file():
-        pytest.skip("no LPIPS weights: python -m benchmarks.lpips_weights")
+    folder = folder_with(backbone)
     photo = data.astronaut()[:256, 128:384]
     assert Lpips(backbone, folder)([photo], [photo[::-1]])[0] == pytest.approx(value, rel=1e-3)
+
+
+def test_dists_is_what_its_authors_program_says():
+    """DISTS-pytorch 0.1, by benchmarks/calibration.py."""
+    metric = Dists(folder_with("vgg"))
+    motorcycle = data.stereo_motorcycle()[0][100:292, 200:488]
+    chelsea, coffee = data.chelsea()[50:242, 60:348], data.coffee()[100:292, 200:488]
+    noise = np.random.default_rng(0).normal(0, 15, chelsea.shape)
+    changed = [
+        ndimage.gaussian_filter(motorcycle, (1.5, 1.5, 0)),
+        np.clip(chelsea + noise, 0, 255).astype(np.uint8),
+        np.roll(coffee, (3, 5), (0, 1)),
+    ]
+    photos = [motorcycle, chelsea, coffee]
+    values = metric(*([x[:96, :96] for x in images] for images in (changed, photos)))
+    np.testing.assert_allclose(values, [0.30042, 0.29242, 0.18133], atol=1e-4)
+
+
+def test_dists_reads_its_weights(tmp_path):
+    """VGG-16 without features: then DISTS compares the pictures themselves alone."""
+    flat = trees.flatten(jax.eval_shape(dists.DISTS().init, jax.random.key(0), *[EXAMPLE] * 2))
+    shapes = {path.removeprefix("params/"): leaf.shape for path, leaf in flat.items()}
+    zeros = {
+        torch_name(path): np.ascontiguousarray(to_torch(path, np.zeros(shape, np.float32)))
+        for path, shape in shapes.items()
+        if path.startswith("features")
+    }
+    published = weights.NETWORKS["vgg"]
+    save_file(zeros, tmp_path / published.converted, {"sha256": published.sha256 + "0" * 56})
+    photo = data.astronaut()[:40, :48]
+    (value,) = Dists(tmp_path)([photo[::-1]], [photo])
+    learned = load_file(weights.DISTS_WEIGHTS)
+    a, b = photo[::-1].reshape(-1, 3) / 255, photo.reshape(-1, 3) / 255
+    covariance = np.mean((a - a.mean(0)) * (b - b.mean(0)), axis=0)
+    structure = (2 * covariance + 1e-6) / (a.var(0) + b.var(0) + 1e-6)
+    lost = learned["beta"][:3] @ (1 - structure)  # the means of the colours are equal
+    assert value == pytest.approx(lost / (learned["alpha"].sum() + learned["beta"].sum()), rel=1e-4)
+    with pytest.raises(UserError, match="31x48 is too small for DISTS: give at least 32x32"):
+        Dists(tmp_path)([photo[:31]], [photo[:31]])
+
+
+def test_the_shipped_weights_of_dists_are_the_published_ones():
+    digest = "f5e65c96230b7f6ca995691647d482237e4cab8a50c5c4a5784f219ef0748218"
+    assert read_metadata(weights.DISTS_WEIGHTS)["sha256"] == digest  # of DISTS-pytorch's weights.pt
+    learned = load_file(weights.DISTS_WEIGHTS)
+    assert {name: x.shape for name, x in learned.items()} == {"alpha": (1475,), "beta": (1475,)}
+    assert all((x >= 0).all() for x in learned.values())
 
 
 def test_lpips_of_images_of_any_size(random_alexnet):

@@ -7,13 +7,13 @@ import pytest
 from scipy import ndimage
 from skimage import data
 
-from codi_jax.evals import image_metrics, scoring
+from codi_jax.evals import image_metrics, networks, scoring
 from codi_jax.evals.distributions import fid, kid, swd
 from codi_jax.evals.metrics import METRICS, WEIGHT_FREE
+from codi_jax.evals.networks import Networks
 from codi_jax.evals.results import Score
-from codi_jax.evals.scoring import Networks, OwnMeasures, Scorer
+from codi_jax.evals.scoring import OwnMeasures, Scorer
 from codi_jax.evals.statistics import bootstrap_interval
-from codi_jax.typing import UserError
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -65,10 +65,10 @@ def test_the_default_needs_no_weights(photos, blurred, tmp_path):
 
 
 def test_fid_and_kid_share_a_network_and_few_images_warn(photos, blurred, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, "InceptionFeatures", FakeInception)
-    networks = Networks(["kid", "fid"], tmp_path)
-    assert networks["fid"] is networks["kid"]
-    scorer = Scorer(photos, networks)
+    monkeypatch.setattr(networks, "InceptionFeatures", FakeInception)
+    loaded = Networks(["kid", "fid"], tmp_path)
+    assert loaded["fid"] is loaded["kid"]
+    scorer = Scorer(photos, loaded)
     scores = scorer({"blurred": blurred})["blurred"]
     features = [FakeInception(None)(x) for x in (blurred, photos)]
     assert scores["fid"].value == pytest.approx(fid(*features))
@@ -76,19 +76,7 @@ def test_fid_and_kid_share_a_network_and_few_images_warn(photos, blurred, tmp_pa
     assert list(scores) == ["fid", "kid"]
     assert [w[:14] for w in scorer.warnings] == ["fid of 5 refer", "fid of 5 image"]
     monkeypatch.setattr(scoring.distributions, "FEW", 5)
-    assert Scorer(photos, networks).warnings == []
-
-
-def test_absent_weights_stop_or_are_left_out(tmp_path):
-    with pytest.raises(UserError, match="alexnet-owt-7be5be79"):
-        Networks(["psnr", "lpips_alex"], tmp_path)
-    networks = Networks(["psnr", "lpips_alex", "fid"], tmp_path, skip_missing=True)
-    assert networks.metrics == ("psnr",)
-    assert [w.split(" is left out")[0] for w in networks.warnings] == ["lpips_alex", "fid"]
-    with pytest.raises(UserError, match="nothing to compute"):
-        Networks(["fid"], tmp_path, skip_missing=True)
-    with pytest.raises(UserError, match="metric='fidd' is unknown"):
-        Networks(["fidd"], tmp_path)
+    assert Scorer(photos, loaded).warnings == []
 
 
 def test_own_measures_stand_beside_the_metrics(photos, blurred):

@@ -1,4 +1,4 @@
-"""LPIPS, Inception and CLIP against PyTorch on random weights, through saved files."""
+"""LPIPS, DISTS, Inception and CLIP against PyTorch on random weights, through saved files."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from codi_jax.checkpoint.diffusers_format import load_params  # noqa: E402
-from codi_jax.models import clip, inception, lpips, text_encoder  # noqa: E402
+from codi_jax.models import clip, dists, inception, lpips, text_encoder  # noqa: E402
 
 TOLERANCE = 1e-4
 
@@ -72,6 +72,54 @@ def test_lpips(parity, tmp_path, name, make):
     model = lpips.LPIPS(name)
     params = load(model, state, tmp_path, x.shape, x.shape)
     assert parity.error(parity.ours(model.apply, {"params": params}, x, y), expected) < TOLERANCE
+
+
+def l2_pool(x):
+    window = torch.outer(*[torch.from_numpy(np.hanning(5)[1:-1]).float()] * 2)
+    kernel = (window / window.sum()).expand(x.shape[1], 1, 3, 3)
+    return (F.conv2d(x**2, kernel, stride=2, padding=1, groups=x.shape[1]) + 1e-12).sqrt()
+
+
+def torch_dists(features, alpha, beta, x, y):
+    """Ding et al. 2020, equations 5 to 7, in a loop over the layers."""
+    mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+    deviation = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+    layers = [(x, y)]
+    a, b = ((t - mean) / deviation for t in (x, y))
+    for i, layer in enumerate(features):
+        pool = isinstance(layer, nn.MaxPool2d)
+        a, b = (l2_pool(a), l2_pool(b)) if pool else (layer(a), layer(b))
+        if i in (3, 8, 15, 22, 29):
+            layers.append((a, b))
+    similarity, start = 0, 0
+    for a, b in layers:
+        end = start + a.shape[1]
+        mu_a, mu_b = a.mean((2, 3)), b.mean((2, 3))
+        texture = (2 * mu_a * mu_b + 1e-6) / (mu_a**2 + mu_b**2 + 1e-6)
+        covariance = (a * b).mean((2, 3)) - mu_a * mu_b
+        variances = a.var((2, 3), correction=0) + b.var((2, 3), correction=0)
+        structure = (2 * covariance + 1e-6) / (variances + 1e-6)
+        similarity = similarity + (alpha[start:end] * texture + beta[start:end] * structure).sum(1)
+        start = end
+    return 1 - similarity / (alpha.sum() + beta.sum())
+
+
+def test_dists(parity, tmp_path):
+    torch.manual_seed(0)
+    features, _ = vgg16()
+    for parameter in features.parameters():
+        if parameter.ndim == 4:
+            nn.init.kaiming_normal_(parameter)
+    alpha, beta = torch.rand(2, sum(dists.CHANNELS))
+    state = {f"features.{k}": v.detach() for k, v in features.state_dict().items()}
+    x, y = np.random.default_rng(0).uniform(0, 1, (2, 2, 37, 50, 3)).astype(np.float32)
+    model = dists.DISTS()
+    params = load(model, {**state, "alpha": alpha, "beta": beta}, tmp_path, x.shape, x.shape)
+    with torch.no_grad():
+        expected = torch_dists(features, alpha, beta, *parity.torch(x, y))
+    ours = parity.ours(model.apply, {"params": params}, x, y)
+    assert parity.error(ours, expected) < TOLERANCE
+    assert np.abs(parity.ours(model.apply, {"params": params}, x, x)).max() < 1e-5
 
 
 class TorchConv(nn.Module):

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from codi_jax.data.images import resize
 from codi_jax.run.config import build_task
@@ -69,3 +70,7 @@ def test_what_the_user_gives_and_what_is_shown():
     bicubic = task.baselines(batch)["bicubic"]
     np.testing.assert_array_equal(bicubic[1], resize(lr[1], (8, 8), "bicubic"))
     assert bicubic.shape == (2, 8, 8, 3)
+    lanczos = task.more_baselines(batch)["lanczos"]
+    sharper = Image.fromarray(lr[1]).resize((8, 8), Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(lanczos[1], sharper)
+    assert (lanczos != bicubic).any()
