@@ -60,10 +60,17 @@ class PairDistance:
         name: what messages call it.
         apply: (parameters, a, b) -> float32 [B], of uint8 [B, H, W, 3].
         params: the network's.
+        batch_size: pairs at a time.
     """
 
-    def __init__(self, name: str, apply: Callable[[Params, Array, Array], Array], params: Params):
-        self.name, self._devices = name, Devices(BATCH)
+    def __init__(
+        self,
+        name: str,
+        apply: Callable[[Params, Array, Array], Array],
+        params: Params,
+        batch_size: int = BATCH,
+    ):
+        self.name, self._devices = name, Devices(batch_size)
         self._params = self._devices.replicate(params)
         self._apply = jax.jit(apply)
 
@@ -128,7 +135,8 @@ class Dists(PairDistance):
             pair = (x.astype(jnp.float32) / 255 for x in (a, b))
             return model.apply({"params": params}, *pair)
 
-        super().__init__("DISTS", apply, params)
+        # One on each device: VGG's first layers take 0.1 GB each of a picture of 768x512.
+        super().__init__("DISTS", apply, params, batch_size=1)
 
 
 class InceptionFeatures:
