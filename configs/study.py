@@ -15,7 +15,8 @@ Variants:  default, or tiny: the same with small networks, in about two minutes,
 ``stages`` are training runs: what they start from ("" is the embedded prior), the method (a name
 of ``configs/methods.py``), their share of the budget ``run.steps``, and further settings. A method
 of two stages gets half of the budget for each. ``rows`` are lines of the tables: which stage's
-model, sampled how, in how many steps.
+model, sampled how, in how many steps. ``peers`` are folders of other programs' results for the
+pictures of WORKDIR/inputs/input, scored as ours are (docs/study.md).
 """
 
 from functools import partial
@@ -44,6 +45,7 @@ def get_config(variant: str = "default") -> ConfigDict:
             "run": run,
             "stages": _stages(run),
             "rows": _rows(),
+            "peers": (),  # {"name": "StableSR", "images": DIR, "seconds": 9.5, "parameters": 10**9}
             "eval": {
                 "count": 32,
                 "size": 128,

@@ -74,8 +74,8 @@ def sampling_cost(
 
     Returns:
         "gflops" of condition and network calls (not of the autoencoder), "passes": the same in
-        calls of the plain U-Net, "passes_recomputed": with the condition in every step, and
-        "seconds" with the autoencoder, the median of three.
+        calls of the plain U-Net, "passes_recomputed": with the condition in every step,
+        "seconds" with the autoencoder, the median of three, and "parameters" of all networks.
     """
     network, params = model.network, model.params
     sampler = PictureSampler(model)
@@ -95,4 +95,5 @@ def sampling_cost(
         "passes": (condition + steps * call) / plain,
         "passes_recomputed": steps * (condition + call) / plain,
         "seconds": sorted(seconds[1:])[1],
+        "parameters": sum(x.size for x in jax.tree.leaves(params)),
     }

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ from codi_jax.evals.pictures import grid
 from codi_jax.evals.plots import metric_vs_metric, quality_vs_steps, save_figure
 from codi_jax.evals.results import VERSION, Results, Score, check_version, table
 from codi_jax.evals.statistics import bootstrap_interval
+from codi_jax.evals.study_costs import cost_table, peers_table, sampling_table
 
 #: What the paper's order is judged by, beside :func:`perceptual`.
 DISTRIBUTION = "swd"
@@ -32,6 +33,8 @@ class StudyResults:
         cost: of one training step, by stage, see :func:`codi_jax.evals.cost.step_cost`.
         sampling: of one picture: "label", "steps", and what
             :func:`codi_jax.evals.cost.sampling_cost` gives.
+        peers: other programs: "name", and where they are known "seconds" of one picture and
+            "parameters".
         size: side of the pictures in pixels.
         steps: the budget of training steps.
         batch_size: pictures in each.
@@ -45,6 +48,7 @@ class StudyResults:
     steps: int
     batch_size: int
     device: str
+    peers: Sequence[Mapping[str, Any]] = ()
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
@@ -121,37 +125,6 @@ def _verdict(holds: bool) -> str:
     return "yes" if holds else "**no**"
 
 
-def cost_table(costs: Mapping[str, Mapping[str, float]], reference: str = "ldm") -> str:
-    """Markdown: FLOPs, memory and time of one training step, and relative to fine-tuning."""
-    lines = [
-        "| stage | GFLOP per step | relative | memory, MiB | seconds | relative |",
-        "|---|---|---|---|---|---|",
-    ]
-    base = costs[reference]
-    for name, cost in costs.items():
-        lines.append(
-            f"| {name} | {cost['gflops']:.1f} | {cost['gflops'] / base['gflops']:.2f} | "
-            f"{cost['memory_mb']:.0f} | {cost['seconds']:.3f} | "
-            f"{cost['seconds'] / base['seconds']:.2f} |"
-        )
-    return "\n".join(lines)
-
-
-def sampling_table(costs: Iterable[Mapping[str, str | float]]) -> str:
-    """Markdown: cost of sampling one picture; passes are relative to one of the plain U-Net."""
-    lines = [
-        "| model | steps | GFLOP per picture | U-Net passes | the same, condition recomputed | "
-        "seconds |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {c['label']} | {c['steps']} | {c['gflops']:.1f} | {c['passes']:.2f} | "
-        f"{c['passes_recomputed']:.2f} | {c['seconds']:.3f} |"
-        for c in costs
-    ]
-    return "\n".join(lines)
-
-
 def plot_losses(losses: Mapping[str, Path], path: Path) -> None:
     """Each training run's loss, from its ``metrics.jsonl``: what healthy looks like."""
     figure = Figure(figsize=(9, 3.6), dpi=110, layout="constrained")
@@ -202,6 +175,7 @@ def write_report(
         methods=table(methods, (judge,)),
         ablations=table(results.tables["ablations"], (judge,)),
         order=order(methods),
+        peers=_beside(results, (judge, DISTRIBUTION, "psnr")),
         cost=cost_table(results.cost),
         sampling=sampling_table(results.sampling),
         images=methods.images,
@@ -213,6 +187,22 @@ def write_report(
     (folder / "results.md").write_text(text, encoding="utf-8")
 
 
+def _beside(results: StudyResults, metrics: Sequence[str]) -> str:
+    """What the report says of other programs; "" where there are none."""
+    if not results.peers:
+        return ""
+    methods = results.tables["methods"]
+    return _PEERS.format(table=peers_table(methods, metrics, results.peers, results.sampling))
+
+
+_PEERS = """## Beside other programs
+
+The same inputs, scored by the same code. The parameters are those of all networks; the seconds are
+each program's own, on the machine that it ran on.
+
+{table}
+
+"""
 _TEXT = """# Results of the study
 
 Written by `{command}`. Every method and every ablation
@@ -236,7 +226,7 @@ the pictures; those of differences are of each picture's difference.
 ![Quality against steps](images/study_methods.png)
 ![SWD against {perceptual}, a point per number of steps](images/study_metrics.png)
 
-Photos that come with scikit-image, four steps:
+{peers}Photos that come with scikit-image, four steps:
 
 ![Pictures side by side](images/study_pictures.png)
 

@@ -26,16 +26,20 @@ from codi_jax.evals.study_report import DISTRIBUTION, TABLES, StudyResults, writ
 from codi_jax.model import Model
 from codi_jax.run.config import ConfigDict, build_task
 from codi_jax.run.data import open_data, transforms
+from codi_jax.run.peers import Peer, check_peers, results_of, write_inputs
 from codi_jax.run.plan import plan
 from codi_jax.run.start import start
 from codi_jax.run.train import train
 from codi_jax.run.workdir import RESULTS, check_workdir
+from codi_jax.sampling.image_files import ImageFiles
 from codi_jax.sampling.load import MODEL, load_model
 from codi_jax.sampling.picture_sampler import PictureSampler
 from codi_jax.train.interrupt import Interrupt
 from codi_jax.train.metrics import JSONL
 from codi_jax.typing import Settings, UserError
 
+#: Folder of the workdir that has the inputs and the ground truth, for other programs.
+INPUTS = "inputs"
 #: The stages whose cost is compared: one of each kind of training step.
 COSTS = ("ldm", "codi", "pe_mix", "pe_controlnet", "pe_t2i", "cm", "cm_frozen", "gd2")
 
@@ -119,6 +123,21 @@ class Study:
         return self._batch(self.config.run.data.eval_source or self.config.run.data.source)
 
     @functools.cached_property
+    def baselines(self) -> dict[str, np.ndarray]:
+        """Simple results for the pictures, by name."""
+        return {**self.task.baselines(self.batch), **self.task.more_baselines(self.batch)}
+
+    @functools.cached_property
+    def peers(self) -> list[Peer]:
+        """Other programs, as ``config.peers`` names them."""
+        return check_peers(self.config.peers, {*self.baselines, *(r["label"] for r in self.rows)})
+
+    def read_peers(self) -> dict[str, ImageFiles]:
+        """Other programs' results for the study's inputs, which are written for them first."""
+        write_inputs(self.workdir / INPUTS, self.task, self.batch)
+        return results_of(self.peers, self.workdir / INPUTS)
+
+    @functools.cached_property
     def shown(self) -> Batch:
         """The pictures of the report."""
         return self._batch(self.config.shown, 4)
@@ -172,9 +191,7 @@ class Study:
 
     def tables(self) -> dict[str, Results]:
         """The scores of all rows by table; the methods' begin with what must be beaten."""
-        task, batch = self.task, self.batch
-        baselines = {**task.baselines(batch), **task.more_baselines(batch)}
-        beaten = self.scorer(baselines)
+        beaten = self.scorer({**self.baselines, **self.read_peers()})
         scores: dict[str, dict[str, dict[int | None, Scores]]] = {name: {} for name in TABLES}
         scores["methods"] = {name: {None: row} for name, row in beaten.items()}
         for row, n in tqdm(self.cells, unit="cell"):
@@ -211,12 +228,14 @@ class Study:
     def run(self, interrupt: Interrupt | None = None) -> StudyResults:
         """Train, score and measure; returns what it writes to ``results.json``."""
         stages = list(self.stages())
+        self.read_peers()  # what does not fit is said before anything is trained
         for name in stages:
             print(f"stage {name}", file=sys.stderr)
             self.train(name, interrupt)
         results = StudyResults(
             tables=self.tables(),
             cost={name: self.cost(name) for name in COSTS if name in stages},
+            peers=self.peers,
             sampling=[
                 self.sampling(row["label"], row["stage"], n)
                 for row, n in self.cells
