@@ -1,6 +1,7 @@
-"""Score a model, or any folder of result images, against ground truth.
+"""Score a model, or any folder of result images, against ground truth or without.
 
     python -m codi_jax.evaluate --images OUT --reference HR
+    python -m codi_jax.evaluate --images OUT --metrics niqe --iqa_csv musiq=FILE
     python -m codi_jax.evaluate --checkpoint demo --source PHOTOS --output OUT
     python -m codi_jax.evaluate --checkpoint runs/sr --metrics psnr,lpips_alex
 

@@ -1,4 +1,4 @@
-"""Scores of a model, or of any folder of images, against ground truth."""
+"""Scores of a model, or of any folder of images, against ground truth or without."""
 
 import dataclasses
 import shutil

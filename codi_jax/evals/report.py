@@ -14,8 +14,8 @@ from codi_jax.evals.results import Results, table
 #: Rows of the grid, and the side in pixels of what it shows of each image.
 SHOWN, SIDE = 12, 192
 #: What is plotted against what: the first of each that was computed.
-ACCURACY = ("lpips_vgg", "lpips_alex", "gmsd", "haarpsi", "psnr", "ssim")
-REALISM = ("fid", "kid", "swd", "haarpsi", "ms_ssim", "ssim_y")
+ACCURACY = ("lpips_vgg", "lpips_alex", "dists", "gmsd", "haarpsi", "psnr", "ssim")
+REALISM = ("fid", "kid", "swd", "niqe", "niqe_y", "haarpsi", "ms_ssim", "ssim_y")
 
 
 def report_text(results: Results) -> str:
