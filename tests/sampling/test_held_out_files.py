@@ -22,13 +22,16 @@ MANIFEST = {"model": "ab", "seed": 0, "count": None}
 
 
 class Copy(Task):
-    """Reads the picture, and shows its negative beside."""
+    """Reads the picture, and shows its negative beside; a half as bright one is only scored."""
 
     name = "copy"
     reads = ("image",)
 
     def inputs(self, batch: Any) -> dict[str, np.ndarray]:
         return {"negative": 255 - batch["image"]}
+
+    def more_baselines(self, batch: Any) -> dict[str, np.ndarray]:
+        return {"half": batch["image"] // 2}
 
     def finish(self, picture: np.ndarray, example: Any) -> np.ndarray:
         return np.maximum(picture, example["image"][:1, :1])
@@ -75,6 +78,7 @@ def test_each_image_has_its_number_prompt_and_size(tmp_path: Path) -> None:
             assert load_image(tmp_path / str(n) / image_name(i)).shape == (side, side, 3)
         assert level(tmp_path / "reference" / image_name(i)) == 10 * i
         assert level(tmp_path / "negative" / image_name(i)) == 255 - 10 * i
+        assert level(tmp_path / "half" / image_name(i)) == 5 * i
     for _, numbers, prompts in maker.calls:
         assert len(numbers) == 8 == len(prompts)  # of the tests' devices
         assert prompts == [f"p{i}" for i in numbers]
@@ -90,6 +94,14 @@ def test_only_what_is_missing_is_made(tmp_path: Path) -> None:
     assert not write(tmp_path, [4] * 3, [1]).calls
     further = write(tmp_path, [4] * 3, [1, 3])
     assert {n for n, _, _ in further.calls} == {3}
+
+
+def test_what_stands_beside_is_made_again_without_the_results(tmp_path: Path) -> None:
+    """As where a version with fewer baselines began."""
+    write(tmp_path, [4] * 2, [1])
+    (tmp_path / "half" / image_name(1)).unlink()
+    assert not write(tmp_path, [4] * 2, [1]).calls
+    assert level(tmp_path / "half" / image_name(1)) == 5
 
 
 def test_a_share_leaves_the_rest_alone(tmp_path: Path) -> None:
