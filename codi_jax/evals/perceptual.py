@@ -60,7 +60,8 @@ class PairDistance:
         name: what messages call it.
         apply: (parameters, a, b) -> float32 [B], of uint8 [B, H, W, 3].
         params: the network's.
-        batch_size: pairs at a time.
+        batch_size: pairs at a time. Of a picture of 768x512 each of VGG's first layers takes
+            0.1 GB, so that one pair on each device is enough.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class Lpips(PairDistance):
         def apply(params: Params, a: Array, b: Array) -> Array:
             return model.apply({"params": params}, to_signed(a), to_signed(b))
 
-        super().__init__("LPIPS", apply, params)
+        super().__init__("LPIPS", apply, params, 1 if backbone == "vgg" else BATCH)
 
 
 class Dists(PairDistance):
@@ -135,7 +136,6 @@ class Dists(PairDistance):
             pair = (x.astype(jnp.float32) / 255 for x in (a, b))
             return model.apply({"params": params}, *pair)
 
-        # One on each device: VGG's first layers take 0.1 GB each of a picture of 768x512.
         super().__init__("DISTS", apply, params, batch_size=1)
 
 
