@@ -63,13 +63,13 @@ class Interrupt:
         self._deferred = True
 
     def release(self) -> None:
-        """All is saved.
+        """All is saved. Several processes go on to the end: a signal may have come to one alone.
 
         Raises:
-            Interrupted: there was a signal since the last step.
+            Interrupted: there was a signal since the last step of a single process.
         """
         self._deferred = False
-        if self._signal is not None:
+        if self._signal is not None and jax.process_count() == 1:
             raise Interrupted("stopped after the last step, which is saved")
 
     def reached(self, step: int) -> bool:

@@ -7,7 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
+
+from codi_jax.train.interrupt import Interrupt
+from codi_jax.typing import Interrupted
 
 ROOT = Path(__file__).parents[2]
 #: A command that trains ten steps of a tenth of a second, after a start of ten seconds.
@@ -75,3 +79,17 @@ def test_before_it_trains_a_signal_ends_it_at_once() -> None:
 def test_a_second_interrupt_does_not_wait() -> None:
     status, out, err = run("pass", "training", signal.SIGINT, signal.SIGINT)
     assert (status, out) == (130, "") and "SIGINT again: stopped without saving" in err
+
+
+def test_of_several_processes_none_stops_alone_after_the_last_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The others have heard of no signal, and write the model together with it."""
+    interrupt = Interrupt()
+    interrupt.defer()
+    interrupt._signal = signal.SIGINT
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    interrupt.release()
+    monkeypatch.undo()
+    with pytest.raises(Interrupted, match="after the last step"):
+        interrupt.release()
