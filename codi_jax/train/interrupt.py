@@ -33,6 +33,7 @@ class Interrupt:
     def __init__(self) -> None:
         self._signal: signal.Signals | None = None
         self._deferred = False
+        self._first: int | None = None
 
     def __enter__(self) -> Self:
         caught = [signal.SIGINT] if jax.process_count() > 1 else [signal.SIGINT, signal.SIGTERM]
@@ -77,9 +78,12 @@ class Interrupt:
 
         All processes ask after each step, and get the same answer.
         """
-        if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self._signal is not None
+        if jax.process_count() == 1:
+            return self._signal is not None
+        # The service names the number after the highest that a process has asked with: 1, if the
+        # signal came before. A run that goes on from a checkpoint begins with 1, too.
+        self._first = step if self._first is None else self._first
+        return multihost_utils.reached_preemption_sync_point(step - self._first + 1)
 
     def _watch(self, read: int, caught: list[signal.Signals]) -> None:
         with os.fdopen(read, "rb", buffering=0) as pipe:

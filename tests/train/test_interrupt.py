@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax.experimental import multihost_utils
 
 from codi_jax.train.interrupt import Interrupt
 from codi_jax.typing import Interrupted
@@ -93,3 +94,14 @@ def test_of_several_processes_none_stops_alone_after_the_last_step(
     monkeypatch.undo()
     with pytest.raises(Interrupted, match="after the last step"):
         interrupt.release()
+
+
+def test_several_processes_ask_jax_from_1_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says 1 of a signal that came before they ask; a run may go on from step 9."""
+    asked: list[int] = []
+    service = "reached_preemption_sync_point"
+    monkeypatch.setattr(multihost_utils, service, lambda n: asked.append(n) or n == 2)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    interrupt = Interrupt()
+    assert [interrupt.reached(step) for step in (9, 10, 11)] == [False, True, False]
+    assert asked == [1, 2, 3]
