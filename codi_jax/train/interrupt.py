@@ -33,7 +33,7 @@ class Interrupt:
     def __init__(self) -> None:
         self._signal: signal.Signals | None = None
         self._deferred = False
-        self._first: int | None = None
+        self._asked = 0
 
     def __enter__(self) -> Self:
         caught = [signal.SIGINT] if jax.process_count() > 1 else [signal.SIGINT, signal.SIGTERM]
@@ -80,10 +80,12 @@ class Interrupt:
         """
         if jax.process_count() == 1:
             return self._signal is not None
-        # The service names the number after the highest that a process has asked with: 1, if the
-        # signal came before. A run that goes on from a checkpoint begins with 1, too.
-        self._first = step if self._first is None else self._first
-        return multihost_utils.reached_preemption_sync_point(step - self._first + 1)
+        # The service says yes to one number, that after the highest that a process has asked for:
+        # to 1, if the signal came before. A run that goes on from a checkpoint asks for it, too.
+        # Orbax asks for the steps at which it may save, so that no other numbers can be taken.
+        numbers = range(self._asked + 1, step + 1)
+        self._asked = step
+        return any(map(multihost_utils.reached_preemption_sync_point, numbers))
 
     def _watch(self, read: int, caught: list[signal.Signals]) -> None:
         with os.fdopen(read, "rb", buffering=0) as pipe:

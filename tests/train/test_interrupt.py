@@ -96,12 +96,16 @@ def test_of_several_processes_none_stops_alone_after_the_last_step(
         interrupt.release()
 
 
-def test_several_processes_ask_jax_from_1_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says 1 of a signal that came before they ask; a run may go on from step 9."""
+@pytest.mark.parametrize("named", [1, 5, 9, 11])
+def test_several_processes_stop_at_the_number_that_jax_names(
+    named: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names 1 where the signal came before they asked, and a run may go on from step 9."""
     asked: list[int] = []
     service = "reached_preemption_sync_point"
-    monkeypatch.setattr(multihost_utils, service, lambda n: asked.append(n) or n == 2)
+    monkeypatch.setattr(multihost_utils, service, lambda n: asked.append(n) or n == named)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     interrupt = Interrupt()
-    assert [interrupt.reached(step) for step in (9, 10, 11)] == [False, True, False]
-    assert asked == [1, 2, 3]
+    stops = (step for step in range(9, 20) if interrupt.reached(step))
+    assert next(stops) == max(9, named)
+    assert asked == [*range(1, named + 1)]
