@@ -107,6 +107,7 @@ class Fault:
 def hit(job: Job, name: str, victims: list[int], kind: str, inner: bool = False) -> Fault:
     """Send the signal, and look at how the job ends; with ``inner`` to what does the work."""
     number, family = signal.Signals[name], len(job.family())
+    silent = [index for index in victims if not job.said(index)]
     begin = time.monotonic()
     for index in victims:
         if inner:
@@ -120,8 +121,9 @@ def hit(job: Job, name: str, victims: list[int], kind: str, inner: bool = False)
     wrong = []
     for index, code in enumerate(codes):
         said = job.said(index)
-        # Python itself starts without handlers: until then a signal has its own effect.
-        early = {-number} if kind == "start" and index in victims else set()
+        # Python itself starts without handlers: until then a signal has its own effect. What a
+        # killed run was saving lies there until then, and looks as if it were being saved.
+        early = {-number} if index in victims and (kind == "start" or index in silent) else set()
         allowed = {-9} if number == signal.SIGKILL and index in victims else {INTERRUPTED} | early
         if code not in allowed and not (code == 0 and over):
             wrong.append(f"process {index} exits with {code}")
