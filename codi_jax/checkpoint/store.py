@@ -185,28 +185,19 @@ class Store:
           UserError: no such checkpoint or item; a parameter is missing, too many, or has
             another shape or dtype (the first is named); the files are damaged.
         """
-        self._check_step(step)
-        directory = self._manager.directory / str(step)
         flats = {
             name: {path: abstract(leaf) for path, leaf in by_path(template).items()}
             for name, template in templates.items()
         }
         wanted = {name: ocp.args.StandardRestore(flat) for name, flat in flats.items() if flat}
         restored: Mapping[str, Mapping[str, PyTree]] = {}
-        try:
+        with self._reading(step) as directory:
             for name, flat in flats.items():
                 item = directory / name
                 saved = self._handlers[name].metadata(item).tree if item.exists() else {}
                 check_matches(f"{directory}, item {name!r}", saved, flat)
             if wanted:
                 restored = self._manager.restore(step, args=ocp.args.Composite(**wanted))
-        except UserError:
-            raise
-        except (ValueError, OSError) as error:
-            raise UserError(
-                f"Checkpoint {directory} is damaged ({_first_line(error)}). "
-                "Delete that directory to resume from the one before."
-            ) from error
         return {
             name: jax.tree.unflatten(
                 jax.tree.structure(template), [restored[name][path] for path in flats[name]]
@@ -216,9 +207,9 @@ class Store:
 
     def restore_meta(self, step: int) -> dict[str, object]:
         """The ``meta`` that was saved with ``step``, including ``step``."""
-        self._check_step(step)
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return dict(self._manager.restore(step, args=args)["meta"])
+        with self._reading(step):
+            return dict(self._manager.restore(step, args=args)["meta"])
 
     def restore_data_state(self, step: int) -> Any:
         """The data iterator's state, as it was passed to :meth:`save`.
@@ -227,20 +218,19 @@ class Store:
         given only if all states are equal, i.e. if it is a position that every process shares.
 
         Raises:
-          UserError: the number of processes changed and the states differ.
+          UserError: the number of processes changed and the states differ; damaged files.
         """
-        self._check_step(step)
-        directory = self._manager.directory / str(step) / "data"
-        states = {path.name: json.loads(path.read_text()) for path in directory.glob("process_*")}
-        if len(states) == jax.process_count():
-            state = states[f"process_{jax.process_index()}.json"]
-        else:
-            state = next(iter(states.values()))
-            if any(other != state for other in states.values()):
-                raise UserError(
-                    f"{directory} holds the data positions of {len(states)} processes, and they "
-                    f"differ; this run has {jax.process_count()}. Resume with {len(states)}."
-                )
+        with self._reading(step) as checkpoint:
+            directory = checkpoint / "data"
+            files = directory.glob("process_*")
+            states = {path.name: json.loads(path.read_text()) for path in files}
+            same = len(states) == jax.process_count()
+            state = states[f"process_{jax.process_index() if same else 0}.json"]
+        if not same and any(other != state for other in states.values()):
+            raise UserError(
+                f"{directory} holds the data positions of {len(states)} processes, and they "
+                f"differ; this run has {jax.process_count()}. Resume with {len(states)}."
+            )
         return state["bytes"].encode() if "bytes" in state else state["json"]
 
     def close(self) -> None:
@@ -279,6 +269,21 @@ class Store:
         except UserError:
             if error is None:  # else the disk has been complained of already
                 raise
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[Path]:
+        """The checkpoint's directory; what cannot be read there is named."""
+        self._check_step(step)
+        directory = Path(self._manager.directory) / str(step)
+        try:
+            yield directory
+        except UserError:
+            raise
+        except (ValueError, OSError, KeyError) as error:
+            raise UserError(
+                f"Checkpoint {directory} is damaged ({_first_line(error)}). "
+                "Delete that directory to resume from the one before."
+            ) from error
 
     def _check_step(self, step: int) -> None:
         steps = self.all_steps()

@@ -212,6 +212,20 @@ def test_a_damaged_checkpoint_says_so(saved, tmp_path):
     assert_identical(ema, state()["ema"])
 
 
+@pytest.mark.parametrize(
+    ("file", "read"),
+    [("meta/metadata", Store.restore_meta), ("data/process_0.json", Store.restore_data_state)],
+)
+@pytest.mark.parametrize("gone", [True, False])
+def test_small_files_that_are_damaged_say_so_too(file, read, gone, saved, tmp_path):
+    shutil.copytree(saved / "7", tmp_path / "7")
+    (tmp_path / "7" / file).write_bytes(b"")
+    if gone:
+        (tmp_path / "7" / file).unlink()
+    with Store(tmp_path) as store, pytest.raises(UserError, match="damaged.*Delete"):
+        read(store, 7)
+
+
 def test_read_only_writes_nothing(saved):
     files = sorted(saved.rglob("*"))
     with Store(saved, read_only=True) as store:
