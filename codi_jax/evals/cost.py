@@ -9,6 +9,7 @@ import numpy as np
 from jax.stages import Wrapped
 from jaxtyping import Key, UInt8
 
+from codi_jax import trees
 from codi_jax.model import Model
 from codi_jax.parallel.compiling import compiled_bytes
 from codi_jax.parallel.mesh import put_batch
@@ -95,5 +96,5 @@ def sampling_cost(
         "passes": (condition + steps * call) / plain,
         "passes_recomputed": steps * (condition + call) / plain,
         "seconds": sorted(seconds[1:])[1],
-        "parameters": sum(x.size for x in jax.tree.leaves(params)),
+        "parameters": trees.count(params),
     }

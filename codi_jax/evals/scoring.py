@@ -234,8 +234,8 @@ class Scorer:
 
     def _default(self) -> tuple[str, ...]:
         if self.references is None:
-            check_no_reference(WEIGHT_FREE)
-        smallest = min(min(image.shape[:2]) for image in self.references or ()) - 2 * self.border
+            return WEIGHT_FREE  # and they are refused
+        smallest = min(min(image.shape[:2]) for image in self.references) - 2 * self.border
         if smallest >= image_metrics.MS_SMALLEST:
             return WEIGHT_FREE
         self._warn(
