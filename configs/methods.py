@@ -47,6 +47,7 @@ def _codi(config: ConfigDict, trainable: str = EVERYTHING, **loss: Any) -> None:
         "predictor": "prev",
         "data_weight": 1.0,
         "data_space": "latent",
+        "lpips_weight": 0.0,
         "dt": config.loss.get("dt", 20),
         "time_per": config.loss.get("time_per", "batch"),
         "min_snr_gamma": config.loss.get("min_snr_gamma") or placeholder(float),

@@ -8,6 +8,7 @@ because ``z_s`` has the noise level of ``s`` (algorithm 1 prints ``t`` there).
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +44,7 @@ class CoDiLoss(LatentLoss):
         data_distance: ``d_x``, see there; not used with data space "lpips".
         data_space: where ``d_x`` compares: latents ("latent"), latents of the decoded prediction
             ``E(D(x_hat))`` ("reencoded"), pictures ("pixel"), or by LPIPS of them ("lpips").
+        lpips_weight: LPIPS of the decoded prediction, times this, is added to ``d_x``.
         timestep_scaling: if set, ``x_hat`` is the consistency function of
             `codi_jax.diffusion.consistency` in both terms; for consistency space "x" only. None
             is the plain prediction.
@@ -65,6 +67,7 @@ class CoDiLoss(LatentLoss):
     consistency_distance: str = "l2"
     data_distance: str = "l2"
     data_space: str = "latent"
+    lpips_weight: float = 0.0
     timestep_scaling: float | None = None
     guidance_range: tuple[float, float] | None = None
     min_snr_gamma: float | None = None
@@ -79,6 +82,13 @@ class CoDiLoss(LatentLoss):
         check_choice("data_distance", self.data_distance, DISTANCES)
         check_choice("data_space", self.data_space, DATA_SPACES)
         check_range(self.guidance_range)
+        if not 0 <= self.lpips_weight < math.inf:
+            raise UserError(f"lpips_weight={self.lpips_weight}: give a number of at least 0.")
+        if self.lpips_weight and self.data_space == "lpips":
+            raise UserError(
+                f"lpips_weight={self.lpips_weight} is added to another d_x: "
+                "give data_space='latent', 'pixel' or 'reencoded', or leave out lpips_weight."
+            )
         total = self.schedule.num_train_timesteps
         if not 1 <= self.dt <= total - 1:
             raise UserError(f"dt={self.dt} must be between 1 and {total - 1} timesteps.")
@@ -95,11 +105,12 @@ class CoDiLoss(LatentLoss):
     def needs(self) -> Needs:
         """theta-, and what the predictor, the data term and the guidance call."""
         guided = self.guidance_range is not None
+        perceptual = self.data_space == "lpips" or self.lpips_weight > 0
         return Needs(
             target="target",
             teacher="prior" if self.predictor == "ddim" else None,
-            decoder=self.data_space != "latent",
-            perceptual=self.data_space == "lpips",
+            decoder=self.data_space != "latent" or perceptual,
+            perceptual=perceptual,
             null=guided,
             scale="offered" if guided else None,
         )
@@ -171,14 +182,18 @@ class CoDiLoss(LatentLoss):
         x: Float[Array, " batch *latent"],
         x_hat: Float[Array, " batch *latent"],
     ) -> Float[Array, " batch"]:
-        if self.data_space == "latent":
-            return distance(self.data_distance, x, x_hat)
-        picture = networks.decode(x_hat)
-        if self.data_space == "pixel":
-            return distance(self.data_distance, batch["images"], picture)
+        picture = networks.decode(x_hat) if self.needs.decoder else None
         if self.data_space == "lpips":
             return networks.perceptual(batch["images"], picture)
-        return distance(self.data_distance, x, networks.encode(picture))
+        if self.data_space == "latent":
+            data = distance(self.data_distance, x, x_hat)
+        elif self.data_space == "pixel":
+            data = distance(self.data_distance, batch["images"], picture)
+        else:
+            data = distance(self.data_distance, x, networks.encode(picture))
+        if self.lpips_weight:
+            data += self.lpips_weight * networks.perceptual(batch["images"], picture)
+        return data
 
     def _z_s(
         self, networks: Networks, noisy: Noisy, online: XEps

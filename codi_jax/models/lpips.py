@@ -88,12 +88,13 @@ class LPIPS(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width 3"], y: Float[Array, "batch height width 3"]
     ) -> Float[Array, " batch"]:
-        h = jnp.concatenate([x, y])
-        h = (h - jnp.asarray(SHIFT, h.dtype)) / jnp.asarray(SCALE, h.dtype)
-        total, layer = jnp.zeros(len(x), h.dtype), 0
+        shift, scale = jnp.asarray(SHIFT, x.dtype), jnp.asarray(SCALE, x.dtype)
+        # Each by itself: in training x is a constant, and no gradient goes back through its half.
+        h_x, h_y = (x - shift) / scale, (y - shift) / scale
+        total, layer = jnp.zeros(len(x), x.dtype), 0
         for item in BACKBONES[self.backbone]:
             if isinstance(item, Pool):
-                h = nn.max_pool(h, (item.window,) * 2, (2, 2))
+                h_x, h_y = (nn.max_pool(h, (item.window,) * 2, (2, 2)) for h in (h_x, h_y))
                 continue
             conv = nn.Conv(
                 item.channels,
@@ -102,21 +103,22 @@ class LPIPS(nn.Module):
                 item.padding,
                 name=f"features_{item.place}",
             )
-            h = nn.relu(conv(h))
+            h_x, h_y = nn.relu(conv(h_x)), nn.relu(conv(h_y))
             if item.tap:
-                total += _Head(name=f"lin{layer}")(_unit(h)).mean((1, 2))
+                total += _Head(name=f"lin{layer}")(_unit(h_x), _unit(h_y)).mean((1, 2))
                 layer += 1
         return total
 
 
 class _Head(nn.Module):
-    """The weighted squared difference of the two halves of a batch: [2B, h, w, C] -> [B, h, w]."""
+    """The weighted squared difference of two pictures' features: [B, h, w, C] -> [B, h, w]."""
 
     @nn.compact
     def __call__(
-        self, features: Float[Array, "doubled height width channels"]
+        self,
+        a: Float[Array, "batch height width channels"],
+        b: Float[Array, "batch height width channels"],
     ) -> Float[Array, "batch height width"]:
-        a, b = jnp.split(features, 2)
         weight = nn.Conv(1, (1, 1), use_bias=False, name="model_1")  # "model.0" is a dropout
         return weight((a - b) ** 2)[..., 0]
 
@@ -124,4 +126,6 @@ class _Head(nn.Module):
 def _unit(
     h: Float[Array, "batch height width channels"],
 ) -> Float[Array, "batch height width channels"]:
-    return h / (jnp.linalg.norm(h, axis=-1, keepdims=True) + 1e-10)
+    # The square root has no gradient at 0: where all features are silent, there is none.
+    square = jnp.sum(h * h, axis=-1, keepdims=True)
+    return h / (jnp.sqrt(jnp.maximum(square, 1e-20)) + 1e-10)

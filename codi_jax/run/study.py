@@ -79,7 +79,8 @@ class Study:
 
     def _by_lpips(self, row: Row) -> bool:
         loss = self.config.stages[row["stage"]].config.loss
-        return "lpips" in (loss.get("distance"), loss.get("data_space"))
+        by_lpips = "lpips" in (loss.get("distance"), loss.get("data_space"))
+        return by_lpips or loss.get("lpips_weight", 0) > 0
 
     def stage_config(self, name: str) -> ConfigDict:
         """The config of one training run, with its start filled in."""

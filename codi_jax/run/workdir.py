@@ -45,6 +45,7 @@ ADDED: dict[str, object] = {
     "model.vae_init": "random",
     "data.clean_share": 0.0,
     "data.chart_share": 0.0,
+    "loss.lpips_weight": 0.0,
 }
 
 
@@ -56,8 +57,8 @@ def as_started(config: ConfigDict, workdir: Path) -> ConfigDict:
     known = saved_config(workdir)
     if not known:
         return config
-    missing = {key: value for key, value in ADDED.items() if key not in known}
     new = _flat(config.to_dict())
+    missing = {key: value for key, value in ADDED.items() if key in new and key not in known}
     changed = {key: value for key, value in missing.items() if new[key] != value}
     if changed:
         config = config.copy_and_resolve_references()
@@ -93,7 +94,8 @@ def check_workdir(config: ConfigDict, workdir: Path, *, finished: bool = False) 
     saved = saved_config(workdir)
     if not saved:
         return
-    old, new = {**ADDED, **saved}, _flat(config.to_dict())
+    new = _flat(config.to_dict())
+    old = {key: value for key, value in ADDED.items() if key in new} | saved
     changed = {
         key: f"{key} ({old.get(key)!r} there, {new.get(key)!r} now)"
         for key in sorted({*old, *new})

@@ -49,6 +49,12 @@ def test_spaces_of_the_data_term():
     }
     for space, value in expected.items():
         np.testing.assert_allclose(found[space], value, rtol=1e-3, err_msg=space)
+        if space == "lpips":
+            continue
+        loss = CoDiLoss(**SETTINGS, data_space=space, lpips_weight=0.25)
+        assert loss.needs.perceptual and loss.needs.decoder
+        both = run(loss, Recorder(), PARAMS, TARGET, batch, key, **networks)["data"]
+        np.testing.assert_allclose(both, value + 0.25 * expected["lpips"], rtol=1e-3)
 
 
 def test_a_grid_of_times_ends_at_the_boundary():
@@ -122,6 +128,9 @@ def test_min_snr_weights_errors_of_x_and_eps_alike_above_the_floor():
         ({"grid_steps": 20, "dt": 20}, "grid_steps=20 replaces dt=20"),
         ({"grid_steps": 0}, "grid_steps=0"),
         ({"guidance_range": (13.0, 2.0)}, "guidance_range"),
+        ({"lpips_weight": -1.0}, "lpips_weight=-1"),
+        ({"lpips_weight": float("nan")}, "lpips_weight=nan"),
+        ({"lpips_weight": 1.0, "data_space": "lpips"}, "leave out lpips_weight"),
     ],
 )
 def test_bad_settings_are_refused(changes, message):

@@ -211,3 +211,12 @@ def test_clip_score_against_transformers(tiny_clip):
     np.testing.assert_array_equal(metric(images, texts), 0)
     with pytest.raises(UserError, match="2 texts for 3 images"):
         metric(images, ["a cat", "", "hen"])
+
+
+def test_lpips_has_a_gradient_where_no_feature_is_there():
+    """Also where the two pictures are one, and where every feature is zero."""
+    model = lpips.LPIPS("alex")
+    x = jnp.zeros((1, 64, 64, 3))
+    params = jax.tree.map(jnp.zeros_like, model.init(jax.random.key(0), x, x)["params"])
+    gradient = jax.grad(lambda y: model.apply({"params": params}, x, y).sum())(x)
+    assert np.isfinite(gradient).all()
