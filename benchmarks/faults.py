@@ -59,10 +59,11 @@ def saving(workdir: Path) -> bool:
 
 def moment(job: Job, kind: str, draw: random.Random, start: float) -> bool:
     """Wait until the job is at the moment; False if it ended before."""
+    # A process that never came is waited for, five minutes. And what a killed run was writing lies
+    # there until the next one has begun.
+    if len(job.processes) > 1 and not job.until(job.joined):
+        return False
     if kind == "start":
-        # A process that never came is waited for, five minutes.
-        if len(job.processes) > 1 and not job.until(job.joined):
-            return False
         time.sleep(draw.uniform(0, start))
         return job.running()
     if kind == "step":
@@ -114,8 +115,10 @@ def hit(job: Job, name: str, victims: list[int], kind: str, inner: bool = False)
             job.kill_worker(index)
         else:
             job.processes[index].send_signal(number)
-    # Small steps are fast: some are done before all processes have agreed where to stop.
+    # Small steps are fast: some are done before all processes have agreed where to stop. And a run
+    # that goes on from its last step has none left.
     over = kind == "export" or last_step(job) >= STEPS - 6
+    over |= (job.workdir / "checkpoints" / str(STEPS)).exists()
     codes = job.wait(300)
     seconds = time.monotonic() - begin
     wrong = []

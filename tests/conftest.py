@@ -57,6 +57,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.nodeid.partition("::")[0] not in LONG)
 
 
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pictures of the tests have few pixels: tiles of 512 would mostly compute padding."""
+    from codi_jax.sampling import tiling
+
+    monkeypatch.setattr(tiling, "TILE", 64)
+
+
 @pytest.fixture(scope="session")
 def tiny_model() -> Callable:
     """A config's model with random parameters."""

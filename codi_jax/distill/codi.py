@@ -182,15 +182,16 @@ class CoDiLoss(LatentLoss):
         x: Float[Array, " batch *latent"],
         x_hat: Float[Array, " batch *latent"],
     ) -> Float[Array, " batch"]:
-        picture = networks.decode(x_hat) if self.needs.decoder else None
+        if self.data_space == "latent" and not self.lpips_weight:
+            return distance(self.data_distance, x, x_hat)
+        picture = networks.decode(x_hat)
         if self.data_space == "lpips":
             return networks.perceptual(batch["images"], picture)
-        if self.data_space == "latent":
-            data = distance(self.data_distance, x, x_hat)
-        elif self.data_space == "pixel":
+        if self.data_space == "pixel":
             data = distance(self.data_distance, batch["images"], picture)
         else:
-            data = distance(self.data_distance, x, networks.encode(picture))
+            again = networks.encode(picture) if self.data_space == "reencoded" else x_hat
+            data = distance(self.data_distance, x, again)
         if self.lpips_weight:
             data += self.lpips_weight * networks.perceptual(batch["images"], picture)
         return data

@@ -10,6 +10,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from codi_jax.models.winograd import convolve
+
 #: Constants of the published code, per channel of images in [-1, 1].
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
@@ -101,6 +103,7 @@ class LPIPS(nn.Module):
                 (item.kernel,) * 2,
                 item.stride,
                 item.padding,
+                conv_general_dilated=convolve,
                 name=f"features_{item.place}",
             )
             h_x, h_y = nn.relu(conv(h_x)), nn.relu(conv(h_y))

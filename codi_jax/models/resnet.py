@@ -8,8 +8,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
 
 from codi_jax.models.norm import GroupNorm
+from codi_jax.models.winograd import convolve
 
-conv3x3 = partial(nn.Conv, kernel_size=(3, 3), padding=((1, 1), (1, 1)))
+conv3x3 = partial(
+    nn.Conv, kernel_size=(3, 3), padding=((1, 1), (1, 1)), conv_general_dilated=convolve
+)
 conv1x1 = partial(nn.Conv, kernel_size=(1, 1))
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from codi_jax.diffusion.guidance import GuidedCondition
 from codi_jax.model import Model
+from codi_jax.models.winograd import convolutions_for
 from codi_jax.parallel.compiling import compiler_options, device_memory
 from codi_jax.parallel.mesh import make_mesh, replicated
 from codi_jax.parallel.sharding import bytes_a_device
@@ -60,8 +61,8 @@ def sampler_ahead(
             return pictures.generate(params, arrays["noise"], steps, words)
         return pictures.conditional(params, arrays, key, steps, words)
 
-    here = replicated(mesh)
-    options = compiler_options(mesh.devices.flat[0])
+    here, device = replicated(mesh), mesh.devices.flat[0]
+    sample, options = convolutions_for(device.platform)(sample), compiler_options(device)
     jitted = jax.jit(sample, in_shardings=here, out_shardings=here, compiler_options=options)
     traced = jitted.trace(params, arrays, prompt_shapes(model), key)
     flops = jaxpr_flops(traced.jaxpr)

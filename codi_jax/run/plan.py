@@ -22,6 +22,7 @@ from codi_jax.evals.weights import find_weights
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.lpips import LPIPS, SMALLEST
 from codi_jax.models.remat import remat_policy
+from codi_jax.models.winograd import convolutions_for
 from codi_jax.parallel.compiling import compiler_options
 from codi_jax.parallel.gather import gather
 from codi_jax.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
@@ -155,12 +156,13 @@ class Plan:
     def jit_step(self) -> jax.stages.Wrapped:
         """The training step for the mesh; it donates the state."""
         state, here = self.state_shardings, replicated(self.mesh)
+        device = self.mesh.devices.flat[0]
         return jax.jit(
-            self.step_fn,
+            convolutions_for(device.platform)(self.step_fn),
             in_shardings=(state, self.frozen_shardings, batch_sharding(self.mesh), here),
             out_shardings=(state, here),
             donate_argnums=0,
-            compiler_options=compiler_options(self.mesh.devices.flat[0]),
+            compiler_options=compiler_options(device),
         )
 
     @functools.cached_property

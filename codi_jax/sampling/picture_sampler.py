@@ -18,6 +18,7 @@ from codi_jax.model import Model
 from codi_jax.models.adapted_unet import AdaptedUNet
 from codi_jax.models.autoencoders import Autoencoder, make_autoencoder
 from codi_jax.models.conditioning import signed_to_uint8, size_ids
+from codi_jax.models.winograd import convolutions_for
 from codi_jax.parallel.compiling import compiler_options
 from codi_jax.tasks.base import Batch, Task
 from codi_jax.tasks.registry import task_of
@@ -233,7 +234,8 @@ def _decode(
 
 
 def _jit(function: Callable[..., _T], static: tuple[str, ...] = ()) -> Callable[..., _T]:
-    options = compiler_options(jax.devices()[0])
+    device = jax.devices()[0]
+    function, options = convolutions_for(device.platform)(function), compiler_options(device)
     return jax.jit(function, static_argnames=static, compiler_options=options)
 
 

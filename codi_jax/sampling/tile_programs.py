@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from codi_jax.diffusion.guidance import GuidedCondition, guided_predict
 from codi_jax.models.norm import Moments, statistics
+from codi_jax.models.winograd import convolutions_for
 from codi_jax.parallel.compiling import DoesNotFit, compiler_options, memory_errors
 from codi_jax.sampling.picture_sampler import PictureSampler
 from codi_jax.tasks.base import Batch as Arrays
@@ -45,6 +46,7 @@ class Program:
     """
 
     def __init__(self, function: Callable[..., PyTree]):
+        @convolutions_for(jax.default_backend())
         def traced(shared: Shared, *args: PyTree) -> tuple[PyTree, tuple[Moments, ...]]:
             weights, use_given = jnp.asarray(shared.weights), jnp.asarray(shared.use_given)
             with statistics(weights, shared.given, use_given) as measured:

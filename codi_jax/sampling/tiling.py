@@ -22,7 +22,7 @@ from codi_jax.typing import Params, UserError
 
 #: Side of tiles in pixels, for models that do not say what they were trained at.
 TILE = 512
-#: The smallest side in pixels that "auto" and smaller pictures come down to.
+#: The smallest side in pixels that "auto" comes down to where memory is short.
 SMALLEST = 64
 #: Tiles that an accelerator computes at once.
 TILES_AT_ONCE = 4
@@ -39,8 +39,10 @@ class Tiling:
     """How much is computed at once.
 
     Attributes:
-        tile: side in pixels of the tiles that larger results are computed in; 0 computes them
-            whole, and "auto" takes 512, or what the model was trained at, or what memory holds.
+        tile: side in pixels of the tiles that results are computed in; smaller results are padded
+            to it, so that one compiled program serves all sizes, and many small ones are quicker
+            with a smaller tile. 0 computes each whole, with a program for each size. "auto"
+            takes 512, or what the model was trained at, or what memory holds.
         max_memory: GiB that may be used; by default half of the machine's, or an accelerator's.
     """
 
@@ -68,17 +70,16 @@ class Tiling:
             yield _geometry(model, latents, (_up(latents[0], align), _up(latents[1], align)), align)
             return
         if self.tile != "auto":
-            tile = _up(int(self.tile) / f, align)
-            yield _geometry(model, latents, (_bucket(tile, latents, align),) * 2, align)
+            yield _geometry(model, latents, (_up(int(self.tile) / f, align),) * 2, align)
             return
         if model.task is None:  # a picture from noise alone is best drawn as a whole
             yield _geometry(model, latents, (_up(latents[0], align), _up(latents[1], align)), align)
         side = model.network.unet.sample_size
         trained = max(side if isinstance(side, tuple | list) else (side or 0,)) * f
+        # Smaller pictures are padded: one program serves all, and a second picture starts at once.
         tile = max(TILE, trained)
-        while tile >= SMALLEST:
-            edge = _bucket(_up(tile / f, align), latents, align)
-            yield _geometry(model, latents, (edge, edge), align)
+        while tile >= min(SMALLEST, TILE):
+            yield _geometry(model, latents, (_up(tile / f, align),) * 2, align)
             tile //= 2
 
     def limit(self, pixels: int) -> int:
@@ -104,13 +105,6 @@ class Tiling:
 def _up(value: float, align: int) -> int:
     """The next multiple of ``align``, at least one."""
     return max(1, math.ceil(value / align)) * align
-
-
-def _bucket(tile: int, latents: tuple[int, int], align: int) -> int:
-    """The side for a picture that is smaller than a tile: one of few, so that few are compiled."""
-    while tile % (2 * align) == 0 and tile // 2 >= max(latents) and tile // 2 >= 8:
-        tile //= 2
-    return tile
 
 
 def _geometry(

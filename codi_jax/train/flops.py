@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
+from codi_jax.models import winograd
 from codi_jax.parallel.chips import chip_of
 
 
@@ -46,6 +47,8 @@ def _equation_flops(equation: JaxprEqn) -> float:
         return _dot_flops(equation)
     if name == "conv_general_dilated":
         return _conv_flops(equation)
+    if str(params.get("name", "")).startswith(winograd.NAME):
+        return _winograd_flops(equation)
     inner = [jaxpr_flops(jaxpr) for jaxpr in inner_jaxprs(params)]
     if name == "cond":
         return max(inner)
@@ -86,6 +89,13 @@ def _conv_flops(equation: JaxprEqn) -> float:
         )
     batch, features = out[numbers.out_spec[0]], out[numbers.out_spec[1]]
     return 2.0 * taps * batch * features * rhs[numbers.rhs_spec[1]]
+
+
+def _winograd_flops(equation: JaxprEqn) -> float:
+    """Those of the convolution: what a step computes is the same on every device."""
+    batch, *sides, channels = _shape(equation.invars[0])
+    taps = math.prod(3 * side - 2 for side in sides)
+    return 2.0 * batch * taps * channels * _shape(equation.outvars[0])[-1]
 
 
 def _shape(var: Any) -> tuple[int, ...]:
