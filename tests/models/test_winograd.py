@@ -8,6 +8,7 @@ import pytest
 from codi_jax.models import winograd
 from codi_jax.models.resnet import conv3x3
 from codi_jax.models.winograd import convolutions_for, convolve, matrices
+from codi_jax.parallel.mesh import batch_sharding, make_mesh
 from codi_jax.train.flops import count_flops
 
 AROUND = ((1, 1), (1, 1))
@@ -99,3 +100,13 @@ def test_other_shapes_of_padding_are_xlas():
     with convolutions_for("cpu"):
         made = convolve(x, kernel, (1, 1), ((0, 1), (0, 1)), dimension_numbers=NHWC)
     assert made.shape == (1, 11, 11, 64)
+
+
+@pytest.mark.parametrize("part", [winograd.PART, 600])
+def test_a_batch_that_is_spread_over_devices(part, monkeypatch):
+    monkeypatch.setattr(winograd, "PART", part)
+    jax.clear_caches()
+    x, kernel = numbers(16, 8, 8, 4), numbers(3, 3, 4, 4, seed=1)
+    spread = jax.device_put(x, batch_sharding(make_mesh(data=8, fsdp=1)))
+    made = jax.jit(winograd.winograd)(spread, kernel)
+    np.testing.assert_allclose(made, plain(x, kernel), atol=1e-4)
