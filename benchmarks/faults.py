@@ -36,6 +36,8 @@ MOMENTS = {"start": 3, "step": 5, "save": 7, "export": 5}
 COUNTS = {"SIGKILL": 20, "SIGTERM": 20, "SIGINT": 5}
 #: Seconds in which the others of a killed process end.
 OTHERS = 30.0
+#: Seconds in which a run stops or ends that was asked to stop: a start may have to be awaited.
+STOPPED = 120.0
 
 
 def digest(workdir: Path) -> str:
@@ -134,6 +136,8 @@ def hit(job: Job, name: str, victims: list[int], kind: str, inner: bool = False)
             wrong.append(f"process {index} shows a traceback")
     if number == signal.SIGKILL and len(codes) > len(victims) and seconds > OTHERS:
         wrong.append(f"the others end after {seconds:.0f} s")
+    if seconds > STOPPED:
+        wrong.append(f"it ends after {seconds:.0f} s")
     if left := job.left():
         wrong.append(f"left after {LEFT:.0f} s: {left}")
     return Fault(name, kind, victims, codes, round(seconds, 1), family, wrong)

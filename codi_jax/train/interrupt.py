@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import jax
 from jax.experimental import multihost_utils
@@ -32,8 +32,9 @@ class Interrupt:
 
     def __init__(self) -> None:
         self._signal: signal.Signals | None = None
-        self._deferred = False
+        self._deferred = self._over = False
         self._asked = 0
+        self._old: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         caught = [signal.SIGINT] if jax.process_count() > 1 else [signal.SIGINT, signal.SIGTERM]
@@ -70,7 +71,12 @@ class Interrupt:
             Interrupted: there was a signal since the last step of a single process.
         """
         self._deferred = False
-        if self._signal is not None and jax.process_count() == 1:
+        if jax.process_count() > 1:
+            self._over = True
+            if self._old:
+                # jax's service would wait three minutes for those that have ended already.
+                signal.signal(signal.SIGTERM, _do_nothing)
+        elif self._signal is not None:
             raise Interrupted("stopped after the last step, which is saved")
 
     def reached(self, step: int) -> bool:
@@ -96,11 +102,13 @@ class Interrupt:
     def _ask(self, number: signal.Signals) -> None:
         if self._signal == number == signal.SIGINT:
             _end(f"{number.name} again: stopped without saving", 128 + number)
-        if self._signal is None and jax.process_count() > 1:
+        if self._over:
+            print(f"{number.name}: all steps are made, and the run ends soon", file=sys.stderr)
+        elif self._signal is None and jax.process_count() > 1:
             os.kill(os.getpid(), signal.SIGTERM)  # the preemption service tells the others
         elif not self._deferred:
             _end(f"{number.name}: stopped; nothing was to be saved", INTERRUPTED)
-        if self._signal is None:
+        if self._signal is None and not self._over:
             print(f"{number.name}: the run saves at its next step and stops", file=sys.stderr)
         self._signal = number
 

@@ -92,8 +92,10 @@ def test_of_several_processes_none_stops_alone_after_the_last_step(
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     interrupt.release()
     monkeypatch.undo()
+    alone = Interrupt()
+    alone._signal = signal.SIGINT
     with pytest.raises(Interrupted, match="after the last step"):
-        interrupt.release()
+        alone.release()
 
 
 @pytest.mark.parametrize("named", [1, 5, 9, 11])
@@ -109,3 +111,25 @@ def test_several_processes_stop_at_the_number_that_jax_names(
     stops = (step for step in range(9, 20) if interrupt.reached(step))
     assert next(stops) == max(9, named)
     assert asked == [*range(1, named + 1)]
+
+
+def test_after_the_last_step_of_several_processes_no_signal_reaches_jaxs_service(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would wait for those that have ended, three minutes."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    told: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
+    try:
+        with Interrupt() as interrupt:
+            interrupt.defer()
+            interrupt.release()
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+            deadline = time.monotonic() + 10
+            while interrupt._signal is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+        assert interrupt._signal == signal.SIGINT and not told
+        assert "SIGINT: all steps are made" in capsys.readouterr().err
+    finally:
+        signal.signal(signal.SIGTERM, before)
