@@ -3,7 +3,7 @@
 #
 #   benchmarks/assets.sh PHOTOS HELD_OUT RUNS [--config.KEY=VALUE ...]
 #
-# PHOTOS and HELD_OUT are folders, RUNS is where the three training runs go. What was stopped goes on,
+# PHOTOS and HELD_OUT are folders, RUNS is where the training runs go. What was stopped goes on,
 # and what is done is skipped. RUNS/assets then holds `prior` and `demo` in float16, to be looked at,
 # scored (`python -m codi_jax.evaluate --checkpoint RUNS/assets/demo --source HELD_OUT`) and copied.
 # Further flags go to every run. TINY=1 takes small random networks and a few steps: for the tests.
@@ -29,7 +29,16 @@ train() { # NAME CONFIG [FLAGS]: one run, unless its results are there
 train autoencoder "configs/autoencoder.py$variant"
 train prior "configs/prior.py$variant" --config.model.pretrained="$runs/autoencoder/model" "${small[@]}"
 train demo "configs/sr.py:$demo" --config.model.pretrained="$runs/prior/model"
-for name in prior demo; do
-    [ -e "$runs/assets/$name/model_index.json" ] ||
-        python -m codi_jax.convert export "$runs/$name" "$runs/assets/$name" --dtype=float16
-done
+last=demo
+if [ -z "${TINY:-}" ]; then # on with LPIPS beside d_x, whose networks are fetched once
+    last=demo_lpips
+    [ -e "$runs/$last/results.json" ] || python -m benchmarks.lpips_weights
+    train "$last" configs/sr.py:demo --config.model.pretrained="$runs/demo/model" --config.seed=5 \
+        --config.loss.lpips_weight=0.5 --config.steps=2000 --config.optim.learning_rate=3e-4
+fi
+export_to() { # RUN NAME
+    [ -e "$runs/assets/$2/model_index.json" ] ||
+        python -m codi_jax.convert export "$runs/$1" "$runs/assets/$2" --dtype=float16
+}
+export_to prior prior
+export_to "$last" demo
