@@ -22,6 +22,8 @@ from codi_jax.typing import Params, UserError
 
 #: Side of tiles in pixels, for models that do not say what they were trained at.
 TILE = 512
+#: Sides of what a model was trained at that a tile has at most: its attention was made for few.
+TIMES_TRAINED = 6
 #: The smallest side in pixels that "auto" comes down to where memory is short.
 SMALLEST = 64
 #: Tiles that an accelerator computes at once.
@@ -42,7 +44,8 @@ class Tiling:
         tile: side in pixels of the tiles that results are computed in; smaller results are padded
             to it, so that one compiled program serves all sizes, and many small ones are quicker
             with a smaller tile. 0 computes each whole, with a program for each size. "auto"
-            takes 512, or what the model was trained at, or what memory holds.
+            takes 512, or what the model was trained at (at most six times that), or what memory
+            holds.
         max_memory: GiB that may be used; by default half of the machine's, or an accelerator's.
     """
 
@@ -77,7 +80,7 @@ class Tiling:
         side = model.network.unet.sample_size
         trained = max(side if isinstance(side, tuple | list) else (side or 0,)) * f
         # Smaller pictures are padded: one program serves all, and a second picture starts at once.
-        tile = max(TILE, trained)
+        tile = max(min(TILE, TIMES_TRAINED * trained or TILE), trained)
         while tile >= min(SMALLEST, TILE):
             yield _geometry(model, latents, (_up(tile / f, align),) * 2, align)
             tile //= 2

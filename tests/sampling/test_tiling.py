@@ -22,7 +22,13 @@ def large_tiles(small_tiles: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def model(tiny_model: Any) -> Model:
-    return tiny_model(smallest())
+    """It does not say what it was trained at."""
+    return trained_at(None, tiny_model(smallest()))
+
+
+def trained_at(side: int | None, model: Model) -> Model:
+    unet = dataclasses.replace(model.network.unet, sample_size=side)
+    return dataclasses.replace(model, network=dataclasses.replace(model.network, unet=unet))
 
 
 def shape(model: Model, size: tuple[int, int], **options: Any) -> tuple[tuple[int, int], int]:
@@ -48,10 +54,8 @@ def test_a_smaller_tile_is_tried_where_memory_is_short(model: Model) -> None:
 
 
 def test_a_model_is_used_at_the_size_that_it_was_trained_at(model: Model) -> None:
-    unet = dataclasses.replace(model.network.unet, sample_size=512)
-    network = dataclasses.replace(model.network, unet=unet)
-    large = dataclasses.replace(model, network=network)
-    assert shape(large, (3000, 3000))[0] == (1024, 1024)
+    assert shape(trained_at(512, model), (3000, 3000))[0] == (1024, 1024)
+    assert shape(trained_at(16, model), (3000, 3000))[0] == (192, 192)  # six times 32
     prior = dataclasses.replace(model, task=None, scale=1)
     assert shape(prior, (600, 1000)) == ((600, 1000), 1)  # drawn as a whole where that fits
 
