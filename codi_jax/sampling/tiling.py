@@ -41,11 +41,8 @@ class Tiling:
     """How much is computed at once.
 
     Attributes:
-        tile: side in pixels of the tiles that results are computed in; smaller results are padded
-            to it, so that one compiled program serves all sizes, and many small ones are quicker
-            with a smaller tile. 0 computes each whole, with a program for each size. "auto"
-            takes 512, or what the model was trained at (at most six times that), or what memory
-            holds.
+        tile: side in pixels of the tiles that results are computed in, small ones padded to one;
+            0 computes each whole, and "auto" takes 512, or what the model and memory are made for.
         max_memory: GiB that may be used; by default half of the machine's, or an accelerator's.
     """
 
