@@ -77,8 +77,8 @@ class Tiling:
         side = model.network.unet.sample_size
         trained = max(side if isinstance(side, tuple | list) else (side or 0,)) * f
         # Smaller pictures are padded: one program serves all, and a second picture starts at once.
-        tile = max(min(TILE, TIMES_TRAINED * trained or TILE), trained)
-        while tile >= min(SMALLEST, TILE):
+        tile = max(min(TILE, TIMES_TRAINED * trained or TILE), trained, SMALLEST)
+        while tile >= SMALLEST:
             yield _geometry(model, latents, (_up(tile / f, align),) * 2, align)
             tile //= 2
 

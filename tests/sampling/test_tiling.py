@@ -56,6 +56,7 @@ def test_a_smaller_tile_is_tried_where_memory_is_short(model: Model) -> None:
 def test_a_model_is_used_at_the_size_that_it_was_trained_at(model: Model) -> None:
     assert shape(trained_at(512, model), (3000, 3000))[0] == (1024, 1024)
     assert shape(trained_at(16, model), (3000, 3000))[0] == (192, 192)  # six times 32
+    assert shape(trained_at(4, model), (3000, 3000))[0] == (64, 64)  # no less
     prior = dataclasses.replace(model, task=None, scale=1)
     assert shape(prior, (600, 1000)) == ((600, 1000), 1)  # drawn as a whole where that fits
 
