@@ -104,13 +104,17 @@ class Interrupt:
             _end(f"{number.name} again: stopped without saving", 128 + number)
         if self._over:
             print(f"{number.name}: all steps are made, and the run ends soon", file=sys.stderr)
-        elif self._signal is None and jax.process_count() > 1:
+        else:
+            self._stop(number)
+        self._signal = number
+
+    def _stop(self, number: signal.Signals) -> None:
+        if self._signal is None and jax.process_count() > 1:
             os.kill(os.getpid(), signal.SIGTERM)  # the preemption service tells the others
         elif not self._deferred:
             _end(f"{number.name}: stopped; nothing was to be saved", INTERRUPTED)
-        if self._signal is None and not self._over:
+        if self._signal is None:
             print(f"{number.name}: the run saves at its next step and stops", file=sys.stderr)
-        self._signal = number
 
 
 def _do_nothing(number: int, frame: object) -> None:
