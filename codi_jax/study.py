@@ -4,7 +4,9 @@ r"""The study: train every method with one budget, score all on the same photos,
     python -m codi_jax.study --config=configs/study.py --workdir=runs/mine \
         --config.run.data.source=TRAIN --config.run.data.eval_source=HELD_OUT
 
-What is finished is not done again. The report is written to docs/results.md.
+What is finished is not done again. The report is written to docs/results.md; --report_only
+writes it of what is there, without training or scoring anything. --stages=ldm,codi trains these
+alone, and what they start from: so several processes can train side by side.
 """
 
 import sys
@@ -24,6 +26,8 @@ def define_flags() -> None:
     """The flags of this command."""
     define_config_flag("Path of the config: configs/study.py")
     flags.DEFINE_string("workdir", None, "Directory of everything that the study writes")
+    flags.DEFINE_list("stages", [], "Train these stages alone, and neither score nor report")
+    flags.DEFINE_bool("report_only", False, "Write the report of what is there")
 
 
 def run(_: list[str]) -> None:
@@ -32,9 +36,18 @@ def run(_: list[str]) -> None:
     if args.config is None or args.workdir is None:
         raise UserError("give --config=configs/study.py and --workdir=DIR; see --help.")
     keep_compiled()
+    if args.report_only and args.stages:
+        raise UserError("--report_only trains nothing: leave out --stages.")
     study = Study(args.config, Path(args.workdir).expanduser())
-    with Interrupt() as interrupt:
-        study.run(interrupt)
+    if args.stages:
+        with Interrupt() as interrupt:
+            study.train(args.stages, interrupt)
+        return
+    if args.report_only:
+        study.results(make=False)
+    else:
+        with Interrupt() as interrupt:
+            study.run(interrupt)
     report = study.report(f"python -m codi_jax.study {' '.join(sys.argv[1:])}")
     print(f"report: {report}")
 

@@ -2,27 +2,33 @@ r"""The study: every method and every ablation, with one budget, on one set of p
 
 Command:   python -m codi_jax.study --config=configs/study.py --workdir=runs/study \
                --config.run.data.source=TRAIN --config.run.data.eval_source=HELD_OUT
-Hardware:  two CPU cores; any accelerator with more `--config.run.steps`.
-Time:      about an hour on two cores.
-Expect:    WORKDIR/<stage>/ (one training run each), WORKDIR/rows/*.json, WORKDIR/results.json, and
-           the report docs/results.md with its pictures. Nothing is done twice.
+Hardware:  two CPU cores; any accelerator with more `--config.passes` and a larger
+           `--config.run.batch_size`.
+Time:      about four hours on two cores. It goes on where it was stopped.
+Expect:    WORKDIR/<stage>/ (one training run each), WORKDIR/rows/, WORKDIR/results.json, and the
+           report docs/results.md with its pictures. Nothing is done twice.
 
 LPIPS, as a score and as a distance to train with, needs `--config.eval.lpips=True` and its
-networks (docs/metrics.md). Without them, the rows that train with it are left out.
+networks (docs/metrics.md). Without them, the rows that train with it are left out. A folder of
+photos that are scored whole, degraded and clean, is given by `--config.sets.whole.source=KODAK`.
 
 Variants:  default, or tiny: the same with small networks, in about two minutes, for tests.
 
-``stages`` are training runs: what they start from ("" is the embedded prior), the method (a name
-of ``configs/methods.py``), their share of the budget ``run.steps``, and further settings. A method
-of two stages gets half of the budget for each. ``rows`` are lines of the tables: which stage's
-model, sampled how, in how many steps. ``peers`` are folders of other programs' results for the
-pictures of WORKDIR/inputs/input, scored as ours are (docs/study.md).
+``passes`` is the budget of each method in U-Net passes (forward calls for one picture, all else
+that a step computes counted in them, see ``codi_jax/run/passes.py``). ``stages`` are training runs:
+what they start from ("" is the embedded prior), the method (a name of ``configs/methods.py``), the
+parts of the budget that they get one of, and further settings. A method of two stages gets half of
+the budget for each. ``rows`` are lines of the tables: which stage's model, sampled how, in how many
+steps. They are scored on the pictures of ``sets.main``; the methods' in ``elsewhere.steps`` steps
+on the other sets, too. ``peers`` are folders of other programs' results for the pictures of
+WORKDIR/inputs/input, scored as ours are (docs/study.md).
 """
 
 from functools import partial
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from configs import sr
 from configs.methods import apply_method
@@ -35,20 +41,29 @@ def get_config(variant: str = "default") -> ConfigDict:
     if variant not in ("default", "tiny"):
         raise ValueError(f"unknown variant {variant!r}: default or tiny")
     run = sr.get_config(variant)
-    run.steps, run.batch_size = 240, 8
-    run.data.degradation = "bicubic"
-    run.eval.count, run.eval.steps = 4, (4,)
-    run.eval.every = run.checkpoint.every = 10_000  # at the end alone
-    run.checkpoint.keep = 1
+    run.batch_size = 8
+    run.eval.count, run.eval.steps, run.eval.beside = 4, (4,), ""
+    run.eval.every = 10_000  # at the end alone
+    run.checkpoint.every, run.checkpoint.keep = 200, 1
+    photos = {"source": "", "count": 64, "size": 256}
+    # The two sets of whole pictures share one source: setting that of the first sets both.
+    whole = {"source": placeholder(str), "count": 0, "size": 0}
     config = ConfigDict(
         {
+            "passes": 30_000,
             "run": run,
             "stages": _stages(run),
             "rows": _rows(),
             "peers": (),  # {"name": "StableSR", "images": DIR, "seconds": 9.5, "parameters": 10**9}
+            # source: "" is the run's held-out photos; a set without one is left out.
+            "sets": {
+                "main": {**photos, "degradation": "realesrgan"},
+                "clean": {**photos, "degradation": "bicubic"},
+                "whole": {**whole, "degradation": "realesrgan"},
+                "whole_clean": {**whole, "degradation": "bicubic"},
+            },
+            "elsewhere": {"steps": (4, 50)},
             "eval": {
-                "count": 32,
-                "size": 128,
                 "batch": 16,
                 "seed": 1,
                 "lpips": False,  # judge by LPIPS; networks in run.model.lpips_weights
@@ -76,32 +91,27 @@ def _linked(config: ConfigDict) -> ConfigDict:
 def _stage(
     run: ConfigDict, method: str, start: str = "", parts: int = 1, **settings: object
 ) -> dict[str, object]:
-    """One training run on a ``parts``-th of the budget.
+    """One training run on a ``parts``-th of the budget, from which its steps follow.
 
     ``settings`` are keys of its config with ``__`` for the dots.
     """
     changed = _linked(run)
-    changed.steps = run.get_ref("steps") // parts
     apply_method(changed, method)
     with changed.unlocked():
         changed.update_from_flattened_dict(
             {key.replace("__", "."): value for key, value in settings.items()}
         )
-    return {"start": start, "config": changed}
+    return {"start": start, "parts": parts, "config": changed}
 
 
 def _stages(run: ConfigDict) -> dict[str, object]:
     stage = partial(_stage, run)
+    codi, pe_codi = partial(stage, "codi"), partial(stage, "pe_codi")
     # The times that 1, 2, 4 and 8 steps sample at, and no others.
     grid: dict[str, Any] = {"loss__dt": 1, "loss__grid_steps": 8}
-    codi, pe_codi = partial(stage, "codi", **grid), partial(stage, "pe_codi", **grid)
-    # 16, 8 and 4 steps: the tables compare at 4.
-    halvings: dict[str, Any] = {"loss__steps_per_stage": run.get_ref("steps") // 2 // 3}
-
     return {
         "ldm": stage("finetune"),
-        "codi": stage("codi"),  # all times, dt = 20
-        "grid": codi(),
+        "codi": codi(),
         "pe_mix": pe_codi(),
         "pe_controlnet": pe_codi(model__adapter="controlnet"),
         "pe_t2i": pe_codi(model__adapter="t2i"),
@@ -116,18 +126,19 @@ def _stages(run: ConfigDict) -> dict[str, object]:
             model__trainable="unet/.*",
             model__adapter="none",
             eval__steps=(4,),
-            **halvings,
         ),
         "gd1": stage("finetune", "gd1_prior", parts=2),
-        "gd2": stage("progressive", "ldm_half", parts=2, **halvings),
+        "gd2": stage("progressive", "ldm_half", parts=2),
         "random": codi(model__init="random"),
         "batch_t": codi(loss__time_per="batch"),
-        "small_dt": codi(loss__grid_steps=None, loss__dt=5, loss__min_snr_gamma=25.0),
+        "grid": codi(**grid),
+        "small_dt": codi(loss__dt=5, loss__min_snr_gamma=25.0),
         "no_weights": codi(loss__min_snr_gamma=None),
         "no_guidance": codi(loss__data_weight=0.0),
         "reencoded": codi(loss__data_space="reencoded"),
         "pixel": codi(loss__data_space="pixel"),
         "lpips": codi(loss__data_space="lpips"),
+        "with_lpips": codi(loss__lpips_weight=0.5),
         "ddim_v": codi(loss__predictor="ddim_v"),
         "ddim": codi(loss__predictor="ddim"),
         "euler": codi(loss__predictor="euler"),
@@ -157,22 +168,22 @@ def _rows() -> tuple[dict[str, object], ...]:
         row("PE-CoDi ControlNet", "pe_controlnet"),
         row("PE-CoDi T2I-Adapter", "pe_t2i"),
         row("PE-CoDi mix", "pe_mix"),
-        row("CoDi, grid of 8 times", "grid"),
         row("CoDi", "codi"),
         row("LDM-SR", "ldm", (200,)),
-        ablation("grid of 8 times", "grid"),
-        ablation("all times, dt = 20", "codi"),
-        ablation("all times, dt = 5, gamma = 25", "small_dt"),
+        ablation("CoDi", "codi"),
         ablation("random initialisation", "random"),
         ablation("one t per batch", "batch_t"),
-        ablation("no min-SNR weights", "no_weights"),
         ablation("no conditional guidance", "no_guidance"),
-        ablation("d_x: E(D(x_hat))", "reencoded"),
-        ablation("d_x: pixels", "pixel"),
-        ablation("d_x: LPIPS", "lpips"),
+        ablation("no min-SNR weights", "no_weights"),
         ablation("predictor ddim_v", "ddim_v"),
         ablation("predictor euler", "euler"),
         ablation("predictor ddim (frozen prior)", "ddim"),
+        ablation("d_x: E(D(x_hat))", "reencoded"),
+        ablation("d_x: pixels", "pixel"),
+        ablation("d_x: LPIPS", "lpips"),
+        ablation("d_x: latents and LPIPS", "with_lpips"),
+        ablation("grid of 8 times", "grid"),
+        ablation("dt = 5, gamma = 25", "small_dt"),
     )
 
 
@@ -182,5 +193,7 @@ def _make_tiny(config: ConfigDict) -> None:
     for name in set(config.stages) - keep:
         del config.stages[name]
     config.rows = tuple(row for row in config.rows if row["stage"] in keep)
-    config.run.steps, config.run.eval.count = 4, 1
-    config.eval = ConfigDict({**config.eval, "count": 2, "size": 32, "batch": 2})
+    config.passes, config.run.eval.count, config.eval.batch = 120, 1, 2
+    for options in config.sets.values():
+        options.count = 2
+        options.size = min(options.size, 32)

@@ -31,11 +31,14 @@ class Score:
         value: of the set; for metrics of single images their mean.
         interval: 95% bootstrap interval of that mean; None where there is none.
         values: one for each image, where they were asked for.
+        left_out: of a measure of sets, the values without each of some groups of images, where
+            they were asked for, see :func:`codi_jax.evals.distributions.swd_left_out`.
     """
 
     value: float
     interval: tuple[float, float] | None = None
     values: tuple[float, ...] | None = None
+    left_out: tuple[float, ...] | None = None
 
     @classmethod
     def of(cls, values: float | Float[np.ndarray, " images"], keep: bool = False) -> Self:
@@ -59,18 +62,24 @@ class Score:
         content: dict[str, object] = {"value": _to_json(self.value)}
         if self.interval is not None:
             content["interval"] = [_to_json(end) for end in self.interval]
-        if self.values is not None:
-            content["values"] = [_to_json(value) for value in self.values]
+        for name, several in (("values", self.values), ("left_out", self.left_out)):
+            if several is not None:
+                content[name] = [_to_json(value) for value in several]
         return content
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """The inverse of :meth:`to_json`."""
-        interval, values = content.get("interval"), content.get("values")
+        interval = content.get("interval")
+        values, left_out = (
+            None if several is None else tuple(map(float, several))
+            for several in (content.get("values"), content.get("left_out"))
+        )
         return cls(
             value=float(content["value"]),
             interval=(float(interval[0]), float(interval[1])) if interval else None,
-            values=None if values is None else tuple(map(float, values)),
+            values=values,
+            left_out=left_out,
         )
 
 

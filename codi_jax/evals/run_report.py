@@ -33,6 +33,7 @@ _PANELS = {
     "TFLOP/s per device": ("tflops_per_device",),
     "share of the time that waits for data": ("data_wait",),
     "skipped steps": ("skipped",),
+    "U-Net passes so far": ("passes",),
 }
 _EVAL = "eval_"
 #: More points of a curve than this are not seen.

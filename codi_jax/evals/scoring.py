@@ -74,7 +74,8 @@ class Scorer:
         paired: whether the references are the right results; if not, and ``networks`` names no
             metric, only sets are compared.
         own: the task's own measures.
-        keep_values: whether the scores hold the value of each image.
+        keep_values: whether the scores hold the value of each image, and of the sliced
+            Wasserstein distance those without each of some groups of images.
 
     Attributes:
         warnings: what the reader of the scores must know.
@@ -163,7 +164,11 @@ class Scorer:
         for name, found in values.items():
             self._say_infinite(name, found, images)
             self._say_undefined(name, found, images)
-        return {name: Score.of(values[name], self._keep) for name in self._names}
+        scores = {name: Score.of(values[name], self._keep) for name in self._names}
+        if self._keep and "swd" in scores and self.references is not None and len(images) > 1:
+            left_out = tuple(map(float, distributions.swd_left_out(images, self.references)))
+            scores["swd"] = dataclasses.replace(scores["swd"], left_out=left_out)
+        return scores
 
     def _against(self, images: Images, references: Images) -> dict[str, float | np.ndarray]:
         """The values of the metrics that need ground truth."""

@@ -1,9 +1,11 @@
 """How certain a mean over images is."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
+from scipy import special
 
 from codi_jax.typing import UserError
 
@@ -54,6 +56,26 @@ def bootstrap_interval(
     )
     low, high = result.confidence_interval
     return float(low), float(high)
+
+
+def jackknife_interval(
+    difference: float, left_out: Sequence[float] | Float[np.ndarray, " groups"], level: float = 0.95
+) -> tuple[float, float]:
+    """Interval of a difference between two sets' measures (delete-a-group jackknife, Kott 2001).
+
+    Args:
+        difference: with all images.
+        left_out: the differences without each group of images, at least two.
+        level: of confidence, in (0, 1).
+
+    Returns:
+        (low, high), by Student's t with a degree of freedom less than there are groups.
+    """
+    found = np.asarray(left_out, np.float64)
+    groups = len(found)
+    error = math.sqrt((groups - 1) / groups * float(np.sum((found - found.mean()) ** 2)))
+    reach = float(special.stdtrit(groups - 1, (1 + level) / 2)) * error
+    return difference - reach, difference + reach
 
 
 def _interval_with_infinite(

@@ -10,15 +10,18 @@ from codi_jax.evals.results import UNSAMPLED, Results
 def cost_table(costs: Mapping[str, Mapping[str, float]], reference: str = "ldm") -> str:
     """Markdown: FLOPs, memory and time of one training step, and relative to fine-tuning."""
     lines = [
-        "| stage | GFLOP per step | relative | memory, MiB | seconds | relative |",
-        "|---|---|---|---|---|---|",
+        "| stage | steps | passes per picture and step | GFLOP per step | relative | memory, MiB | "
+        "seconds | relative |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    base = costs[reference]
+    base = costs.get(reference)
     for name, cost in costs.items():
+        flops, seconds = (
+            "-" if base is None else f"{cost[key] / base[key]:.2f}" for key in ("gflops", "seconds")
+        )
         lines.append(
-            f"| {name} | {cost['gflops']:.1f} | {cost['gflops'] / base['gflops']:.2f} | "
-            f"{cost['memory_mb']:.0f} | {cost['seconds']:.3f} | "
-            f"{cost['seconds'] / base['seconds']:.2f} |"
+            f"| {name} | {cost['steps']:.0f} | {cost['passes']:.2f} | {cost['gflops']:.1f} | "
+            f"{flops} | {cost['memory_mb']:.0f} | {cost['seconds']:.3f} | {seconds} |"
         )
     return "\n".join(lines)
 

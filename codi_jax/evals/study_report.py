@@ -15,13 +15,13 @@ from codi_jax.evals.metrics import METRICS
 from codi_jax.evals.pictures import grid
 from codi_jax.evals.plots import metric_vs_metric, quality_vs_steps, save_figure
 from codi_jax.evals.results import VERSION, Results, Score, check_version, table
-from codi_jax.evals.statistics import bootstrap_interval
+from codi_jax.evals.statistics import bootstrap_interval, jackknife_interval
 from codi_jax.evals.study_costs import cost_table, peers_table, sampling_table
 
 #: What the paper's order is judged by, beside :func:`perceptual`.
 DISTRIBUTION = "swd"
-#: The tables, in the report's order.
-TABLES = ("methods", "ablations")
+#: The pictures that most is scored on, and the tables of them, in the report's order.
+MAIN, TABLES = "main", ("methods", "ablations")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,25 +29,29 @@ class StudyResults:
     """The content of the study's ``results.json``.
 
     Attributes:
-        tables: the scores of each of :data:`TABLES`; the methods' have what must be beaten too.
-        cost: of one training step, by stage, see :func:`codi_jax.evals.cost.step_cost`.
+        tables: the scores of each of :data:`TABLES`, and of each further set of pictures; the
+            methods' have what must be beaten too.
+        cost: of one training step, by stage, see :func:`codi_jax.evals.cost.step_cost`; its
+            "passes" a picture, and the "steps" that the budget allowed.
         sampling: of one picture: "label", "steps", and what
             :func:`codi_jax.evals.cost.sampling_cost` gives.
+        sets: what the pictures of each set are, by the set's name.
+        passes: the budget in U-Net passes.
+        crop: side of the training crops in pixels.
+        device: that it ran on.
+        missing: stages that are not trained yet: their rows are not there.
         peers: other programs: "name", and where they are known "seconds" of one picture and
             "parameters".
-        size: side of the pictures in pixels.
-        steps: the budget of training steps.
-        batch_size: pictures in each.
-        device: that it ran on.
     """
 
     tables: Mapping[str, Results]
     cost: Mapping[str, Mapping[str, float]]
     sampling: Sequence[Mapping[str, str | float]]
-    size: int
-    steps: int
-    batch_size: int
+    sets: Mapping[str, str]
+    passes: float
+    crop: int
     device: str
+    missing: Sequence[str] = ()
     peers: Sequence[Mapping[str, Any]] = ()
 
     def save(self, path: Path) -> None:
@@ -78,31 +82,40 @@ def perceptual(metrics: Collection[str]) -> str:
     return "lpips_alex" if "lpips_alex" in metrics else "haarpsi"
 
 
-def order(results: Results, ours: str = "CoDi") -> str:
-    """The paper's claims in Markdown, each with the figures that speak for or against it.
+def order(results: Results, ours: str = "CoDi", steps: int = 4) -> str:
+    """The claims that a table speaks for or against in Markdown, each with its figures.
 
     Args:
-        results: the table of methods.
-        ours: the method that the claims are about; it was sampled in 4 steps.
+        results: the table.
+        ours: the method that the claims are about.
+        steps: that it and the others were sampled in; simple results are not sampled.
     """
     metrics = (perceptual(results.metrics), DISTRIBUTION)
     names = [METRICS[metric].heading for metric in metrics]
     lines = [f"| claim | perceptual ({names[0]}) | distribution ({names[1]}) |", "|---|---|---|"]
-    at_4 = results.scores[ours][4]
-    others = [name for name, by_steps in results.scores.items() if name != ours and 4 in by_steps]
-    for other in others:
-        cells = [
-            _comparison(metric, at_4[metric], results.scores[other][4][metric])
-            for metric in metrics
-        ]
-        lines.append(f"| {ours} at 4 steps beats {other} at 4 | {' | '.join(cells)} |")
+    at_few = results.scores.get(ours, {}).get(steps)
+    if at_few is None:
+        return f"{ours} in {steps} steps has not been scored yet."
+    for other, by_steps in results.scores.items():
+        for n in (None, steps):
+            if other != ours and n in by_steps:
+                cells = [_comparison(m, at_few[m], by_steps[n][m]) for m in metrics]
+                at = f" at {n}" if n else ""
+                lines.append(f"| {ours} at {steps} steps beats {other}{at} | {' | '.join(cells)} |")
     at_50 = results.scores.get("LDM-SR", {}).get(50)
     if at_50 is not None:
-        a, b = at_4[metrics[0]].value, at_50[metrics[0]].value
+        a, b = at_few[metrics[0]].value, at_50[metrics[0]].value
         holds = a >= 0.9 * b if METRICS[metrics[0]].higher_is_better else a <= 1.1 * b
         near = f"{_verdict(holds)}: {a:.4f} against {b:.4f} ({a / b - 1:+.1%})"
-        lines.append(f"| {ours} at 4 steps is within 10% of LDM-SR at 50 | {near} | - |")
+        lines.append(f"| {ours} at {steps} steps is within 10% of LDM-SR at 50 | {near} | - |")
     return "\n".join(lines)
+
+
+def adapters(results: Results, steps: int = 4) -> str:
+    """The same for the parameter-efficient forms against LDM-SR; "" where there are none."""
+    found = [order(results, name, steps) for name in results.scores if name.startswith("PE-CoDi")]
+    kept = [line for text in found for line in text.splitlines() if f"LDM-SR at {steps} " in line]
+    return "\n".join(kept)
 
 
 def _comparison(metric: str, ours: Score, theirs: Score) -> str:
@@ -117,8 +130,12 @@ def _comparison(metric: str, ours: Score, theirs: Score) -> str:
         if np.isnan(difference).any():  # both are equal to one reference: infinite PSNR
             return f"{text}; their difference is not defined"
         low, high = bootstrap_interval(difference)
-        text += f"; difference [{low:+.{decimals}f}, {high:+.{decimals}f}]"
-    return text
+    elif ours.left_out is not None and theirs.left_out is not None:
+        low, high = jackknife_interval(a - b, np.subtract(ours.left_out, theirs.left_out))
+    else:
+        return text
+    unsure = ", not certain" if low <= 0 <= high else ""
+    return f"{text}; difference [{low:+.{decimals}f}, {high:+.{decimals}f}]{unsure}"
 
 
 def _verdict(holds: bool) -> str:
@@ -132,13 +149,13 @@ def plot_losses(losses: Mapping[str, Path], path: Path) -> None:
     for name, file in losses.items():
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         for axis, metric in zip(axes, ("loss", "consistency"), strict=True):
-            points = [(line["step"], line[metric]) for line in lines if metric in line]
+            points = [(line["passes"], line[metric]) for line in lines if metric in line]
             if points:
                 axis.plot(*zip(*points, strict=True), linewidth=1, label=name)
                 axis.set_title(metric)
     for axis in axes:
         axis.set_yscale("log")
-        axis.set_xlabel("step")
+        axis.set_xlabel("U-Net passes")
     axes[0].legend(fontsize=5, ncols=2)
     save_figure(figure, path)
 
@@ -174,17 +191,37 @@ def write_report(
         perceptual=METRICS[judge].heading,
         methods=table(methods, (judge,)),
         ablations=table(results.tables["ablations"], (judge,)),
-        order=order(methods),
+        order="\n".join(filter(None, (order(methods), adapters(methods)))),
+        changes=order(results.tables["ablations"]),
+        elsewhere=_elsewhere(results, judge),
         peers=_beside(results, (judge, DISTRIBUTION, "psnr")),
         cost=cost_table(results.cost),
         sampling=sampling_table(results.sampling),
-        images=methods.images,
-        size=results.size,
-        steps=results.steps,
-        batch_size=results.batch_size,
+        main=results.sets[MAIN],
+        passes=results.passes,
+        crop=results.crop,
         device=results.device,
+        missing=_missing(results.missing),
     )
     (folder / "results.md").write_text(text, encoding="utf-8")
+
+
+def _missing(stages: Sequence[str]) -> str:
+    """What the report says of stages that are not trained yet."""
+    if not stages:
+        return ""
+    named = ", ".join(f"`{name}`" for name in stages)
+    return f"Not trained yet, and therefore without rows: {named}.\n\n"
+
+
+def _elsewhere(results: StudyResults, judge: str) -> str:
+    """The tables of the further sets of pictures, each with its claims."""
+    parts = []
+    for name, found in results.tables.items():
+        if name not in TABLES:
+            title = results.sets[name]
+            parts.append(f"### {title}\n\n{order(found)}\n\n{table(found, (judge,))}\n")
+    return "## On other pictures\n\n" + "\n".join(parts) + "\n" if parts else ""
 
 
 def _beside(results: StudyResults, metrics: Sequence[str]) -> str:
@@ -206,14 +243,15 @@ each program's own, on the machine that it ran on.
 _TEXT = """# Results of the study
 
 Written by `{command}`. Every method and every ablation
-starts from the embedded prior and has the same budget: {steps} steps of {batch_size} crops, a
-method of two stages {steps} in all. Device: {device}. All are scored on the same {images}
-held-out crops of {size} px, reduced by 4 bicubically. This is a small scale: the *order* is what it
-can show, not how good the methods are. [study.md](study.md) says how to read it.
+starts from the embedded prior and has the same budget: {passes:,.0f} U-Net passes with crops of
+{crop} px (all that a training step computes, counted in forward calls of the plain U-Net for one
+picture), a method of two stages that much in all. Device: {device}. Scored on
+{main}. [study.md](study.md) says how to read it.
 
-{perceptual} is the perceptual measure, SWD (sliced Wasserstein distance on Laplacian pyramids) the
-one of distributions; [metrics.md](metrics.md) defines them. Brackets: 95% bootstrap intervals over
-the pictures; those of differences are of each picture's difference.
+{missing}{perceptual} is the perceptual measure, SWD (sliced Wasserstein distance on Laplacian
+pyramids) the one of distributions; [metrics.md](metrics.md) defines them. Brackets: 95% bootstrap
+intervals over the pictures; those of differences are of each picture's difference, those of SWD's
+differences jackknife intervals over groups of pictures.
 
 ## Does the paper's order hold?
 
@@ -230,7 +268,11 @@ the pictures; those of differences are of each picture's difference.
 
 ![Pictures side by side](images/study_pictures.png)
 
-## Ablations
+{elsewhere}## Ablations
+
+Each changes one thing of CoDi.
+
+{changes}
 
 {ablations}
 
@@ -238,15 +280,14 @@ the pictures; those of differences are of each picture's difference.
 
 ## Loss curves
 
-What healthy looks like: the loss falls fast in the first fifty steps and then slowly, and jumps
-about by the time `t` that each step draws.
+What healthy looks like: the loss falls fast at first and then slowly, and jumps about by the time
+`t` that each step draws.
 
 ![Losses](images/study_losses.png)
 
 ## Cost
 
-One training step, by XLA's cost analysis on one device, and measured. One more forward pass
-makes a distillation step 4/3 of a fine-tuning step.
+One training step, counted and measured on one device, and the steps that the budget allowed.
 
 {cost}
 

@@ -23,6 +23,7 @@ from codi_jax.parallel.processes import agreed
 from codi_jax.run.config import ConfigDict
 from codi_jax.run.data import open_data
 from codi_jax.run.finish import finish, write_report
+from codi_jax.run.passes import pass_flops
 from codi_jax.run.plan import plan
 from codi_jax.run.prompts import EncodedTexts, encoded_columns
 from codi_jax.run.ranges import check_ranges
@@ -241,7 +242,6 @@ def _run_loop(
             return evaluated.scalars
 
         fresh = int(state.step) == 0
-
         loop = Loop(
             step=run.step,
             frozen=run.frozen,
@@ -260,6 +260,7 @@ def _run_loop(
             eval_every=config.eval.every,
             interrupt=interrupt,
             needed_flops=(lambda: run.plan.needed_flops) if run.plan.recomputes else None,
+            pass_flops=pass_flops(run.plan),
             profile=profile,
         )
         with closing(writer):

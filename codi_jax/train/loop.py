@@ -63,6 +63,8 @@ class Loop:
         interrupt: says when a signal has asked the run to stop.
         needed_flops: of a step on all devices, without what is computed again for the gradient;
             None where nothing is. Asked for while the devices do the first step.
+        pass_flops: of one forward pass of the plain U-Net for one picture, for the log's "passes":
+            what all steps so far cost. None where there is no U-Net.
         profile: records some steps.
     """
 
@@ -83,6 +85,7 @@ class Loop:
     eval_every: int
     interrupt: Interrupt = dataclasses.field(default_factory=Interrupt)
     needed_flops: Callable[[], float] | None = None
+    pass_flops: float | None = None
     profile: Profile = Profile(Path(), 0)
 
     def run(self, state: TrainState) -> TrainState:
@@ -151,7 +154,10 @@ class Loop:
     ) -> "_Line | None":
         """The line of this step, if it has one."""
         if done % self.log_every == 0 or done == self.steps:
-            return _Line(done, metrics, pace.read(done))
+            rates = pace.read(done)
+            if self.pass_flops:
+                rates["passes"] = done * pace.flops * self.mesh.size / self.pass_flops
+            return _Line(done, metrics, rates)
         progress.update(done)
         return None
 

@@ -5,7 +5,14 @@ from scipy import linalg, ndimage, stats
 from skimage import data
 
 from codi_jax.evals import distributions
-from codi_jax.evals.distributions import fid, frechet_distance, kid, laplacian_pyramid, swd
+from codi_jax.evals.distributions import (
+    fid,
+    frechet_distance,
+    kid,
+    laplacian_pyramid,
+    swd,
+    swd_left_out,
+)
 from codi_jax.typing import UserError
 
 
@@ -50,18 +57,31 @@ def test_sliced_distance_of_shifted_gaussians():
     shift = np.array([3, 0, 4, 0, 0], np.float32)
     # E|u_1| on the unit sphere of R^d is Gamma(d/2) / (sqrt(pi) Gamma((d + 1)/2)); here 3/8.
     expected = 5 * 3 / 8
-    got = distributions._sliced(a + shift, a, np.random.default_rng(1))
+    got = distributions._sliced(a + shift, a, np.random.default_rng(1), 512)
     assert got == pytest.approx(expected, rel=0.1)
 
 
-def test_sliced_distance_against_scipy(monkeypatch):
-    monkeypatch.setattr(distributions, "PROJECTIONS", distributions._CHUNK)
+def test_sliced_distance_against_scipy():
     rng = np.random.default_rng(3)
     a, b = rng.normal(size=(2, 40, 3)).astype(np.float32)
     u = np.random.default_rng(4).normal(size=(3, distributions._CHUNK))
     u /= np.linalg.norm(u, axis=0)
     expected = np.mean([stats.wasserstein_distance(a @ v, b @ v) for v in u.T])
-    assert distributions._sliced(a, b, np.random.default_rng(4)) == pytest.approx(expected, 1e-5)
+    found = distributions._sliced(a, b, np.random.default_rng(4), distributions._CHUNK)
+    assert found == pytest.approx(expected, 1e-5)
+
+
+def test_groups_are_left_out_in_turn(crops):
+    """Without a group the distance is that of the others, up to the directions and places."""
+    spoilt = [ndimage.median_filter(x, 5) if i % 3 == 0 else x for i, x in enumerate(crops)]
+    without = swd_left_out(spoilt, crops, groups=3)
+    assert without.shape == (3,) and without[0] == 0 < without[1:].min()
+    every = swd_left_out(spoilt, crops)  # as many groups as images
+    assert every.shape == (6,)
+    expected = [swd(spoilt[:i] + spoilt[i + 1 :], crops[:i] + crops[i + 1 :]) for i in range(6)]
+    assert every == pytest.approx(expected, rel=0.2)
+    with pytest.raises(UserError, match="at least two"):
+        swd_left_out(spoilt[:1], crops[:1])
 
 
 @pytest.mark.parametrize(

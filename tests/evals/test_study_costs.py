@@ -7,11 +7,13 @@ from codi_jax.evals.study_costs import cost_table, peers_table
 
 def test_costs_are_relative_to_fine_tuning():
     costs = {
-        "ldm": {"gflops": 60.0, "memory_mb": 100.0, "seconds": 0.2},
-        "codi": {"gflops": 80.0, "memory_mb": 110.0, "seconds": 0.3},
+        "ldm": {"gflops": 60.0, "memory_mb": 100.0, "seconds": 0.2, "passes": 3.9, "steps": 400},
+        "codi": {"gflops": 80.0, "memory_mb": 110.0, "seconds": 0.3, "passes": 5.2, "steps": 300},
     }
     line = cost_table(costs).splitlines()[-1]
-    assert line == "| codi | 80.0 | 1.33 | 110 | 0.300 | 1.50 |"
+    assert line == "| codi | 300 | 5.20 | 80.0 | 1.33 | 110 | 0.300 | 1.50 |"
+    alone = cost_table({"codi": costs["codi"]}).splitlines()[-1]  # fine-tuning is not there yet
+    assert alone == "| codi | 300 | 5.20 | 80.0 | - | 110 | 0.300 | - |"
 
 
 def test_other_programs_stand_beside_what_they_cost():

@@ -5,7 +5,7 @@ import pytest
 
 from codi_jax.evals.metrics import METRICS
 from codi_jax.evals.results import Results, Score
-from codi_jax.evals.study_report import StudyResults, order, write_report
+from codi_jax.evals.study_report import StudyResults, adapters, order, write_report
 from codi_jax.typing import UserError
 
 NAMES = ("psnr", "haarpsi", "lpips_alex", "swd")
@@ -37,7 +37,8 @@ SCORES = {
 
 def test_order_says_where_it_holds_and_where_not():
     lines = order(results_of(SCORES)).splitlines()
-    assert len(lines) == 2 + 2 + 1
+    assert len(lines) == 2 + 3 + 1
+    assert "| CoDi at 4 steps beats bicubic | yes" in lines[2]
     ldm, cm = (next(x for x in lines if f"beats {name} at 4" in x) for name in ("LDM-SR", "CM-II"))
     assert ldm.count("yes") == 2 and "**no**" not in ldm
     assert cm.count("**no**") == 2 and "yes" not in cm
@@ -47,17 +48,26 @@ def test_order_says_where_it_holds_and_where_not():
 
 def test_report_is_written_with_its_pictures(tmp_path):
     log = tmp_path / "metrics.jsonl"
-    log.write_text("".join(json.dumps({"step": i, "loss": 1 / i}) + "\n" for i in (1, 2)))
+    log.write_text(
+        "".join(json.dumps({"step": i, "passes": 30 * i, "loss": 1 / i}) + "\n" for i in (1, 2))
+    )
     picture = [np.zeros((16, 16, 3), np.uint8)]
     sampling = {"label": "CoDi", "steps": 4, "gflops": 1.0, "passes": 4.4, "seconds": 0.1}
     ablations = {"one t": {4: row(0.25, 45.0)}}
     results = StudyResults(
-        tables={"methods": results_of(SCORES), "ablations": results_of(ablations)},
-        cost={"ldm": {"gflops": 60.0, "memory_mb": 100.0, "seconds": 0.2}},
+        tables={
+            "methods": results_of(SCORES),
+            "ablations": results_of(ablations),
+            "whole": results_of(SCORES),
+        },
+        cost={
+            "ldm": {"gflops": 60.0, "memory_mb": 100.0, "seconds": 0.2, "passes": 3.9, "steps": 320}
+        },
         sampling=[{**sampling, "passes_recomputed": 5.6}],
-        size=16,
-        steps=2,
-        batch_size=1,
+        sets={"main": "1 crop of 16 px", "whole": "1 whole picture"},
+        missing=["codi"],
+        passes=1e4,
+        crop=16,
         device="1 x cpu",
         peers=[{"name": "bicubic", "seconds": 0.01}],
     )
@@ -68,6 +78,10 @@ def test_report_is_written_with_its_pictures(tmp_path):
     assert "the command" in text and "| CoDi | 4 | 1.0 | 4.40 | 5.60 | 0.100 |" in text
     assert "0.2000 [0.1000, 0.3000]" in text and "0.2500 [0.1500, 0.3500]" in text
     assert text.index("| bicubic | -") < text.index("| LDM-SR ")
+    assert "10,000 U-Net passes" in text and "without rows: `codi`" in text
+    assert "| ldm | 320 | 3.90 | 60.0 | 1.00 | 100 | 0.200 | 1.00 |" in text
+    assert text.index("### 1 whole picture") < text.index("## Ablations")
+    assert "CoDi in 4 steps has not been scored" in text  # among the ablations
     assert "## Beside other programs" in text and "| bicubic | - | 0.5000 | 60.0 |" in text
     for name in ("methods", "ablations", "metrics", "losses", "pictures"):
         assert f"images/study_{name}.png" in text
@@ -86,6 +100,26 @@ def test_differences_are_paired_where_each_picture_is_known():
     line = next(x for x in order(results_of(scores)).splitlines() if "beats LDM-SR at 4" in x)
     assert "difference [-0.1000, -0.1000]" in line
     assert "difference" not in order(results_of(SCORES))
+
+
+def test_differences_of_sets_have_a_jackknife_interval():
+    """The measure is common to both, and their difference is nearly the same in every group."""
+    common = np.array([3.0, -2.0, 1.0, -2.0])
+    ours, theirs = (
+        {**row(0.2, swd), "swd": Score(value=swd, left_out=tuple(swd + common + own))}
+        for swd, own in ((40.0, 0.1), (50.0, np.array([0.1, 0.3, 0.1, 0.3])))
+    )
+    scores = {"LDM-SR": {4: theirs}, "CoDi": {4: ours}}
+    line = next(x for x in order(results_of(scores)).splitlines() if "beats LDM-SR" in x)
+    reach = 3.182446 * np.sqrt(3 / 4 * 4 * 0.1**2)  # Student's t with 3 degrees of freedom
+    assert f"[{-10 - reach:+.1f}, {-10 + reach:+.1f}]" in line and "not certain" not in line
+
+
+def test_adapters_are_held_against_the_fine_tuned_model():
+    scores = {**SCORES, "PE-CoDi mix": {4: row(0.35, 45.0)}}
+    (line,) = adapters(results_of(scores)).splitlines()
+    assert "| PE-CoDi mix at 4 steps beats LDM-SR at 4 | **no**" in line and "yes: 45.0" in line
+    assert adapters(results_of(SCORES)) == ""
 
 
 def test_lpips_is_the_judge_where_it_was_measured():

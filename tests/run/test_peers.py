@@ -77,15 +77,17 @@ def test_a_program_is_scored_as_the_baselines_are(tmp_path, batch, line):
     config = study.get_config("tiny")
     config.peers, config.rows = (line,), ()
     plan = Study(config, tmp_path / "study")
-    plan.batch = batch
-    methods: Results = plan.tables()["methods"]
+    samples = [{name: batch[name][i] for name in ("image", "lr")} for i in range(len(batch["lr"]))]
+    plan.sets["main"].samples = samples
+    methods: Results = plan.table("methods", make=True)
     assert list(methods.scores) == ["bicubic", "lanczos", "Dark"]
     with Image.open(tmp_path / "out" / "00001.png") as image:
         expected = psnr(np.asarray(image), batch["image"][1])
     assert methods.scores["Dark"][None]["psnr"].values[1] == expected
+    assert plan.table("methods", make=False) == methods
     assert (tmp_path / "study" / INPUTS / "input" / "00000.png").is_file()
     config.peers = ({**line, "name": "lanczos"},)
     again = Study(config, tmp_path / "study")
-    again.batch = batch
+    again.sets["main"].samples = samples
     with pytest.raises(UserError, match="lanczos is the name of another row"):
         again.run()

@@ -6,35 +6,44 @@ import jax
 import numpy as np
 import pytest
 
-from codi_jax.evals.distributions import swd
+from codi_jax.evals.distributions import swd, swd_left_out
 from codi_jax.evals.image_metrics import psnr
 from codi_jax.evals.study_report import StudyResults
 from codi_jax.run.study import Study
+from codi_jax.run.study_stages import Stages
 from codi_jax.typing import UserError
 from configs import study
 
 
 def test_stages_come_after_what_they_start_from():
     plan = Study(study.get_config(), Path("w"))
-    stages = list(plan.stages())
+    stages = plan.needed_stages()
     assert len(stages) == len(set(stages))
-    by_lpips = {"cm_lpips", "lpips"}  # left out without its networks
+    by_lpips = {"cm_lpips", "lpips", "with_lpips"}  # left out without its networks
     assert set(plan.config.stages) - set(stages) == by_lpips
     for name in stages:
         start = plan.config.stages[name].start
         assert not start or stages.index(start) < stages.index(name)
 
 
-def test_settings_of_the_run_reach_every_stage():
+def test_the_budget_is_one_of_passes_and_not_of_steps(monkeypatch, tmp_path):
+    """What costs more has fewer steps; a method of two stages has half of the budget for each."""
     config = study.get_config()
-    config.run.steps, config.run.data.source = 600, "PHOTOS"
-    plan = Study(config, Path("w"))
-    for name in plan.stages():
-        assert plan.stage_config(name).data.source == "PHOTOS"
-    assert plan.stage_config("codi").steps == 600
-    assert plan.stage_config("cm").steps == 300  # of two stages: half each
-    assert plan.stage_config("gd2").loss.steps_per_stage == 100  # 16, 8 and 4 steps
-    assert plan.stage_config("cm").model.pretrained == str(Path("w/ldm_half/model"))
+    config.passes, config.run.data.source = 6_000, "PHOTOS"
+    costs = {"codi": 40.0, "ldm": 30.0, "ldm_half": 30.0, "cm": 50.0, "gd2": 50.0}
+    monkeypatch.setattr(Stages, "passes_of_a_step", lambda self, name, config: costs[name])
+    stages = Study(config, tmp_path).stages
+    found = {name: stages.config(name) for name in costs}
+    steps = {name: config.steps for name, config in found.items()}
+    assert steps == {"codi": 150, "ldm": 200, "ldm_half": 100, "cm": 60, "gd2": 60}
+    assert {config.data.source for config in found.values()} == {"PHOTOS"}
+    assert found["gd2"].loss.steps_per_stage == 20  # 16, 8 and 4 steps
+    assert found["cm"].model.pretrained == str(tmp_path / "ldm_half" / "model")
+
+
+def test_unknown_stages_are_refused_by_name(tmp_path):
+    with pytest.raises(UserError, match="no stage 'nope': config.stages has .*codi"):
+        Study(study.get_config("tiny"), tmp_path).train(["nope"])
 
 
 def test_an_ablation_changes_one_thing():
@@ -44,7 +53,7 @@ def test_an_ablation_changes_one_thing():
         found = config.stages[name].config.copy_and_resolve_references()
         return found.to_dict() | {f"loss.{k}": v for k, v in found.loss.items()} | {"loss": None}
 
-    ours = flat("grid")
+    ours = flat("codi")
     for name, changed in {
         "ddim_v": {"loss.predictor"},
         "no_guidance": {"loss.data_weight"},
@@ -66,10 +75,12 @@ def test_a_cell_is_scored_once(monkeypatch, tmp_path):
     truth = rng.integers(0, 256, (3, 32, 32, 3), np.uint8)
     noisy = np.clip(truth + rng.normal(0, 9, truth.shape), 0, 255).astype(np.uint8)
     plan = Study(study.get_config("tiny"), tmp_path)
-    plan.batch = {"image": truth, "lr": truth}
-    monkeypatch.setattr(Study, "pictures", lambda *args: noisy)
+    plan.sets["main"].samples = [{"image": image, "lr": image} for image in truth]
     row = next(row for row in plan.rows if row["sampler"])
-    scores = plan.score(row, 4)
+    assert plan.score("main", row, 4) is None  # not trained yet
+    monkeypatch.setattr(Stages, "finished", lambda *args: True)
+    monkeypatch.setattr(Study, "pictures", lambda *args: list(noisy))
+    scores = plan.score("main", row, 4)
     assert list(scores) == ["psnr", "ssim", "gmsd", "haarpsi", "swd"]
     expected = [psnr(a, b) for a, b in zip(noisy, truth, strict=True)]
     assert scores["psnr"].value == np.mean(expected)
@@ -77,23 +88,36 @@ def test_a_cell_is_scored_once(monkeypatch, tmp_path):
     low, high = scores["psnr"].interval
     assert low < scores["psnr"].value < high
     assert scores["swd"].value == swd(noisy, truth) > 0
+    assert scores["swd"].left_out == tuple(swd_left_out(noisy, truth))
     monkeypatch.setattr(Study, "pictures", None)
-    assert plan.score(row, 4) == scores
-    (file,) = (tmp_path / "rows").iterdir()
+    assert plan.score("main", row, 4) == scores
+    (file,) = (tmp_path / "rows" / "main").iterdir()
     file.write_text('{"psnr": {"mean": 20.0}}')
     with pytest.raises(UserError, match="version None of their format"):
-        plan.score(row, 4)
+        plan.score("main", row, 4)
 
 
 @pytest.mark.slow
 def test_the_tiny_study_runs_and_does_nothing_twice(tmp_path, monkeypatch):
     config = study.get_config("tiny")
+    config.report = str(tmp_path / "report")
     with jax.numpy_dtype_promotion("standard"):
+        partial = Study(config, tmp_path)
+        partial.train(["ldm"])
+        partial.columns(make=True)
+        partial.results(make=True)
+        assert "without rows: `codi`" in partial.report("a lane").read_text()
         results = Study(config, tmp_path).run()
-    assert results == StudyResults.load(tmp_path / "results.json")
+    assert results == StudyResults.load(tmp_path / "results.json") and not results.missing
     assert set(results.tables["methods"].scores) >= {"bicubic", "LDM-SR", "CM-II", "CoDi"}
+    assert set(results.tables["clean"].scores["CoDi"]) == {4}
     assert "predictor ddim_v" in results.tables["ablations"].scores
     assert results.cost["codi"]["gflops"] > results.cost["ldm"]["gflops"]
-    monkeypatch.setattr("codi_jax.run.train.train", None)
+    spent = {name: cost["passes"] * cost["steps"] for name, cost in results.cost.items()}
+    assert spent["codi"] == pytest.approx(spent["ldm"], rel=0.25)  # of three steps
+    monkeypatch.setattr("codi_jax.run.study_stages.train", None)
     monkeypatch.setattr(Study, "pictures", None)
-    assert Study(config, tmp_path).run() == results
+    again = Study(config, tmp_path)
+    assert again.run() == results and again.results(make=False) == results
+    text = again.report("the command").read_text()
+    assert "without rows" not in text and "CoDi at 4 steps beats bicubic" in text

@@ -115,6 +115,15 @@ def test_what_is_logged_and_when() -> None:
     assert logged[3] == {"psnr": 20.0}  # the evaluation at the end comes after the last step's log
 
 
+def test_passes_are_those_of_all_steps_so_far() -> None:
+    """The step has no product; with FLOPs of its own, two steps cost twice as many passes."""
+    record = Recorder(due=100)
+    running = loop(record, Data(), steps=2, log_every=1, needed_flops=lambda: 90.0, pass_flops=6.0)
+    running.run(start())
+    lines = [event[2] for event in record.events if event[0] == "scalars" and "loss" in event[2]]
+    assert [line["passes"] for line in lines] == [15.0, 30.0]
+
+
 def test_a_resumed_run_repeats_neither_evaluation_nor_checkpoint() -> None:
     record = Recorder(due=2)
     state = loop(record, Data(), steps=3).run(start(2, 3.0))
