@@ -5,8 +5,9 @@ r"""The study: train every method with one budget, score all on the same photos,
         --config.run.data.source=TRAIN --config.run.data.eval_source=HELD_OUT
 
 What is finished is not done again. The report is written to docs/results.md; --report_only
-writes it of what is there, without training or scoring anything. --stages=ldm,codi trains these
-alone, and what they start from: so several processes can train side by side.
+writes it of what is there, without training or scoring anything, and --score_only first scores
+what is trained. --stages=ldm,codi trains these alone, and what they start from: so several
+processes can train side by side.
 """
 
 import sys
@@ -27,7 +28,8 @@ def define_flags() -> None:
     define_config_flag("Path of the config: configs/study.py")
     flags.DEFINE_string("workdir", None, "Directory of everything that the study writes")
     flags.DEFINE_list("stages", [], "Train these stages alone, and neither score nor report")
-    flags.DEFINE_bool("report_only", False, "Write the report of what is there")
+    flags.DEFINE_bool("score_only", False, "Train nothing: score what is there, and report")
+    flags.DEFINE_bool("report_only", False, "Neither train nor score: report what is there")
 
 
 def run(_: list[str]) -> None:
@@ -36,17 +38,16 @@ def run(_: list[str]) -> None:
     if args.config is None or args.workdir is None:
         raise UserError("give --config=configs/study.py and --workdir=DIR; see --help.")
     keep_compiled()
-    if args.report_only and args.stages:
-        raise UserError("--report_only trains nothing: leave out --stages.")
+    if sum(map(bool, (args.stages, args.score_only, args.report_only))) > 1:
+        raise UserError("give one of --stages, --score_only and --report_only.")
     study = Study(args.config, Path(args.workdir).expanduser())
-    if args.stages:
-        with Interrupt() as interrupt:
+    with Interrupt() as interrupt:
+        if args.stages:
             study.train(args.stages, interrupt)
-        return
-    if args.report_only:
-        study.results(make=False)
-    else:
-        with Interrupt() as interrupt:
+            return
+        if args.score_only or args.report_only:
+            study.results(make=args.score_only)
+        else:
             study.run(interrupt)
     report = study.report(f"python -m codi_jax.study {' '.join(sys.argv[1:])}")
     print(f"report: {report}")

@@ -242,13 +242,13 @@ class Study:
             device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         )
         results.save(self.workdir / RESULTS)
+        self.columns(make=make)
         return results
 
     def run(self, interrupt: Interrupt | None = None) -> StudyResults:
         """Train, score and measure; returns what it writes to ``results.json``."""
         self.read_peers()  # what does not fit is said before anything is trained
         self.train(self.needed_stages(), interrupt)
-        self.columns(make=True)
         return self.results(make=True)
 
     def report(self, command: str) -> Path:

@@ -104,7 +104,6 @@ def test_the_tiny_study_runs_and_does_nothing_twice(tmp_path, monkeypatch):
     with jax.numpy_dtype_promotion("standard"):
         partial = Study(config, tmp_path)
         partial.train(["ldm"])
-        partial.columns(make=True)
         partial.results(make=True)
         assert "without rows: `codi`" in partial.report("a lane").read_text()
         results = Study(config, tmp_path).run()
