@@ -30,11 +30,16 @@ train autoencoder "configs/autoencoder.py$variant"
 train prior "configs/prior.py$variant" --config.model.pretrained="$runs/autoencoder/model" "${small[@]}"
 train demo "configs/sr.py:$demo" --config.model.pretrained="$runs/prior/model"
 last=demo
-if [ -z "${TINY:-}" ]; then # on with LPIPS beside d_x, whose networks are fetched once
-    last=demo_lpips
+if [ -z "${TINY:-}" ]; then # on with more clean photos, then with LPIPS beside d_x
+    more=(--config.optim.warmup_steps=50 --config.optim.learning_rate=6e-4)
+    train demo2 configs/sr.py:demo --config.model.pretrained="$runs/demo/model" --config.seed=1 \
+        --config.steps=1300 --config.data.clean_share=0.7 "${more[@]}"
+    last=demo3
+    # Its networks are fetched once.
     [ -e "$runs/$last/results.json" ] || python -m benchmarks.lpips_weights
-    train "$last" configs/sr.py:demo --config.model.pretrained="$runs/demo/model" --config.seed=5 \
-        --config.loss.lpips_weight=0.5 --config.steps=2000 --config.optim.learning_rate=3e-4
+    train "$last" configs/sr.py:demo --config.model.pretrained="$runs/demo2/model" --config.seed=5 \
+        --config.steps=2000 --config.data.clean_share=0.35 --config.optim.learning_rate=3e-4 \
+        --config.loss.lpips_weight=0.5
 fi
 export_to() { # RUN NAME
     [ -e "$runs/assets/$2/model_index.json" ] ||
