@@ -33,7 +33,7 @@ class StudySet:
     def __str__(self) -> str:
         what = f"crops of {self._options.size} px" if self._options.size else "whole pictures"
         how = {
-            "bicubic": "reduced by 4 bicubically, with no further harm",
+            "bicubic": f"reduced by {self.task.scale} bicubically, with no further harm",
             "realesrgan": "degraded as Real-ESRGAN does",
         }
         kind = self._options.degradation

@@ -1,5 +1,6 @@
 """The study's training runs: each gets its share of one budget of U-Net passes."""
 
+import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -68,18 +69,22 @@ class Stages:
         config = stage.config.copy_and_resolve_references()
         if stage.start:
             config.model.pretrained = str(self.workdir / stage.start / MODEL)
-        budget = self._passes / stage.parts
-        config.steps = max(round(budget / self.passes_of_a_step(name, config)), HALVINGS)
+        passes = self._passes / stage.parts
+        config.steps = max(round(passes / self.passes_of_a_step(name, config)), HALVINGS)
         if "steps_per_stage" in config.loss:
             config.loss.steps_per_stage = config.steps // HALVINGS
         return config
 
     def passes_of_a_step(self, name: str, config: ConfigDict) -> float:
-        """U-Net passes of one step; counting takes seconds, and is done once."""
-        path = self.workdir / "passes" / f"{name}.json"
-        if not path.exists():
-            save_json(path, {"passes": step_passes(plan(config))})
+        """U-Net passes of one step; counting takes seconds, and is done once for a config."""
+        path = self._passes_file(name)
+        counted = json.loads(json.dumps(config.to_dict(), default=str))
+        if not path.exists() or load_json(path).get("config") != counted:
+            save_json(path, {"passes": step_passes(plan(config)), "config": counted})
         return load_json(path)["passes"]
+
+    def _passes_file(self, name: str) -> Path:
+        return self.workdir / "passes" / f"{name}.json"
 
     def train(self, name: str, interrupt: Interrupt | None = None) -> None:
         """One stage, unless its results are there.
@@ -106,5 +111,5 @@ class Stages:
         batch = {array: drawn[array] for array in planned.task.arrays}
         run = start(planned)
         cost = step_cost(run.step, run.state, run.frozen, batch, planned.key, planned.mesh)
-        passes = self.passes_of_a_step(name, config) / config.batch_size
+        passes = load_json(self._passes_file(name))["passes"] / config.batch_size
         return {**cost, "passes": passes, "steps": config.steps}

@@ -41,6 +41,20 @@ def test_the_budget_is_one_of_passes_and_not_of_steps(monkeypatch, tmp_path):
     assert found["cm"].model.pretrained == str(tmp_path / "ldm_half" / "model")
 
 
+def test_passes_are_counted_once_for_a_config(monkeypatch, tmp_path):
+    counted = []
+    monkeypatch.setattr("codi_jax.run.study_stages.plan", lambda config: config)
+    monkeypatch.setattr(
+        "codi_jax.run.study_stages.step_passes", lambda config: counted.append(1) or 5.0
+    )
+    config = study.get_config("tiny")
+    assert Study(config, tmp_path).stages.config("ldm").steps == 24
+    assert Study(config, tmp_path).stages.config("ldm").steps == 24 and len(counted) == 1
+    config.run.batch_size = 16
+    Study(config, tmp_path).stages.config("ldm")
+    assert len(counted) == 2
+
+
 def test_unknown_stages_are_refused_by_name(tmp_path):
     with pytest.raises(UserError, match="no stage 'nope': config.stages has .*codi"):
         Study(study.get_config("tiny"), tmp_path).train(["nope"])
