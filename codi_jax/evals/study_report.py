@@ -17,6 +17,7 @@ from codi_jax.evals.plots import metric_vs_metric, quality_vs_steps, save_figure
 from codi_jax.evals.results import VERSION, Results, Score, check_version, table
 from codi_jax.evals.statistics import bootstrap_interval, jackknife_interval
 from codi_jax.evals.study_costs import cost_table, peers_table, sampling_table
+from codi_jax.evals.study_text import PEERS, REPORT
 
 #: What the paper's order is judged by, beside :func:`perceptual`.
 DISTRIBUTION = "swd"
@@ -186,12 +187,13 @@ def write_report(
     metric_vs_metric(methods.curves, DISTRIBUTION, judge, images / "study_metrics.png")
     plot_losses(losses, images / "study_losses.png")
     grid(columns, images / "study_pictures.png")
-    text = _TEXT.format(
+    text = REPORT.format(
         command=command,
         perceptual=METRICS[judge].heading,
         methods=table(methods, (judge,)),
         ablations=table(results.tables["ablations"], (judge,)),
         order="\n".join(filter(None, (order(methods), adapters(methods)))),
+        fewer="\n\n".join(order(methods, steps=n) for n in (1, 2)),
         changes=order(results.tables["ablations"]),
         elsewhere=_elsewhere(results, judge),
         peers=_beside(results, (judge, DISTRIBUTION, "psnr")),
@@ -229,69 +231,4 @@ def _beside(results: StudyResults, metrics: Sequence[str]) -> str:
     if not results.peers:
         return ""
     methods = results.tables["methods"]
-    return _PEERS.format(table=peers_table(methods, metrics, results.peers, results.sampling))
-
-
-_PEERS = """## Beside other programs
-
-The same inputs, scored by the same code. The parameters are those of all networks; the seconds are
-each program's own, on the machine that it ran on.
-
-{table}
-
-"""
-_TEXT = """# Results of the study
-
-Written by `{command}`. Every method and every ablation
-starts from the embedded prior and has the same budget: {passes:,.0f} U-Net passes with crops of
-{crop} px (all that a training step computes, counted in forward calls of the plain U-Net for one
-picture), a method of two stages that much in all. Device: {device}. Scored on
-{main}. [study.md](study.md) says how to read it.
-
-{missing}{perceptual} is the perceptual measure, SWD (sliced Wasserstein distance on Laplacian
-pyramids) the one of distributions; [metrics.md](metrics.md) defines them. Brackets: 95% bootstrap
-intervals over the pictures; those of differences are of each picture's difference, those of SWD's
-differences jackknife intervals over groups of pictures.
-
-## Does the paper's order hold?
-
-{order}
-
-## Methods
-
-{methods}
-
-![Quality against steps](images/study_methods.png)
-![SWD against {perceptual}, a point per number of steps](images/study_metrics.png)
-
-{peers}Photos that come with scikit-image, four steps:
-
-![Pictures side by side](images/study_pictures.png)
-
-{elsewhere}## Ablations
-
-Each changes one thing of CoDi.
-
-{changes}
-
-{ablations}
-
-![Quality against steps](images/study_ablations.png)
-
-## Loss curves
-
-What healthy looks like: the loss falls fast at first and then slowly, and jumps about by the time
-`t` that each step draws.
-
-![Losses](images/study_losses.png)
-
-## Cost
-
-One training step, counted and measured on one device, and the steps that the budget allowed.
-
-{cost}
-
-Sampling, where the condition's features are computed once per picture:
-
-{sampling}
-"""
+    return PEERS.format(table=peers_table(methods, metrics, results.peers, results.sampling))
