@@ -260,7 +260,7 @@ def _run_loop(
             eval_every=config.eval.every,
             interrupt=interrupt,
             needed_flops=(lambda: run.plan.needed_flops) if run.plan.recomputes else None,
-            pass_flops=pass_flops(run.plan),
+            pass_flops=lambda: pass_flops(run.plan),
             profile=profile,
         )
         with closing(writer):

@@ -64,7 +64,7 @@ class Loop:
         needed_flops: of a step on all devices, without what is computed again for the gradient;
             None where nothing is. Asked for while the devices do the first step.
         pass_flops: of one forward pass of the plain U-Net for one picture, for the log's "passes":
-            what all steps so far cost. None where there is no U-Net.
+            what all steps so far cost. None where there is no U-Net. Asked for at the same time.
         profile: records some steps.
     """
 
@@ -85,7 +85,7 @@ class Loop:
     eval_every: int
     interrupt: Interrupt = dataclasses.field(default_factory=Interrupt)
     needed_flops: Callable[[], float] | None = None
-    pass_flops: float | None = None
+    pass_flops: Callable[[], float | None] = lambda: None
     profile: Profile = Profile(Path(), 0)
 
     def run(self, state: TrainState) -> TrainState:
@@ -134,7 +134,7 @@ class Loop:
                 state, metrics = step_fn(state, self.frozen, arrays, self.key)
                 done = n + 1
                 if n == start:  # counting may take seconds, and the devices are at work
-                    pace.flops = self._flops(traced)
+                    self._count(pace, traced)
                 guard.watch(done, metrics, batch.get("name", ()))
                 self.profile.after(done, metrics)
                 # The devices have the next step already while the line of the last is written.
@@ -154,10 +154,7 @@ class Loop:
     ) -> "_Line | None":
         """The line of this step, if it has one."""
         if done % self.log_every == 0 or done == self.steps:
-            rates = pace.read(done)
-            if self.pass_flops:
-                rates["passes"] = done * pace.flops * self.mesh.size / self.pass_flops
-            return _Line(done, metrics, rates)
+            return _Line(done, metrics, pace.read(done))
         progress.update(done)
         return None
 
@@ -180,10 +177,13 @@ class Loop:
         self.interrupt.defer()
         return traced, compiled
 
-    def _flops(self, traced: jax.stages.Traced) -> float:
-        """Those that a step needs of one device."""
+    def _count(self, pace: Pace, traced: jax.stages.Traced) -> None:
+        """Tell the FLOPs that a step needs of one device, and its passes."""
         whole = jaxpr_flops(traced.jaxpr) if self.needed_flops is None else self.needed_flops()
-        return whole / self.mesh.size
+        pace.flops = whole / self.mesh.size
+        of_a_pass = self.pass_flops()
+        if of_a_pass:
+            pace.passes = whole / of_a_pass
 
     def _log(self, line: "_Line | None", guard: Guard, progress: Progress) -> None:
         """Write a line that is due; this waits for its step."""

@@ -20,7 +20,7 @@ class Pace:
 
     def __init__(self, batch_size: int, device: jax.Device) -> None:
         self._batch_size, self._device = batch_size, device
-        self.flops = 0.0
+        self.flops = self.passes = 0.0  # of a step; 0 where they are not known
         self.restart(0)
 
     def restart(self, step: int) -> None:
@@ -43,7 +43,8 @@ class Pace:
 
         Returns:
             ``images_per_s``; ``data_wait``, the share of the time in which the devices waited for
-            data, at most (an upper bound, in [0, 1]); and what :func:`utilisation` gives.
+            data, at most (an upper bound, in [0, 1]); what :func:`utilisation` gives; and, where
+            they are known, the ``passes`` of all steps so far.
         """
         now = time.monotonic()
         done = step - LAG if step - LAG > self._since else step
@@ -54,5 +55,7 @@ class Pace:
             "data_wait": min(self._waited / seconds, 1.0),
             **utilisation(self.flops, a_step, self._device),
         }
+        if self.passes:
+            rates["passes"] = step * self.passes
         self._since, self._begin, self._waited = done, now, 0.0
         return rates

@@ -118,7 +118,9 @@ def test_what_is_logged_and_when() -> None:
 def test_passes_are_those_of_all_steps_so_far() -> None:
     """The step has no product; with FLOPs of its own, two steps cost twice as many passes."""
     record = Recorder(due=100)
-    running = loop(record, Data(), steps=2, log_every=1, needed_flops=lambda: 90.0, pass_flops=6.0)
+    running = loop(
+        record, Data(), steps=2, log_every=1, needed_flops=lambda: 90.0, pass_flops=lambda: 6.0
+    )
     running.run(start())
     lines = [event[2] for event in record.events if event[0] == "scalars" and "loss" in event[2]]
     assert [line["passes"] for line in lines] == [15.0, 30.0]
