@@ -9,7 +9,6 @@ not run again; `--only learning_rate,bfloat16` runs some.
 
 import argparse
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from codi_jax.checkpoint.files import load_json, save_json
 from codi_jax.checkpoint.hub import checkpoint_path
 from codi_jax.evals.plots import save_figure
 from codi_jax.evals.results import Results
+from codi_jax.evals.run_report import read_lines
 from codi_jax.parallel.platform import keep_compiled
 from codi_jax.run import train as training
 from codi_jax.run.config import ConfigDict
@@ -94,7 +94,7 @@ def _changed_prior(config: ConfigDict, workdir: Path, file: str, **values: objec
 
 def _plan_in_bfloat16(config: ConfigDict) -> Plan:
     """A plan whose step rounds the parameters after each update."""
-    planned = plan(config)
+    planned, held = plan(config), jnp.finfo(jnp.bfloat16)
 
     def rounded(
         state: TrainState, frozen: Params, batch: Mapping[str, Array], key: Array
@@ -103,7 +103,7 @@ def _plan_in_bfloat16(config: ConfigDict) -> Plan:
 
         def through_bfloat16(x: Array) -> Array:
             # A cast and its inverse would be left out by the compiler.
-            return jax.lax.reduce_precision(x, jnp.finfo(jnp.bfloat16).nexp, 7)
+            return jax.lax.reduce_precision(x, held.nexp, held.nmant)
 
         trainable = jax.tree.map(through_bfloat16, state.trainable)
         return dataclasses.replace(state, trainable=trainable), metrics
@@ -122,10 +122,8 @@ def run(name: str, config: ConfigDict, workdir: Path) -> None:
 
 
 def lines_of(workdir: Path) -> list[dict[str, float]]:
-    """The lines of a run's log that are of training; what JSON lacks is read as it is."""
-    text = (workdir / JSONL).read_text(encoding="utf-8")
-    lines = [{k: float(v) for k, v in json.loads(line).items()} for line in text.splitlines()]
-    return [line for line in lines if "loss" in line]
+    """The lines of a run's log that are of training."""
+    return [line for line in read_lines(workdir / JSONL) if "loss" in line]
 
 
 def table(workdirs: dict[str, Path], steps: int) -> str:

@@ -1,7 +1,6 @@
 """The study's report: tables in Markdown, plots, pictures."""
 
 import dataclasses
-import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +14,7 @@ from codi_jax.evals.metrics import METRICS
 from codi_jax.evals.pictures import grid
 from codi_jax.evals.plots import metric_vs_metric, quality_vs_steps, save_figure
 from codi_jax.evals.results import VERSION, Results, Score, check_version, table
+from codi_jax.evals.run_report import read_lines
 from codi_jax.evals.statistics import bootstrap_interval, jackknife_interval
 from codi_jax.evals.study_costs import cost_table, peers_table, sampling_table
 from codi_jax.evals.study_text import PEERS, REPORT
@@ -100,9 +100,7 @@ def order(results: Results, ours: str = "CoDi", steps: int = 4) -> str:
     for other, by_steps in results.scores.items():
         for n in (None, steps):
             if other != ours and n in by_steps:
-                cells = [_comparison(m, at_few[m], by_steps[n][m]) for m in metrics]
-                at = f" at {n}" if n else ""
-                lines.append(f"| {ours} at {steps} steps beats {other}{at} | {' | '.join(cells)} |")
+                lines.append(_claim(results, (ours, steps), (other, n)))
     at_50 = results.scores.get("LDM-SR", {}).get(50)
     if at_50 is not None:
         a, b = at_few[metrics[0]].value, at_50[metrics[0]].value
@@ -114,9 +112,22 @@ def order(results: Results, ours: str = "CoDi", steps: int = 4) -> str:
 
 def adapters(results: Results, steps: int = 4) -> str:
     """The same for the parameter-efficient forms against LDM-SR; "" where there are none."""
-    found = [order(results, name, steps) for name in results.scores if name.startswith("PE-CoDi")]
-    kept = [line for text in found for line in text.splitlines() if f"LDM-SR at {steps} " in line]
-    return "\n".join(kept)
+    if steps not in results.scores.get("LDM-SR", {}):
+        return ""
+    return "\n".join(
+        _claim(results, (name, steps), ("LDM-SR", steps))
+        for name, by_steps in results.scores.items()
+        if name.startswith("PE-CoDi") and steps in by_steps
+    )
+
+
+def _claim(results: Results, ours: tuple[str, int], theirs: tuple[str, int | None]) -> str:
+    """That a method in so many steps is better than another: a row of :func:`order`'s table."""
+    a, b = (results.scores[name][steps] for name, steps in (ours, theirs))
+    metrics = (perceptual(results.metrics), DISTRIBUTION)
+    cells = [_comparison(metric, a[metric], b[metric]) for metric in metrics]
+    at = f" at {theirs[1]}" if theirs[1] else ""
+    return f"| {ours[0]} at {ours[1]} steps beats {theirs[0]}{at} | {' | '.join(cells)} |"
 
 
 def _comparison(metric: str, ours: Score, theirs: Score) -> str:
@@ -148,7 +159,7 @@ def plot_losses(losses: Mapping[str, Path], path: Path) -> None:
     figure = Figure(figsize=(9, 3.6), dpi=110, layout="constrained")
     axes = figure.subplots(1, 2)
     for name, file in losses.items():
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = read_lines(file)
         for axis, metric in zip(axes, ("loss", "consistency"), strict=True):
             points = [(line["passes"], line[metric]) for line in lines if metric in line]
             if points:
@@ -181,7 +192,8 @@ def write_report(
     images.mkdir(parents=True, exist_ok=True)
     methods = results.tables["methods"]
     judge = perceptual(methods.metrics)
-    for name, scored in results.tables.items():
+    for name in TABLES:
+        scored = results.tables[name]
         shown = {m: METRICS[m].higher_is_better for m in (judge, "psnr", DISTRIBUTION)}
         quality_vs_steps(scored.curves, shown, images / f"study_{name}.png", methods.unsampled)
     metric_vs_metric(methods.curves, DISTRIBUTION, judge, images / "study_metrics.png")

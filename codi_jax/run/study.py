@@ -202,20 +202,22 @@ class Study:
             main.scorer.results(by_name, main.task.key).save(path)
         return {key: dict(value) for key, value in Results.load(path).scores.items()}
 
-    def _cost(self, name: str, make: bool) -> dict[str, float]:
-        """Of one training step of a stage, from disk if it is there; {} if it must not be made."""
+    def _cost(self, stage: str, make: bool, steps: int | None = None) -> dict[str, float]:
+        """Of one training step of a stage, or of one picture of its model in ``steps`` steps.
+
+        It is from disk if it is there; {} if it must not be made.
+        """
+        name = stage if steps is None else f"{stage}_{steps}_steps"
         path = self.workdir / "cost" / f"{name}.json"
-        if not path.exists() and make and self.stages.finished(name):
-            save_json(path, self.stages.cost(name))
+        if not path.exists() and make and self.stages.finished(stage):
+            save_json(
+                path, self.stages.cost(stage) if steps is None else self._sampling(stage, steps)
+            )
         return load_json(path) if path.exists() else {}
 
-    def _sampling(self, stage: str, steps: int, make: bool) -> dict[str, float]:
-        """Of one picture of a stage's model, likewise."""
-        path = self.workdir / "cost" / f"{stage}_{steps}_steps.json"
-        if not path.exists() and make and self.stages.finished(stage):
-            lr = jnp.asarray(self.sets[MAIN].samples[0]["lr"][None])
-            save_json(path, sampling_cost(self.model(stage)[0], lr, steps))
-        return load_json(path) if path.exists() else {}
+    def _sampling(self, stage: str, steps: int) -> dict[str, float]:
+        lr = jnp.asarray(self.sets[MAIN].samples[0]["lr"][None])
+        return sampling_cost(self.model(stage)[0], lr, steps)
 
     def results(self, *, make: bool) -> StudyResults:
         """Score and measure what is trained; written to ``results.json``.
@@ -225,7 +227,7 @@ class Study:
         """
         costs = {name: self._cost(name, make) for name in COSTS if name in self.config.stages}
         sampling = [
-            (row["label"], n, self._sampling(row["stage"], n, make))
+            (row["label"], n, self._cost(row["stage"], make, n))
             for row, n in self.cells("methods")
             if not row["sampler"] and n in (4, 50)
         ]
@@ -235,14 +237,15 @@ class Study:
             cost={name: cost for name, cost in costs.items() if cost},
             peers=self.peers,
             sampling=[{"label": x, "steps": n, **cost} for x, n, cost in sampling if cost],
-            sets={name: str(found) for name, found in self.sets.items()},
+            sets={name: str(self.beaten(name).setting["pictures"]) for name in self.sets},
             missing=[name for name in self.needed_stages() if not self.stages.finished(name)],
             passes=self.config.passes,
             crop=self.config.run.data.size,
             device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         )
         results.save(self.workdir / RESULTS)
-        self.columns(make=make)
+        if make:
+            self.columns(make=True)
         return results
 
     def run(self, interrupt: Interrupt | None = None) -> StudyResults:

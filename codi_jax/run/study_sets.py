@@ -10,6 +10,7 @@ from codi_jax.data.sources import make_source
 from codi_jax.evals.networks import Networks
 from codi_jax.evals.scoring import Scorer
 from codi_jax.run.config import ConfigDict, build_task
+from codi_jax.sampling.batches import buckets
 from codi_jax.tasks.base import Task
 
 #: From arrays of one size to pictures uint8 [N, H, W, 3]; the number is that of the first.
@@ -59,17 +60,10 @@ class StudySet:
 
     def groups(self, size: int) -> Iterator[tuple[list[int], Batch]]:
         """Pictures of one size side by side, at most ``size`` at a time, with their numbers."""
-        by_shape: dict[tuple[int, ...], list[int]] = {}
-        for i, sample in enumerate(self.samples):
-            by_shape.setdefault(sample["image"].shape, []).append(i)
-        for numbers in by_shape.values():
-            for start in range(0, len(numbers), size):
-                chosen = numbers[start : start + size]
-                first = self.samples[chosen[0]]
-                yield (
-                    chosen,
-                    {name: np.stack([self.samples[i][name] for i in chosen]) for name in first},
-                )
+        samples = self.samples
+        for numbers in buckets(range(len(samples)), lambda i: samples[i]["image"].shape, size):
+            names = samples[numbers[0]]
+            yield numbers, {name: np.stack([samples[i][name] for i in numbers]) for name in names}
 
     def made(self, make: Make, size: int) -> list[np.ndarray]:
         """The pictures that ``make`` gives for groups of at most ``size``, in order."""
