@@ -45,7 +45,7 @@ def _set(
 def _codi(config: ConfigDict, trainable: str = EVERYTHING, **loss: Any) -> None:
     common = {
         "predictor": "prev",
-        "data_weight": 1.0,
+        "data_weight": config.loss.get("data_weight", 1.0),
         "data_space": "latent",
         "lpips_weight": 0.0,
         "dt": config.loss.get("dt", 20),
@@ -60,11 +60,18 @@ def _pe_codi(config: ConfigDict) -> None:
 
 
 def _paper(config: ConfigDict) -> None:
-    _codi(config, dt=1, time_per="batch", min_snr_gamma=placeholder(float))
+    _codi(config, dt=1, time_per="batch", data_weight=1.0, min_snr_gamma=placeholder(float))
 
 
 def _google_research(config: ConfigDict) -> None:
-    _codi(config, dt=20, time_per="sample", min_snr_gamma=placeholder(float), consistency_space="x")
+    _codi(
+        config,
+        dt=20,
+        time_per="sample",
+        data_weight=1.0,
+        min_snr_gamma=placeholder(float),
+        consistency_space="x",
+    )
 
 
 def _fast_codi(config: ConfigDict) -> None:

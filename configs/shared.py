@@ -24,6 +24,7 @@ def conditional(
     batch_size: int = 16,
     scale: int = 1,
     clean_share: float = 0.0,
+    data_weight: float = 1.0,
     own: Mapping[str, Callable[[ConfigDict], None]] | None = None,
 ) -> ConfigDict:
     """CoDi of ``task`` with the embedded prior in minutes on a CPU, or changes of that.
@@ -35,6 +36,7 @@ def conditional(
         batch_size: of the default.
         scale: ``config.data.scale``.
         clean_share: ``config.data.clean_share``.
+        data_weight: ``config.loss.data_weight`` of the embedded prior's runs.
         own: variants of this task alone, changes of a config.
 
     Raises:
@@ -52,7 +54,9 @@ def conditional(
     config.eval.every = config.checkpoint.every = steps // 2
     # For runs of minutes. A few hundred draws of one t per batch are few; and the plain d_x, which
     # is in latents, leaves the last sampling steps untrained (docs/study.md).
-    config.loss = ConfigDict({"time_per": "sample", "min_snr_gamma": 5.0})
+    config.loss = ConfigDict(
+        {"time_per": "sample", "min_snr_gamma": 5.0, "data_weight": data_weight}
+    )
     apply_method(config, "codi")
     own = own or {}
     for variant in variants.split(","):
@@ -81,7 +85,7 @@ def _make_full_size(config: ConfigDict, checkpoint: str) -> None:
     config.data.size = config.eval.size = 512
     if config.method == "codi":
         config.loss.dt, config.loss.time_per = 1, "batch"
-        config.loss.min_snr_gamma = placeholder(float)
+        config.loss.data_weight, config.loss.min_snr_gamma = 1.0, placeholder(float)
     config.optim.learning_rate, config.optim.warmup_steps = 1e-5, 1000
     config.optim.decay = "constant"
     config.ema.eval = 0.9995

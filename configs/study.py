@@ -25,7 +25,6 @@ WORKDIR/inputs/input, scored as ours are (docs/study.md).
 """
 
 from functools import partial
-from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -107,8 +106,6 @@ def _stage(
 def _stages(run: ConfigDict) -> dict[str, object]:
     stage = partial(_stage, run)
     codi, pe_codi = partial(stage, "codi"), partial(stage, "pe_codi")
-    # The times that 1, 2, 4 and 8 steps sample at, and no others.
-    grid: dict[str, Any] = {"loss__dt": 1, "loss__grid_steps": 8}
     return {
         "ldm": stage("finetune"),
         "codi": codi(),
@@ -131,8 +128,9 @@ def _stages(run: ConfigDict) -> dict[str, object]:
         "gd2": stage("progressive", "ldm_half", parts=2),
         "random": codi(model__init="random"),
         "batch_t": codi(loss__time_per="batch"),
-        "grid": codi(**grid),
-        "small_dt": codi(loss__dt=5, loss__min_snr_gamma=25.0),
+        "lambda_1": codi(loss__data_weight=1.0),
+        "lambda_5": codi(loss__data_weight=5.0),
+        "lambda_100": codi(loss__data_weight=100.0),
         "no_weights": codi(loss__min_snr_gamma=None),
         "no_guidance": codi(loss__data_weight=0.0),
         "reencoded": codi(loss__data_space="reencoded"),
@@ -182,8 +180,9 @@ def _rows() -> tuple[dict[str, object], ...]:
         ablation("d_x: pixels", "pixel"),
         ablation("d_x: LPIPS", "lpips"),
         ablation("d_x: latents and LPIPS", "with_lpips"),
-        ablation("grid of 8 times", "grid"),
-        ablation("dt = 5, gamma = 25", "small_dt"),
+        ablation("lambda = 1, as in eq. 11", "lambda_1"),
+        ablation("lambda = 5", "lambda_5"),
+        ablation("lambda = 100", "lambda_100"),
     )
 
 
