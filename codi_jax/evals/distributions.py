@@ -5,7 +5,7 @@ KID take features [N, D] of any network, here Inception's, see :mod:`codi_jax.ev
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -24,6 +24,8 @@ COARSEST = 16
 _CHUNK = 64
 #: Of a jackknife over the images.
 GROUPS = 16
+#: Channels that deviate by less, in levels of 255, are flat but for rounding.
+_FLAT = 1e-3
 _BINOMIAL = np.array([1, 4, 6, 4, 1], np.float32) / 16
 
 
@@ -78,12 +80,15 @@ def swd_left_out(
         raise UserError("a jackknife of one image: give at least two.")
     a, b = _patches_of_both(images, references, seed)
     group = np.arange(len(images)) % min(groups, len(images))
-    found = []
-    for left_out in range(group.max() + 1):
-        kept = group != left_out
-        p, q = ([level[kept] for level in patches] for patches in (a, b))
-        found.append(_distance(p, q, seed, PROJECTIONS // 8))
-    return np.array(found)
+    rng = np.random.default_rng((seed, 1))
+    found = np.zeros(group.max() + 1)
+    for p, q in zip(a, b, strict=True):
+        directions = _directions(p[0, 0].size, rng)
+        centre = q.mean((0, 1, 3, 4), dtype=np.float64).astype(np.float32)
+        sorted_p, sorted_q = (_left_out(x, centre, directions, group) for x in (p, q))
+        for i, (x, y) in enumerate(zip(sorted_p, sorted_q, strict=True)):
+            found[i] += np.abs(x - y).mean() / len(a)
+    return 1000 * found
 
 
 def _patches_of_both(
@@ -238,11 +243,40 @@ def _sliced(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, projections:
     """Sliced Wasserstein-1 distance of two point sets [N, D]."""
     total = 0.0
     for _ in range(projections // _CHUNK):
-        directions = rng.normal(size=(a.shape[1], _CHUNK))
-        directions = (directions / np.linalg.norm(directions, axis=0)).astype(np.float32)
+        directions = _directions(a.shape[1], rng)
         p, q = (np.sort((x @ directions).T, axis=1) for x in (a, b))
         total += float(np.abs(p - q).mean())
     return total * _CHUNK / projections
+
+
+def _directions(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Random unit vectors, float32 [size, _CHUNK]."""
+    drawn = rng.normal(size=(size, _CHUNK))
+    return (drawn / np.linalg.norm(drawn, axis=0)).astype(np.float32)
+
+
+def _left_out(
+    patches: np.ndarray, centre: np.ndarray, directions: np.ndarray, group: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Sorted projections [_CHUNK, points] of a level's patches without each group in turn.
+
+    What is left is normalised anew, as :func:`_normalised` does. That is linear for each channel,
+    so that it is done to projections, which are computed once. ``centre`` [3], taken off both
+    sets before, keeps them exact.
+    """
+    channels = directions.reshape(len(centre), -1, _CHUNK)
+    x = (patches - centre[:, None, None]).reshape(*patches.shape[:3], -1)
+    sums, squares = (y.sum((1, 3), dtype=np.float64) for y in (x, np.square(x)))
+    projected = np.moveaxis(x, 2, 0) @ channels[:, None]  # [3, N, PATCHES, _CHUNK]
+    for left_out in range(group.max() + 1):
+        kept = group != left_out
+        numbers = kept.sum() * x[0, :, 0].size
+        mean = sums[kept].sum(0) / numbers
+        deviation = np.sqrt(np.maximum(squares[kept].sum(0) / numbers - mean**2, 0))
+        scale = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > _FLAT)
+        shift = (mean * scale) @ channels.sum(1)
+        points = np.tensordot(scale.astype(np.float32), projected[:, kept], 1)
+        yield np.sort((points.reshape(-1, _CHUNK) - shift.astype(np.float32)).T, axis=1)
 
 
 def _shorter_side(image: np.ndarray) -> int:

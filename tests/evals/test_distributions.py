@@ -80,6 +80,11 @@ def test_groups_are_left_out_in_turn(crops):
     assert every.shape == (6,)
     expected = [swd(spoilt[:i] + spoilt[i + 1 :], crops[:i] + crops[i + 1 :]) for i in range(6)]
     assert every == pytest.approx(expected, rel=0.2)
+    # As :func:`swd` computes it, from the same patches and directions.
+    both = distributions._patches_of_both(spoilt, crops, 0)
+    for i in range(6):
+        a, b = ([np.delete(level, i, 0) for level in patches] for patches in both)
+        assert every[i] == pytest.approx(distributions._distance(a, b, 0, 64), rel=1e-5)
     with pytest.raises(UserError, match="at least two"):
         swd_left_out(spoilt[:1], crops[:1])
 
