@@ -30,7 +30,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from configs import sr
-from configs.methods import apply_method
+from configs.methods import ADAPTER, apply_method
 
 FEW = (1, 2, 4, 8)
 
@@ -108,6 +108,8 @@ def _stages(run: ConfigDict) -> dict[str, object]:
     codi, pe_codi = partial(stage, "codi"), partial(stage, "pe_codi")
     return {
         "ldm": stage("finetune"),
+        # What a frozen prior costs without any distillation, beside the PE-CoDi rows.
+        "ldm_frozen": stage("finetune", model__trainable=ADAPTER),
         "codi": codi(),
         "pe_mix": pe_codi(),
         "pe_controlnet": pe_codi(model__adapter="controlnet"),
@@ -156,6 +158,7 @@ def _rows() -> tuple[dict[str, object], ...]:
 
     return (
         row("LDM-SR", "ldm", (*FEW, 20, 50)),
+        row("LDM-SR, frozen prior", "ldm_frozen", (4, 8)),
         row("DPM-Solver", "ldm", (4, 8), solver="dpmsolver"),
         row("DPM-Solver++", "ldm", (4, 8), solver="dpmsolver++"),
         row("CM-II", "cm", solver="consistency"),

@@ -111,13 +111,13 @@ def order(results: Results, ours: str = "CoDi", steps: int = 4) -> str:
 
 
 def adapters(results: Results, steps: int = 4) -> str:
-    """The same for the parameter-efficient forms against LDM-SR; "" where there are none."""
-    if steps not in results.scores.get("LDM-SR", {}):
-        return ""
+    """The same for the parameter-efficient forms against each LDM-SR; "" where there are none."""
+    scored = [name for name, by_steps in results.scores.items() if steps in by_steps]
     return "\n".join(
-        _claim(results, (name, steps), ("LDM-SR", steps))
-        for name, by_steps in results.scores.items()
-        if name.startswith("PE-CoDi") and steps in by_steps
+        _claim(results, (name, steps), (other, steps))
+        for name in scored
+        for other in scored
+        if name.startswith("PE-CoDi") and other.startswith("LDM-SR")
     )
 
 

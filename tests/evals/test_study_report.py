@@ -116,9 +116,10 @@ def test_differences_of_sets_have_a_jackknife_interval():
 
 
 def test_adapters_are_held_against_the_fine_tuned_model():
-    scores = {**SCORES, "PE-CoDi mix": {4: row(0.35, 45.0)}}
-    (line,) = adapters(results_of(scores)).splitlines()
-    assert "| PE-CoDi mix at 4 steps beats LDM-SR at 4 | **no**" in line and "yes: 45.0" in line
+    scores = {**SCORES, "PE-CoDi mix": {4: row(0.35, 45.0)}, "LDM-SR, frozen": {4: row(0.5, 90.0)}}
+    whole, frozen = adapters(results_of(scores)).splitlines()
+    assert "| PE-CoDi mix at 4 steps beats LDM-SR at 4 | **no**" in whole and "yes: 45.0" in whole
+    assert "beats LDM-SR, frozen at 4 | yes: 0.35" in frozen
     assert adapters(results_of(SCORES)) == ""
 
 
