@@ -44,7 +44,7 @@ def get_config(variants: str = "default") -> ConfigDict:
     names = variants.split(",")
     # Tiny runs are held against old ones. In a short run a consistency term of full weight teaches
     # the network to repeat the grain of its own first predictions (docs/study.md).
-    clean, weight = (0.0, 1.0) if "tiny" in names else (0.3, 20.0)
+    clean, weight = (0.0, 1.0) if "tiny" in names else (0.3, 5.0)
     config = conditional(
         "sr", variants, steps=240, scale=4, clean_share=clean, data_weight=weight, own=own
     )
