@@ -50,7 +50,9 @@ def _learning_rate(config: ConfigDict, workdir: Path) -> None:
 
 def _prediction_type(config: ConfigDict, workdir: Path) -> None:
     """The prior predicts v, and its scheduler says that it predicts the noise."""
-    _changed_prior(config, workdir, "scheduler/scheduler_config.json", prediction_type="epsilon")
+    # With zero terminal SNR that is refused before anything starts.
+    wrong = {"prediction_type": "epsilon", "rescale_betas_zero_snr": False}
+    _changed_prior(config, workdir, "scheduler/scheduler_config.json", **wrong)
 
 
 def _codec(config: ConfigDict, workdir: Path) -> None:

@@ -14,6 +14,7 @@ from codi_jax.checkpoint.files import load_json
 from codi_jax.checkpoint.hub import checkpoint_path
 from codi_jax.evals.metrics import METRICS
 from codi_jax.evals.results import Results, Score
+from codi_jax.run.plan import plan
 from codi_jax.trees import flatten
 from configs import sr
 from tests.smallest import smallest
@@ -54,6 +55,13 @@ def test_a_prior_is_changed_as_a_copy(tmp_path: Path) -> None:
     assert (copy / "unet" / "config.json").read_bytes() == (
         prior / "unet" / "config.json"
     ).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["prediction_type", "codec"])
+def test_a_changed_prior_is_not_refused(name: str, tmp_path: Path) -> None:
+    config = sr.get_config()
+    unhealthy.BROKEN[name](config, tmp_path / name)
+    plan(config)
 
 
 def test_parameters_are_rounded_to_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
