@@ -40,7 +40,7 @@ INPUTS = "inputs"
 #: The stages whose cost is compared: one of each kind of training step.
 COSTS = ("ldm", "codi", "pe_mix", "pe_controlnet", "pe_t2i", "cm", "cm_frozen", "gd2")
 #: How many pictures the report shows, and the steps that they are made in.
-SHOWN, SHOWN_STEPS = 4, 4
+SHOWN, SHOWN_STEPS = 2, 4
 #: Scores by method and number of steps, None where nothing is sampled.
 ByMethod = dict[str, dict[int | None, Scores]]
 
