@@ -49,7 +49,7 @@ def get_config(variant: str = "default") -> ConfigDict:
     whole = {"source": placeholder(str), "count": 0, "size": 0}
     config = ConfigDict(
         {
-            "passes": 30_000,
+            "passes": 24_000,
             "run": run,
             "stages": _stages(run),
             "rows": _rows(),
