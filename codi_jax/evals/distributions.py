@@ -83,7 +83,7 @@ def swd_left_out(
     rng = np.random.default_rng((seed, 1))
     found = np.zeros(group.max() + 1)
     for p, q in zip(a, b, strict=True):
-        directions = _directions(p[0, 0].size, rng)
+        directions = _directions(p[0, 0].size, rng)  # _CHUNK of them, an eighth of swd's
         centre = q.mean((0, 1, 3, 4), dtype=np.float64).astype(np.float32)
         sorted_p, sorted_q = (_left_out(x, centre, directions, group) for x in (p, q))
         for i, (x, y) in enumerate(zip(sorted_p, sorted_q, strict=True)):
