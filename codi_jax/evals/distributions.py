@@ -55,8 +55,8 @@ def swd(images: Images, references: Images, seed: int = 0) -> float:
             f"{len(images)} images against {len(references)}: the sliced Wasserstein distance "
             "needs equally many on both sides, and at least one."
         )
-    a, b = _patches_of_both(images, references, seed)
-    return _distance(a, b, seed, PROJECTIONS)
+    everything = np.ones(len(images), bool)
+    return float(_distances(images, references, seed, PROJECTIONS // _CHUNK, [everything])[0])
 
 
 def swd_left_out(
@@ -78,36 +78,36 @@ def swd_left_out(
     """
     if len(images) < 2:
         raise UserError("a jackknife of one image: give at least two.")
-    a, b = _patches_of_both(images, references, seed)
     group = np.arange(len(images)) % min(groups, len(images))
-    rng = np.random.default_rng((seed, 1))
-    found = np.zeros(group.max() + 1)
-    for p, q in zip(a, b, strict=True):
-        directions = _directions(p[0, 0].size, rng)  # _CHUNK of them, an eighth of swd's
-        centre = q.mean((0, 1, 3, 4), dtype=np.float64).astype(np.float32)
-        sorted_p, sorted_q = (_left_out(x, centre, directions, group) for x in (p, q))
-        for i, (x, y) in enumerate(zip(sorted_p, sorted_q, strict=True)):
-            found[i] += np.abs(x - y).mean() / len(a)
-    return 1000 * found
+    kept = [group != left_out for left_out in range(group.max() + 1)]
+    return _distances(images, references, seed, 1, kept)
 
 
-def _patches_of_both(
-    images: Images, references: Images, seed: int
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The patches of two sets by level, float32 [N, PATCHES, 3, 7, 7]."""
+def _distances(
+    images: Images, references: Images, seed: int, chunks: int, subsets: Sequence[np.ndarray]
+) -> Float[np.ndarray, " subsets"]:
+    """Sliced Wasserstein distances times 1000 of subsets of the pairs.
+
+    Args:
+        images: all of them.
+        references: likewise.
+        seed: of the places and the directions.
+        chunks: of :data:`_CHUNK` directions each.
+        subsets: masks of pairs, bool [N].
+    """
     smallest = min(_shorter_side(image) for image in (*images, *references))
     levels = int(math.log2(smallest / COARSEST)) + 1
-    return _patches(images, levels, seed), _patches(references, levels, seed)
-
-
-def _distance(
-    a: Sequence[np.ndarray], b: Sequence[np.ndarray], seed: int, projections: int
-) -> float:
     rng = np.random.default_rng((seed, 1))
-    distances = [
-        _sliced(_normalised(p), _normalised(q), rng, projections) for p, q in zip(a, b, strict=True)
-    ]
-    return 1000 * float(np.mean(distances))
+    found = np.zeros(len(subsets))
+    for p, q in zip(*(_patches(x, levels, seed) for x in (images, references)), strict=True):
+        centre = q.mean((0, 1, 3, 4), dtype=np.float64).astype(np.float32)
+        both = [_Points(x, centre) for x in (p, q)]
+        for _ in range(chunks):
+            directions = _directions(p[0, 0].size, rng)
+            projected = [points.projected(directions, subsets) for points in both]
+            for i, (x, y) in enumerate(zip(*projected, strict=True)):
+                found[i] += np.abs(x - y).mean() / (levels * chunks)
+    return 1000 * found
 
 
 def frechet_distance(
@@ -229,54 +229,45 @@ def _patches(images: Images, levels: int, seed: int) -> list[np.ndarray]:
     return [np.stack(patches) for patches in drawn]
 
 
-def _normalised(patches: np.ndarray) -> np.ndarray:
-    """Those of a level as float32 [N * PATCHES, 3 * 7 * 7], channels of mean 0, deviation 1."""
-    patches = patches.reshape(-1, *patches.shape[2:])
-    mean = patches.mean((0, 2, 3), keepdims=True, dtype=np.float64)
-    deviation = patches.std((0, 2, 3), keepdims=True, dtype=np.float64)
-    # A channel that is flat in the whole set has only its mean: 0 after the subtraction.
-    scaled = (patches - mean) / np.maximum(deviation, 1e-8)
-    return scaled.reshape(len(patches), -1).astype(np.float32)
-
-
-def _sliced(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, projections: int) -> float:
-    """Sliced Wasserstein-1 distance of two point sets [N, D]."""
-    total = 0.0
-    for _ in range(projections // _CHUNK):
-        directions = _directions(a.shape[1], rng)
-        p, q = (np.sort((x @ directions).T, axis=1) for x in (a, b))
-        total += float(np.abs(p - q).mean())
-    return total * _CHUNK / projections
-
-
 def _directions(size: int, rng: np.random.Generator) -> np.ndarray:
     """Random unit vectors, float32 [size, _CHUNK]."""
     drawn = rng.normal(size=(size, _CHUNK))
     return (drawn / np.linalg.norm(drawn, axis=0)).astype(np.float32)
 
 
-def _left_out(
-    patches: np.ndarray, centre: np.ndarray, directions: np.ndarray, group: np.ndarray
-) -> Iterator[np.ndarray]:
-    """Sorted projections [_CHUNK, points] of a level's patches without each group in turn.
+class _Points:
+    """A level's patches of a set, to be normalised and projected.
 
-    What is left is normalised anew, as :func:`_normalised` does. That is linear for each channel,
-    so that it is done to projections, which are computed once. ``centre`` [3], taken off both
-    sets before, keeps them exact.
+    The mean and deviation of a channel are those of the patches that are kept. To normalise is
+    linear for each channel, so it is done to projections, which are computed once for all subsets.
+
+    Args:
+        patches: float32 [N, PATCHES, 3, 7, 7].
+        centre: taken off both sets before, which keeps the projections exact; float32 [3].
     """
-    channels = directions.reshape(len(centre), -1, _CHUNK)
-    x = (patches - centre[:, None, None]).reshape(*patches.shape[:3], -1)
-    sums, squares = (y.sum((1, 3), dtype=np.float64) for y in (x, np.square(x)))
-    projected = np.moveaxis(x, 2, 0) @ channels[:, None]  # [3, N, PATCHES, _CHUNK]
-    for left_out in range(group.max() + 1):
-        kept = group != left_out
-        numbers = kept.sum() * x[0, :, 0].size
-        mean = sums[kept].sum(0) / numbers
-        deviation = np.sqrt(np.maximum(squares[kept].sum(0) / numbers - mean**2, 0))
-        scale = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > _FLAT)
-        shift = (mean * scale) @ channels.sum(1)
-        points = np.tensordot(scale.astype(np.float32), projected[:, kept], 1)
-        yield np.sort((points.reshape(-1, _CHUNK) - shift.astype(np.float32)).T, axis=1)
+
+    def __init__(self, patches: np.ndarray, centre: np.ndarray):
+        self.x = (patches - centre[:, None, None]).reshape(*patches.shape[:3], -1)
+        self.sums, self.squares = (
+            y.sum((1, 3), dtype=np.float64) for y in (self.x, np.square(self.x))
+        )
+
+    def projected(
+        self, directions: np.ndarray, subsets: Sequence[np.ndarray]
+    ) -> Iterator[np.ndarray]:
+        """Sorted projections [_CHUNK, points] of the normalised patches of each subset."""
+        x = self.x
+        channels = directions.reshape(x.shape[2], -1, _CHUNK)
+        parts = np.moveaxis(x, 2, 0) @ channels[:, None]  # [3, N, PATCHES, _CHUNK]
+        for kept in subsets:
+            numbers = kept.sum() * x[0, :, 0].size
+            mean = self.sums[kept].sum(0) / numbers
+            deviation = np.sqrt(np.maximum(self.squares[kept].sum(0) / numbers - mean**2, 0))
+            # A channel that is flat in the whole set has only its mean: 0 after the subtraction.
+            scale = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > _FLAT)
+            shift = (mean * scale) @ channels.sum(1)
+            points = np.tensordot(scale.astype(np.float32), parts[:, kept], 1)
+            yield np.sort((points.reshape(-1, _CHUNK) - shift.astype(np.float32)).T, axis=1)
 
 
 def _shorter_side(image: np.ndarray) -> int:

@@ -50,25 +50,25 @@ def test_swd_ignores_the_contrast_of_a_whole_set(crops):
     assert swd(halved, crops) < 0.1 * swd([ndimage.median_filter(x, 5) for x in crops], crops)
 
 
-def test_sliced_distance_of_shifted_gaussians():
-    """W1 of projections on u is |<u, shift>|; its mean over directions has a closed form."""
-    rng = np.random.default_rng(0)
-    a = rng.normal(size=(500, 5)).astype(np.float32)
-    shift = np.array([3, 0, 4, 0, 0], np.float32)
-    # E|u_1| on the unit sphere of R^d is Gamma(d/2) / (sqrt(pi) Gamma((d + 1)/2)); here 3/8.
-    expected = 5 * 3 / 8
-    got = distributions._sliced(a + shift, a, np.random.default_rng(1), 512)
-    assert got == pytest.approx(expected, rel=0.1)
-
-
-def test_sliced_distance_against_scipy():
-    rng = np.random.default_rng(3)
-    a, b = rng.normal(size=(2, 40, 3)).astype(np.float32)
-    u = np.random.default_rng(4).normal(size=(3, distributions._CHUNK))
+@pytest.mark.parametrize("left_out", [None, 2])
+def test_sliced_distance_against_scipy(crops, left_out):
+    """Patches of the images' only level, normalised by hand, and scipy's 1-D distances."""
+    a, b = ([x[:20, :20] for x in images] for images in (crops[:3], crops[3:]))
+    flat = [np.dstack([np.full((20, 20), 7, np.uint8), x[..., 1:]]) for x in a]
+    u = np.random.default_rng((0, 1)).normal(size=(3 * 7 * 7, distributions._CHUNK))
     u /= np.linalg.norm(u, axis=0)
-    expected = np.mean([stats.wasserstein_distance(a @ v, b @ v) for v in u.T])
-    found = distributions._sliced(a, b, np.random.default_rng(4), distributions._CHUNK)
-    assert found == pytest.approx(expected, 1e-5)
+    projected = []
+    for images in (flat, b):
+        patches = distributions._patches(images, 1, 0)[0].astype(np.float64)
+        channels = np.moveaxis(patches[np.arange(3) != left_out], 2, -1).reshape(-1, 49, 3)
+        mean, deviation = channels.mean((0, 1)), channels.std((0, 1))
+        channels = (channels - mean) / np.where(deviation > 0, deviation, 1)
+        projected.append(np.moveaxis(channels, 2, 1).reshape(len(channels), -1) @ u)
+    p, q = projected
+    expected = [stats.wasserstein_distance(*pair) for pair in zip(p.T, q.T, strict=True)]
+    kept = [np.arange(3) != left_out]
+    found = distributions._distances(flat, b, 0, 1, kept)
+    assert found == pytest.approx([1000 * np.mean(expected)], rel=1e-5)
 
 
 def test_groups_are_left_out_in_turn(crops):
@@ -80,11 +80,6 @@ def test_groups_are_left_out_in_turn(crops):
     assert every.shape == (6,)
     expected = [swd(spoilt[:i] + spoilt[i + 1 :], crops[:i] + crops[i + 1 :]) for i in range(6)]
     assert every == pytest.approx(expected, rel=0.2)
-    # As :func:`swd` computes it, from the same patches and directions.
-    both = distributions._patches_of_both(spoilt, crops, 0)
-    for i in range(6):
-        a, b = ([np.delete(level, i, 0) for level in patches] for patches in both)
-        assert every[i] == pytest.approx(distributions._distance(a, b, 0, 64), rel=1e-5)
     with pytest.raises(UserError, match="at least two"):
         swd_left_out(spoilt[:1], crops[:1])
 
