@@ -96,7 +96,7 @@ def order(results: Results, ours: str = "CoDi", steps: int = 4) -> str:
     lines = [f"| claim | perceptual ({names[0]}) | distribution ({names[1]}) |", "|---|---|---|"]
     at_few = results.scores.get(ours, {}).get(steps)
     if at_few is None:
-        return f"{ours} in {steps} steps has not been scored yet."
+        return f"{ours} in {_steps(steps)} has not been scored yet."
     for other, by_steps in results.scores.items():
         for n in (None, steps):
             if other != ours and n in by_steps:
@@ -106,7 +106,7 @@ def order(results: Results, ours: str = "CoDi", steps: int = 4) -> str:
         a, b = at_few[metrics[0]].value, at_50[metrics[0]].value
         holds = a >= 0.9 * b if METRICS[metrics[0]].higher_is_better else a <= 1.1 * b
         near = f"{_verdict(holds)}: {a:.4f} against {b:.4f} ({a / b - 1:+.1%})"
-        lines.append(f"| {ours} at {steps} steps is within 10% of LDM-SR at 50 | {near} | - |")
+        lines.append(f"| {ours} at {_steps(steps)} is within 10% of LDM-SR at 50 | {near} | - |")
     return "\n".join(lines)
 
 
@@ -127,31 +127,38 @@ def _claim(results: Results, ours: tuple[str, int], theirs: tuple[str, int | Non
     metrics = (perceptual(results.metrics), DISTRIBUTION)
     cells = [_comparison(metric, a[metric], b[metric]) for metric in metrics]
     at = f" at {theirs[1]}" if theirs[1] else ""
-    return f"| {ours[0]} at {ours[1]} steps beats {theirs[0]}{at} | {' | '.join(cells)} |"
+    return f"| {ours[0]} at {_steps(ours[1])} beats {theirs[0]}{at} | {' | '.join(cells)} |"
 
 
 def _comparison(metric: str, ours: Score, theirs: Score) -> str:
-    """Whether ours is better, and the interval of the difference where each picture is known."""
+    """Whether ours is better, and the interval of the difference where each picture is known.
+
+    Where that interval has 0 in it, they are level.
+    """
     known = METRICS[metric]
     decimals, a, b = known.decimals, ours.value, theirs.value
-    holds = a > b if known.higher_is_better else a < b
-    text = f"{_verdict(holds)}: {a:.{decimals}f} against {b:.{decimals}f}"
+    holds = _verdict(a > b if known.higher_is_better else a < b)
+    text = f"{a:.{decimals}f} against {b:.{decimals}f}"
     if ours.values is not None and theirs.values is not None:
         with np.errstate(invalid="ignore"):
             difference = np.subtract(ours.values, theirs.values)
         if np.isnan(difference).any():  # both are equal to one reference: infinite PSNR
-            return f"{text}; their difference is not defined"
+            return f"{holds}: {text}; their difference is not defined"
         low, high = bootstrap_interval(difference)
     elif ours.left_out is not None and theirs.left_out is not None:
         low, high = jackknife_interval(a - b, np.subtract(ours.left_out, theirs.left_out))
     else:
-        return text
-    unsure = ", not certain" if low <= 0 <= high else ""
-    return f"{text}; difference [{low:+.{decimals}f}, {high:+.{decimals}f}]{unsure}"
+        return f"{holds}: {text}"
+    verdict = "level" if low <= 0 <= high else holds
+    return f"{verdict}: {text}; difference [{low:+.{decimals}f}, {high:+.{decimals}f}]"
 
 
 def _verdict(holds: bool) -> str:
     return "yes" if holds else "**no**"
+
+
+def _steps(number: int) -> str:
+    return "1 step" if number == 1 else f"{number} steps"
 
 
 def plot_losses(losses: Mapping[str, Path], path: Path) -> None:

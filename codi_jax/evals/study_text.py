@@ -21,7 +21,8 @@ picture), a method of two stages that much in all. Device: {device}. Scored on
 {missing}{perceptual} is the perceptual measure, SWD (sliced Wasserstein distance on Laplacian
 pyramids) the one of distributions; [metrics.md](metrics.md) defines them. Brackets: 95% bootstrap
 intervals over the pictures; those of differences are of each picture's difference, those of SWD's
-differences jackknife intervals over groups of pictures.
+differences jackknife intervals over groups of pictures. Two rows are level where the interval of
+their difference has 0 in it.
 
 ## Does the paper's order hold?
 

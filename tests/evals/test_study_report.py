@@ -112,7 +112,10 @@ def test_differences_of_sets_have_a_jackknife_interval():
     scores = {"LDM-SR": {4: theirs}, "CoDi": {4: ours}}
     line = next(x for x in order(results_of(scores)).splitlines() if "beats LDM-SR" in x)
     reach = 3.182446 * np.sqrt(3 / 4 * 4 * 0.1**2)  # Student's t with 3 degrees of freedom
-    assert f"[{-10 - reach:+.1f}, {-10 + reach:+.1f}]" in line and "not certain" not in line
+    assert f"[{-10 - reach:+.1f}, {-10 + reach:+.1f}]" in line and "| yes: 40.0" in line
+    noisy = {**ours, "swd": Score(value=40.0, left_out=(70.0, 10.0, 60.0, 20.0))}
+    line = order(results_of({**scores, "CoDi": {4: noisy}})).splitlines()[-1]
+    assert "| level: 40.0 against 50.0; difference [-" in line
 
 
 def test_adapters_are_held_against_the_fine_tuned_model():
