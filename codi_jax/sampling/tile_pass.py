@@ -18,8 +18,8 @@ from codi_jax.typing import PyTree
 class Pass:
     """A program over the tiles of one picture.
 
-    If the picture has one batch of tiles, its group norms measure their statistics on that. Else
-    they are measured on a mosaic of patches from all over the picture, and used for every tile.
+    If one batch of tiles has most of the picture, the group norms measure their statistics on that.
+    Else they do on a mosaic of patches from all over the picture. They are used for every tile.
 
     Args:
         program: the program.
@@ -45,6 +45,7 @@ class Pass:
         self.program, self.grid, self.devices = program, grid, devices
         self.align, self.limit, self.arguments, self.told = align, limit, arguments, told
         self.batches = grid.batches(devices.batch_size)
+        self._made: dict[int, PyTree] = {}  # what came of measuring, by the batch's key
 
     def __call__(self, batch: Batch) -> PyTree:
         """The program's result for a batch.
@@ -52,18 +53,25 @@ class Pass:
         Raises:
             TooLargeError: it needs more memory than it may.
         """
-        return self.program(self._weights(batch), self.arguments(batch), self.limit, self._given)[0]
+        given = self._given
+        if batch.key in self._made:
+            return self._made[batch.key]
+        return self.program(self._weights(batch), self.arguments(batch), self.limit, given)[0]
 
     @functools.cached_property
     def _given(self) -> tuple[Moments, ...] | None:
         """The statistics of the whole picture; None where every batch has its own."""
         if len(self.batches) == 1:
             return None
-        mosaic = self.grid.mosaic(self.devices.batch_size, self.align)
-        args, weights = self.arguments(mosaic), self._weights(mosaic)
+        size = self.devices.batch_size
+        source = self.grid.most(self.batches) or self.grid.mosaic(size, self.align)
+        args, weights = self.arguments(source), self._weights(source)
         if not self.program.measures(weights, args, self.limit):
             return None
-        return jax.device_get(self.program(weights, args, self.limit)[1])
+        result, measured = self.program(weights, args, self.limit)
+        if source.key >= 0:  # no mosaic, but a batch of the picture
+            self._made[source.key] = result
+        return jax.device_get(measured)
 
     def _weights(self, batch: Batch) -> Float[Array, "tiles height width"]:
         return self.devices.spread([*batch.weights], fill=0)

@@ -15,6 +15,8 @@ from jaxtyping import Float, Shaped
 
 #: Patches of a mosaic lie where a low-discrepancy sequence says (Roberts 2018): spread evenly.
 _SPREAD = (0.7548776662466927, 0.5698402909980532)
+#: Share of a picture that tiles must have for their statistics to be the picture's.
+MOST = 0.65
 
 
 class Piece(NamedTuple):
@@ -164,6 +166,28 @@ class Grid:
         rows = np.arange(top, top + height) < self.size[0]
         columns = np.arange(left, left + width) < self.size[1]
         return np.outer(rows, columns).astype(np.float32)
+
+    def most(self, batches: Sequence[Batch]) -> Batch | None:
+        """The first batch that has :data:`MOST` of the picture, each latent counted once.
+
+        Args:
+            batches: of this grid.
+
+        Returns:
+            The batch with weights for statistics of all that it has; None if there is none.
+        """
+        for batch in batches:
+            covered = np.zeros(self.shape, np.float32)
+            places = [piece for pieces in batch.tiles for piece in pieces]
+            for top, left, h, w, *_ in places:
+                covered[top : top + h, left : left + w] += 1
+            if (covered[: self.size[0], : self.size[1]] > 0).mean() >= MOST:
+                weights = [
+                    self._inside(top, left, h, w) / covered[top : top + h, left : left + w]
+                    for top, left, h, w, *_ in places
+                ]
+                return batch._replace(weights=np.stack(weights))
+        return None
 
     def mosaic(self, size: int, align: int) -> Batch:
         """Tiles that are put together of patches from all over the picture.

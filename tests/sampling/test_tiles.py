@@ -53,6 +53,21 @@ def test_every_latent_counts_once_and_padding_never():
         assert np.concatenate(weights).sum() == pytest.approx(size[0] * size[1], rel=1e-5)
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, 6])
+def test_tiles_that_have_most_of_the_picture(batch_size):
+    made_of = grid(30, 47)
+    most = made_of.most(made_of.batches(batch_size))
+    counted = np.zeros(made_of.shape)
+    for (piece,), weights in zip(most.tiles, most.weights, strict=True):
+        counted[piece.top : piece.top + 32, piece.left : piece.left + 32] += weights
+    # Each latent once, and padding never; a batch of one tile is the first.
+    right = 47 if batch_size > 1 else 32
+    np.testing.assert_array_equal(counted[:30, :right], 1)
+    assert counted.sum() == 30 * right
+    larger = grid(60, 47)
+    assert larger.most(larger.batches(1)) is None
+
+
 @pytest.mark.parametrize("size", [(400, 300), (1, 500), (500, 7)])
 def test_a_mosaic_is_of_patches_from_everywhere(size):
     made_of = grid(*size)
