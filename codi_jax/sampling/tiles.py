@@ -6,6 +6,7 @@ how many of their rows belong to a latent.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
@@ -177,6 +178,8 @@ class Grid:
             The batch with weights for statistics of all that it has; None if there is none.
         """
         for batch in batches:
+            if batch.weights.size < MOST * math.prod(self.size):
+                continue
             covered = np.zeros(self.shape, np.float32)
             places = [piece for pieces in batch.tiles for piece in pieces]
             for top, left, h, w, *_ in places:
