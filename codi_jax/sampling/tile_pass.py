@@ -45,7 +45,6 @@ class Pass:
         self.program, self.grid, self.devices = program, grid, devices
         self.align, self.limit, self.arguments, self.told = align, limit, arguments, told
         self.batches = grid.batches(devices.batch_size)
-        self._made: dict[int, PyTree] = {}  # what came of measuring, by the batch's key
 
     def __call__(self, batch: Batch) -> PyTree:
         """The program's result for a batch.
@@ -53,25 +52,27 @@ class Pass:
         Raises:
             TooLargeError: it needs more memory than it may.
         """
-        given = self._given
-        if batch.key in self._made:
-            return self._made[batch.key]
+        given, made = self._measured
+        if batch.key in made:
+            return made[batch.key]
         return self.program(self._weights(batch), self.arguments(batch), self.limit, given)[0]
 
     @functools.cached_property
-    def _given(self) -> tuple[Moments, ...] | None:
-        """The statistics of the whole picture; None where every batch has its own."""
+    def _measured(self) -> tuple[tuple[Moments, ...] | None, dict[int, PyTree]]:
+        """The statistics of the whole picture, and what came of a batch that they were measured on.
+
+        None where every batch has its own statistics; the results are by the batch's key.
+        """
         if len(self.batches) == 1:
-            return None
+            return None, {}
         size = self.devices.batch_size
         source = self.grid.most(self.batches) or self.grid.mosaic(size, self.align)
         args, weights = self.arguments(source), self._weights(source)
         if not self.program.measures(weights, args, self.limit):
-            return None
-        result, measured = self.program(weights, args, self.limit)
-        if source.key >= 0:  # no mosaic, but a batch of the picture
-            self._made[source.key] = result
-        return jax.device_get(measured)
+            return None, {}
+        result, moments = self.program(weights, args, self.limit)
+        made = {source.key: result} if source.places else {}  # a mosaic has no place
+        return jax.device_get(moments), made
 
     def _weights(self, batch: Batch) -> Float[Array, "tiles height width"]:
         return self.devices.spread([*batch.weights], fill=0)

@@ -177,19 +177,22 @@ class Grid:
         Returns:
             The batch with weights for statistics of all that it has; None if there is none.
         """
+        enough = MOST * math.prod(self.size)
         for batch in batches:
-            if batch.weights.size < MOST * math.prod(self.size):
+            if batch.weights.size < enough:
                 continue
             covered = np.zeros(self.shape, np.float32)
-            places = [piece for pieces in batch.tiles for piece in pieces]
-            for top, left, h, w, *_ in places:
+            pieces = [piece for (piece,) in batch.tiles]
+            for top, left, h, w, *_ in pieces:
                 covered[top : top + h, left : left + w] += 1
-            if (covered[: self.size[0], : self.size[1]] > 0).mean() >= MOST:
-                weights = [
+            weights = np.stack(
+                [
                     self._inside(top, left, h, w) / covered[top : top + h, left : left + w]
-                    for top, left, h, w, *_ in places
+                    for top, left, h, w, *_ in pieces
                 ]
-                return batch._replace(weights=np.stack(weights))
+            )
+            if weights.sum(dtype=np.float64) >= enough:
+                return batch._replace(weights=weights)
         return None
 
     def mosaic(self, size: int, align: int) -> Batch:

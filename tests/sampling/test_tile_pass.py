@@ -11,8 +11,9 @@ from codi_jax.models.norm import GroupNorm
 from codi_jax.sampling.batches import Devices
 from codi_jax.sampling.tile_pass import Pass
 from codi_jax.sampling.tile_programs import Program
-from codi_jax.sampling.tiles import Axis, Batch, Grid
+from codi_jax.sampling.tiles import Batch
 from codi_jax.typing import Array
+from tests.sampling.test_tiles import grid
 
 TILE = 32
 RNG = np.random.default_rng(0)
@@ -37,9 +38,7 @@ def normalise() -> Counted:
 
 def passed(program: Counted, picture: np.ndarray) -> tuple[np.ndarray, int, int]:
     """The blended result, the number of calls, and how many batches were told of."""
-    height, width = picture.shape[:2]
-    axes = [Axis.cover(side, TILE, 2, 4, 2) for side in (height, width)]
-    grid, devices, told = Grid(axes[0], axes[1], (height, width)), Devices(1, 1), []
+    devices, told = Devices(1, 1), []
     before = program.calls
 
     def cut(batch: Batch) -> tuple[Array]:
@@ -48,7 +47,8 @@ def passed(program: Counted, picture: np.ndarray) -> tuple[np.ndarray, int, int]
     def tell() -> None:
         told.append(1)
 
-    over = Pass(program, grid, devices, align=2, limit=2**30, arguments=cut, told=tell)
+    tiles = grid(*picture.shape[:2], TILE)
+    over = Pass(program, tiles, devices, align=2, limit=2**30, arguments=cut, told=tell)
     return over.blended(), program.calls - before, len(told)
 
 
