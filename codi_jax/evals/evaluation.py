@@ -15,7 +15,7 @@ from codi_jax.diffusion.guidance import GuidedCondition
 from codi_jax.diffusion.sampler import initial_noise
 from codi_jax.evals.networks import Networks, metrics_of_runs
 from codi_jax.evals.pictures import grid
-from codi_jax.evals.results import Results, Scores
+from codi_jax.evals.results import Results, Scores, in_steps
 from codi_jax.evals.scoring import OwnMeasures, Scorer
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.autoencoders import make_autoencoder
@@ -155,7 +155,7 @@ class Evaluator:
         if jax.process_index() != 0:
             return Evaluated(scores=scores)
         labels = {
-            RECONSTRUCTION if n is None else f"{n} step{'s' * (n > 1)}": pictures
+            RECONSTRUCTION if n is None else in_steps(str(n)): pictures
             for n, pictures in columns.items()
         }
         last = "photos" if self._sampler and not self.task.conditional else "ground truth"

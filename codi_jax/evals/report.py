@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from codi_jax.evals.image_metrics import Images
 from codi_jax.evals.pictures import grid
 from codi_jax.evals.plots import metric_vs_metric, quality_vs_steps
-from codi_jax.evals.results import Results, table
+from codi_jax.evals.results import Results, in_steps, table
 
 #: Rows of the grid, and the side in pixels of what it shows of each image.
 SHOWN, SIDE = 12, 192
@@ -58,9 +58,7 @@ def write_grid(
         references: what is right.
         output: folder of the file.
     """
-    labels = {
-        name: f"{name} step{'s' * (name != '1')}" if name.isdigit() else name for name in columns
-    }
+    labels = {name: in_steps(name) for name in columns}
     heights = [image.shape[0] for image in references[:SHOWN]]
     shown = {labels.get(k, k): _centres(v, heights) for k, v in {**inputs, **columns}.items()}
     shown["ground truth"] = _centres(references, heights)

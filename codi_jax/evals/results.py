@@ -226,6 +226,11 @@ def table(results: Results, intervals: Collection[str] = ()) -> str:
     )
 
 
+def in_steps(name: str) -> str:
+    """A number of steps as "1 step" or "4 steps"; any other name as it is."""
+    return f"{name} step{'s' * (name != '1')}" if name.isdigit() else name
+
+
 def _cell(score: Score, decimals: int, interval: bool) -> str:
     text = f"{score.value:.{decimals}f}"
     if interval and score.interval is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from codi_jax import trees
 from codi_jax.data.regular_files import replacing
-from codi_jax.evals.results import UNSAMPLED, Results
+from codi_jax.evals.results import UNSAMPLED, Results, in_steps
 from codi_jax.typing import Settings
 
 if TYPE_CHECKING:
@@ -117,8 +117,7 @@ def _place(name: str) -> tuple[str, str]:
     """The panel and the curve of a number."""
     if name.startswith(_EVAL):
         count, _, metric = name.removeprefix(_EVAL).partition("/")
-        steps = f"{count} step{'s' * (count != '1')}" if count.isdigit() else count
-        return f"{metric} on held-out pictures", steps
+        return f"{metric} on held-out pictures", in_steps(count)
     for title, starts in _PANELS.items():
         if name.startswith(starts):
             return title, name

@@ -13,7 +13,7 @@ from codi_jax.evals.image_metrics import Images
 from codi_jax.evals.metrics import METRICS
 from codi_jax.evals.pictures import grid
 from codi_jax.evals.plots import metric_vs_metric, quality_vs_steps, save_figure
-from codi_jax.evals.results import VERSION, Results, Score, check_version, table
+from codi_jax.evals.results import VERSION, Results, Score, check_version, in_steps, table
 from codi_jax.evals.run_report import read_lines
 from codi_jax.evals.statistics import bootstrap_interval, jackknife_interval
 from codi_jax.evals.study_costs import cost_table, peers_table, sampling_table
@@ -96,7 +96,7 @@ def order(results: Results, ours: str = "CoDi", steps: int = 4) -> str:
     lines = [f"| claim | perceptual ({names[0]}) | distribution ({names[1]}) |", "|---|---|---|"]
     at_few = results.scores.get(ours, {}).get(steps)
     if at_few is None:
-        return f"{ours} in {_steps(steps)} has not been scored yet."
+        return f"{ours} in {in_steps(str(steps))} has not been scored yet."
     for other, by_steps in results.scores.items():
         for n in (None, steps):
             if other != ours and n in by_steps:
@@ -106,7 +106,9 @@ def order(results: Results, ours: str = "CoDi", steps: int = 4) -> str:
         a, b = at_few[metrics[0]].value, at_50[metrics[0]].value
         holds = a >= 0.9 * b if METRICS[metrics[0]].higher_is_better else a <= 1.1 * b
         near = f"{_verdict(holds)}: {a:.4f} against {b:.4f} ({a / b - 1:+.1%})"
-        lines.append(f"| {ours} at {_steps(steps)} is within 10% of LDM-SR at 50 | {near} | - |")
+        lines.append(
+            f"| {ours} at {in_steps(str(steps))} is within 10% of LDM-SR at 50 | {near} | - |"
+        )
     return "\n".join(lines)
 
 
@@ -127,7 +129,7 @@ def _claim(results: Results, ours: tuple[str, int], theirs: tuple[str, int | Non
     metrics = (perceptual(results.metrics), DISTRIBUTION)
     cells = [_comparison(metric, a[metric], b[metric]) for metric in metrics]
     at = f" at {theirs[1]}" if theirs[1] else ""
-    return f"| {ours[0]} at {_steps(ours[1])} beats {theirs[0]}{at} | {' | '.join(cells)} |"
+    return f"| {ours[0]} at {in_steps(str(ours[1]))} beats {theirs[0]}{at} | {' | '.join(cells)} |"
 
 
 def _comparison(metric: str, ours: Score, theirs: Score) -> str:
@@ -155,10 +157,6 @@ def _comparison(metric: str, ours: Score, theirs: Score) -> str:
 
 def _verdict(holds: bool) -> str:
     return "yes" if holds else "**no**"
-
-
-def _steps(number: int) -> str:
-    return "1 step" if number == 1 else f"{number} steps"
 
 
 def plot_losses(losses: Mapping[str, Path], path: Path) -> None:
