@@ -1,6 +1,7 @@
 """The user's colours for a picture whose autoencoder has changed them a little."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -15,11 +16,35 @@ LEVELS = 5
 #: cut off at black and white its mean has moved.
 PASSES = 3
 _REACH = PASSES * (2**LEVELS - 1)
+#: Standard deviation, in levels of 255, of the grain that a small model leaves in smooth areas.
+#: Detail that is no stronger is left out, and stronger detail is weakened by Wiener's rule. What is
+#: no stronger than the finest detail of the small picture is kept: in photos detail grows weaker
+#: towards finer scales, so the model's should not be much weaker than that.
+GRAIN = 2.3
+#: Deviations of the Gaussian windows in which detail is measured, in pixels of the small picture.
+#: It must be strong in both: a speck is so in the first alone.
+NEAR, AROUND = 0.7, 2
 #: Where 5x5 pixels of the small picture differ by no more than the first (in levels of 255), it
-#: is flat and the model's detail is left out; from the second on all of it is kept.
+#: is flat, and strong detail is left out, too; from the second on it is kept.
 FLAT, SHAPED = 1.0, 4.0
-_AROUND = np.ones((5, 5), np.uint8)
+_FIVE = np.ones((5, 5), np.uint8)
+_BINOMIAL = np.array((0.25, 0.5, 0.25), np.float32)
+_SIGMAS = 4  # how far OpenCV's Gaussian kernel reaches
 _ROWS = 512  # of the result that are worked on at once
+
+
+class _Enlarged(NamedTuple):
+    """Rows of the small picture, at the size of the result.
+
+    Attributes:
+        coarse: the rows, bicubic, in 16-bit levels.
+        shaped: how far they are not flat, in [0, 1].
+        finest: the power of their finest octave, in squared 16-bit levels.
+    """
+
+    coarse: Float[np.ndarray, "rows width 3"]
+    shaped: Float[np.ndarray, "rows width 1"]
+    finest: Float[np.ndarray, "rows width 1"]
 
 
 def fix_colours(
@@ -31,9 +56,9 @@ def fix_colours(
     """The picture with the colours of what it was made from.
 
     "wavelet" takes everything that is coarser than about 30 pixels from the small picture: the
-    coarsest part of an à trous wavelet transform (as in StableSR, Wang et al. 2024), and all of it
-    where the small picture is flat. "adain" gives each channel the small picture's mean and
-    deviation.
+    coarsest part of an à trous wavelet transform (as in StableSR, Wang et al. 2024). Where the
+    small picture is smooth it takes grain away, and where it is flat all detail. "adain" gives
+    each channel the small picture's mean and deviation.
 
     Args:
         kind: one of `FIXES`.
@@ -48,16 +73,31 @@ def fix_colours(
 
 def _wavelet_rows(picture: np.ndarray, small: np.ndarray, scale: int) -> Iterator[np.ndarray]:
     height = picture.shape[0]
-    reach = -(-_REACH // scale) * scale
+    reach = (-(-_REACH // scale) + _SIGMAS * AROUND) * scale
     rows = _ROWS // scale * scale or scale
     for top in range(0, height, rows):
         end = min(height, top + rows)
         first, last = max(0, top - reach), min(height, end + reach)
         near = picture[first:last].astype(np.float32)
-        coarse, shaped = _enlarged(small, first // scale, -(-last // scale), scale)
+        large = _enlarged(small, first // scale, -(-last // scale), scale)
         for _ in range(PASSES):
-            near = np.clip(near + _coarse_part(coarse - near), 0, 65535)
-        yield _levels((coarse + shaped * (near - coarse))[top - first : end - first])
+            near = np.clip(near + _coarse_part(large.coarse - near), 0, 65535)
+        detail = near - large.coarse
+        detail *= _kept(detail, large, scale)
+        yield _levels((large.coarse + detail)[top - first : end - first])
+
+
+def _kept(
+    detail: Float[np.ndarray, "rows width 3"], large: _Enlarged, scale: int
+) -> Float[np.ndarray, "rows width 1"]:
+    """How much of the model's detail is kept, in [0, 1]."""
+    power = np.square(detail).mean(-1) + np.float32(1)  # in 16-bit levels: it cannot be seen
+    near, around = (
+        cv2.GaussianBlur(power, (0, 0), scale * sigma)[..., None] for sigma in (NEAR, AROUND)
+    )
+    grain = np.float32(GRAIN * 257) ** 2
+    beyond = large.shaped * np.maximum(1 - grain / np.minimum(near, around), 0)
+    return np.maximum(beyond, np.sqrt(np.minimum(large.finest / near, 1)))
 
 
 def _coarse_part(picture: Float[np.ndarray, "rows width 3"]) -> Float[np.ndarray, "rows width 3"]:
@@ -70,21 +110,20 @@ def _coarse_part(picture: Float[np.ndarray, "rows width 3"]) -> Float[np.ndarray
     return picture
 
 
-def _enlarged(
-    small: np.ndarray, first: int, last: int, scale: int
-) -> tuple[Float[np.ndarray, "rows width 3"], Float[np.ndarray, "rows width 1"]]:
-    """Rows ``first`` to ``last`` of the small picture, enlarged, and how far they are not flat.
-
-    The first is bicubic and in 16-bit levels, the second is in [0, 1].
-    """
+def _enlarged(small: np.ndarray, first: int, last: int, scale: int) -> _Enlarged:
     above, below = max(0, first - 4), min(len(small), last + 4)
     part = small[above:below].astype(np.float32) * _to_16(small)
-    contrast = (cv2.dilate(part, _AROUND) - cv2.erode(part, _AROUND)).max(axis=-1) / 257
+    contrast = (cv2.dilate(part, _FIVE) - cv2.erode(part, _FIVE)).max(axis=-1) / 257
     shaped = np.clip((contrast - FLAT) / (SHAPED - FLAT), 0, 1)
+    octave = part - cv2.sepFilter2D(part, cv2.CV_32F, _BINOMIAL, _BINOMIAL)
+    finest = cv2.GaussianBlur(np.square(octave).mean(-1), (0, 0), NEAR)
     size = (len(part) * scale, part.shape[1] * scale)
     rows = slice((first - above) * scale, (last - above) * scale)
-    coarse = np.clip(resize(part, size, "bicubic")[rows], 0, 65535)
-    return coarse, resize(shaped, size, "bilinear")[rows, :, None]
+    return _Enlarged(
+        np.clip(resize(part, size, "bicubic")[rows], 0, 65535),
+        resize(shaped, size, "bilinear")[rows, :, None],
+        resize(finest, size, "bilinear")[rows, :, None],
+    )
 
 
 def _adain(picture: np.ndarray, small: np.ndarray) -> np.ndarray:

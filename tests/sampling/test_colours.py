@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from codi_jax.sampling import colours
 from codi_jax.sampling.colours import fix_colours
 from codi_jax.sampling.sampler import Sampler
 from codi_jax.sampling.sizing import Sizing, resampled, resampled_mask
@@ -36,7 +37,8 @@ def test_wavelets_take_what_is_coarse_and_leave_what_is_fine():
     fixed = fix_colours("wavelet", made, small, 4)
     inner = fixed[64:-64, 32:-32].astype(float)
     texture = np.abs(np.diff(inner, axis=1))
-    np.testing.assert_allclose(texture, 8000, atol=60)
+    kept = 1 - (colours.GRAIN * 257 / 4000) ** 2  # as Wiener's filter: its deviation is 4000
+    np.testing.assert_allclose(texture, 8000 * kept, atol=60)
     means = inner.reshape(-1, 2, *inner.shape[1:]).mean((1, 2, 3))
     expected = np.repeat(small[16:-16, 0, 0].astype(float), 2)
     np.testing.assert_allclose(means, expected, atol=80)  # a step of the ramp is 134
@@ -63,6 +65,45 @@ def test_what_is_flat_and_saturated_stays_so(colour):
     assert textured.std((0, 1)).max() > 5
     wanted = small[:, 24:].astype(float).mean((0, 1))
     assert np.abs(textured.mean((0, 1)) - wanted).max() <= 3
+
+
+def test_grain_goes_where_the_input_is_smooth_and_stays_where_it_is_as_strong():
+    slope = np.linspace(60, 180, 80).round().astype(np.uint8)
+    small = np.tile(slope[None, :, None], (80, 1, 3))
+    noisy = (small + RNG.normal(size=small.shape) * 8).round().astype(np.uint8)
+    grain = RNG.normal(size=(320, 320, 3)) * 2 * 257
+    for given, left in ((small, 0.35), (noisy, 0.9)):
+        large = colours._enlarged(given, 0, 80, 4).coarse
+        made = np.clip(large + grain, 0, 65535).round().astype(np.uint16)
+        fixed = fix_colours("wavelet", made, given, 4)
+        ratio = (fixed - large)[64:-64, 64:-64].std() / grain.std()
+        assert ratio < left if given is small else ratio > left, ratio
+
+
+def test_a_speck_goes_and_an_edge_stays():
+    small = np.full((80, 80, 3), 90, np.uint8)
+    small[:, 40:] = 190
+    small[::2] += 4  # not flat
+    large = colours._enlarged(small, 0, 80, 4).coarse
+    made = large.copy()
+    made[100:103, 60:63] += 14 * 257
+    made[:, 158:160] -= 20 * 257
+    made[:, 160:162] += 20 * 257
+    detail = made - large
+    kept = fix_colours("wavelet", made.round().astype(np.uint16), small, 4) - large
+    assert kept[101, 61].max() < 0.6 * detail[101, 61].max()
+    assert kept[120, 160].max() > 0.9 * detail[120, 160].max()
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_parts_of_a_picture_are_as_the_whole(scale, monkeypatch):
+    small = RNG.integers(0, 256, (600 // scale, 24, 3), np.uint8)
+    small[:, :12] //= 32
+    made = RNG.integers(0, 65536, (600 // scale * scale, 24 * scale, 3), np.uint16)
+    whole = fix_colours("wavelet", made, small, scale)
+    monkeypatch.setattr(colours, "_ROWS", 96)
+    parts = fix_colours("wavelet", made, small, scale)
+    assert np.abs(parts.astype(int) - whole).max() <= 1  # of 65,535
 
 
 @pytest.mark.slow
