@@ -91,13 +91,17 @@ def _kept(
     detail: Float[np.ndarray, "rows width 3"], large: _Enlarged, scale: int
 ) -> Float[np.ndarray, "rows width 1"]:
     """How much of the model's detail is kept, in [0, 1]."""
-    power = np.square(detail).mean(-1) + np.float32(1)  # in 16-bit levels: it cannot be seen
+    power = _power(detail) + np.float32(1)  # in 16-bit levels: it cannot be seen
     near, around = (
         cv2.GaussianBlur(power, (0, 0), scale * sigma)[..., None] for sigma in (NEAR, AROUND)
     )
     grain = np.float32(GRAIN * 257) ** 2
     beyond = large.shaped * np.maximum(1 - grain / np.minimum(near, around), 0)
     return np.maximum(beyond, np.sqrt(np.minimum(large.finest / near, 1)))
+
+
+def _power(detail: Float[np.ndarray, "rows width 3"]) -> Float[np.ndarray, "rows width"]:
+    return np.einsum("yxc,yxc->yx", detail, detail) / np.float32(3)
 
 
 def _coarse_part(picture: Float[np.ndarray, "rows width 3"]) -> Float[np.ndarray, "rows width 3"]:
@@ -116,7 +120,7 @@ def _enlarged(small: np.ndarray, first: int, last: int, scale: int) -> _Enlarged
     contrast = (cv2.dilate(part, _FIVE) - cv2.erode(part, _FIVE)).max(axis=-1) / 257
     shaped = np.clip((contrast - FLAT) / (SHAPED - FLAT), 0, 1)
     octave = part - cv2.sepFilter2D(part, cv2.CV_32F, _BINOMIAL, _BINOMIAL)
-    finest = cv2.GaussianBlur(np.square(octave).mean(-1), (0, 0), NEAR)
+    finest = cv2.GaussianBlur(_power(octave), (0, 0), NEAR)
     size = (len(part) * scale, part.shape[1] * scale)
     rows = slice((first - above) * scale, (last - above) * scale)
     return _Enlarged(
