@@ -4,7 +4,8 @@ Command:   python -m codi_jax.study --config=configs/study.py --workdir=runs/stu
                --config.run.data.source=TRAIN --config.run.data.eval_source=HELD_OUT
 Hardware:  two CPU cores; any accelerator with more `--config.passes` and a larger
            `--config.run.batch_size`.
-Time:      about four hours on two cores. It goes on where it was stopped.
+Time:      five to six hours on two cores, by its parts: 27 trainings of 5 to 8 minutes, then the
+           scores. It goes on where it was stopped.
 Expect:    WORKDIR/<stage>/ (one training run each), WORKDIR/rows/, WORKDIR/results.json, and the
            report docs/results.md with its pictures. Nothing is done twice.
 
