@@ -174,11 +174,13 @@ def main() -> None:
     parser.add_argument("--source", default="skimage", help="folder of photos, or skimage")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--variant", default="default", help="of configs/sr.py")
+    parser.add_argument("--batch_size", type=int, help="by default that of the variant")
     parser.add_argument("--only", default=",".join(BROKEN), help="names with commas between")
     args = parser.parse_args()
     keep_compiled()
     for name in args.only.split(","):
         config = sr.get_config(args.variant)
+        config.batch_size = args.batch_size or config.batch_size
         config.data.source, config.steps, config.log_every = args.source, args.steps, 1
         config.eval.every = config.checkpoint.every = args.steps
         config.eval.beside, config.eval.steps, config.tensorboard = "", (4,), False

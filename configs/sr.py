@@ -46,7 +46,14 @@ def get_config(variants: str = "default") -> ConfigDict:
     # the network to repeat the grain of its own first predictions (docs/study.md).
     clean, weight = (0.0, 1.0) if "tiny" in names else (0.3, 5.0)
     config = conditional(
-        "sr", variants, steps=240, scale=4, clean_share=clean, data_weight=weight, own=own
+        "sr",
+        variants,
+        steps=240,
+        batch_size=8,
+        scale=4,
+        clean_share=clean,
+        data_weight=weight,
+        own=own,
     )
     if not {"tiny", "demo", *CHECKPOINTS} & set(names):
         config.eval.beside = "demo"

@@ -12,7 +12,6 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, UInt8
 
 from codi_jax.diffusion.guidance import GuidedCondition
-from codi_jax.diffusion.sampler import initial_noise
 from codi_jax.evals.networks import Networks, metrics_of_runs
 from codi_jax.evals.pictures import grid
 from codi_jax.evals.results import Results, Scores, in_steps
@@ -140,7 +139,7 @@ class Evaluator:
             return {None: np.asarray(self._reconstruct(params["vae"], images))}
         if self.task.conditional:
             return {n: self._conditional(sampler, params, n) for n in self.steps}
-        noise = self._noise(jax.random.key(0))
+        noise = self._noise(sampler)
         return {n: np.asarray(sampler.generate(params, noise, n, self.text)) for n in self.steps}
 
     def score(self, step: int, columns: Mapping[int | None, Pictures]) -> Evaluated:
@@ -203,11 +202,12 @@ class Evaluator:
         made = sampler.conditional(params, arrays, jax.random.key(0), steps, self.text)
         return self._finish(made)
 
-    def _noise(self, key: Array) -> Float[Array, "images height width channels"]:
+    def _noise(self, sampler: PictureSampler) -> Float[Array, "images height width channels"]:
         vae = self.model.vae
         count, height, width, _ = self.batch["image"].shape
         f = vae.downsampling
-        return initial_noise(key, (count, height // f, width // f, vae.latent_channels))
+        shape = (count, height // f, width // f, vae.latent_channels)
+        return sampler.initial_noise(jax.random.key(0), shape)
 
     def _finish(self, pictures: Array) -> Pictures:
         """The task's last touch on each picture."""

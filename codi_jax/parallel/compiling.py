@@ -1,10 +1,11 @@
-"""Compiling for devices that may be too small, and how much memory devices have."""
+"""How programs are compiled, also for devices that may be too small for them."""
 
 import contextlib
 import functools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 
@@ -18,6 +19,9 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 #: By default XLA gives convolutions on CPUs to YNNPACK, where gradients of kernels take up to three
 #: times as long as in Eigen.
 _ON_CPUS: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": ""}
+#: On CPUs full optimisation of a program that draws normal numbers takes seconds, ten times as long
+#: as this, and the program is no faster.
+_NOISE_ON_CPUS = {"xla_backend_optimization_level": 1}
 
 
 class DoesNotFit(Exception):
@@ -106,6 +110,22 @@ def compiler_options(device: jax.Device) -> dict[str, str | bool] | None:
     except jax.errors.JaxRuntimeError:  # another version of XLA, which has no such option
         return None
     return _ON_CPUS
+
+
+@functools.cache
+def jit_noise(function: Callable[..., Any], *static: str) -> jax.stages.Wrapped:
+    """``function``, which draws random numbers, as a program of its own.
+
+    Args:
+        function: jitted once, whoever asks.
+        static: names of its arguments that are static.
+    """
+    return jax.jit(function, static_argnames=static, compiler_options=noise_compiler_options())
+
+
+def noise_compiler_options() -> dict[str, int] | None:
+    """What programs that draw random numbers are compiled with; None for XLA's own choice."""
+    return _NOISE_ON_CPUS if jax.default_backend() == "cpu" else None
 
 
 def compile_with_low_effort() -> None:

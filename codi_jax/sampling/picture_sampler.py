@@ -19,7 +19,7 @@ from codi_jax.models.adapted_unet import AdaptedUNet
 from codi_jax.models.autoencoders import Autoencoder, make_autoencoder
 from codi_jax.models.conditioning import signed_to_uint8, size_ids
 from codi_jax.models.winograd import convolutions_for
-from codi_jax.parallel.compiling import compiler_options
+from codi_jax.parallel.compiling import compiler_options, jit_noise
 from codi_jax.tasks.base import Batch, Task
 from codi_jax.tasks.registry import task_of
 from codi_jax.typing import Cond, Params, UserError
@@ -59,9 +59,11 @@ class PictureSampler:
         self.image_condition: Callable[..., dict[str, Array]] = self._image_condition
         self._latents: Callable[..., Array] = _latents
         self._decode: Callable[..., Array] = _decode
+        self.initial_noise: Callable[..., Array] = initial_noise
         if jitted:
             self.image_condition = _jit(self._image_condition)
             self._latents, self._decode = _jit_latents(), _jit_decode()
+            self.initial_noise = jit_noise(initial_noise, "shape")
 
     def _image_condition(self, vae_params: Params, batch: Batch) -> dict[str, Array]:
         return self.task.condition(self.vae, vae_params, batch)
@@ -103,7 +105,7 @@ class PictureSampler:
             none = entries(bare, text.none)
         condition = text._replace(cond=cond, uncond=uncond, none=none)
         shape = (*cond["latents"].shape[:3], self.model.vae.latent_channels)
-        noise = initial_noise(key, shape)
+        noise = self.initial_noise(key, shape)
         z = self.sample_latents(params, noise, condition, steps, sampler, sampling_key(key))
         return self._decode(params["vae"], z, vae=self.vae)
 

@@ -1,12 +1,11 @@
 """Noise that depends on seed and place alone: not on the picture's size, nor on tiles."""
 
-import functools
-
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
 from codi_jax.diffusion.sampler import initial_noise
+from codi_jax.parallel.compiling import jit_noise
 
 #: Side of the squares that are drawn at once.
 SQUARE = 64
@@ -30,10 +29,10 @@ def position_noise(
 
 
 def _square(key: Key[Array, ""], row: int, column: int, channels: int) -> np.ndarray:
-    return np.asarray(_drawn(key, np.uint32(row), np.uint32(column), channels=channels))
+    draw = jit_noise(_drawn, "channels")
+    return np.asarray(draw(key, np.uint32(row), np.uint32(column), channels=channels))
 
 
-@functools.partial(jax.jit, static_argnames="channels")
 def _drawn(
     key: Key[Array, ""], row: Array, column: Array, channels: int
 ) -> Float[Array, "height width channels"]:

@@ -1,4 +1,4 @@
-"""Programs that devices have no memory for."""
+"""How programs are compiled, and programs that devices have no memory for."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -16,6 +16,8 @@ from codi_jax.parallel.compiling import (
     compile_with_low_effort,
     compiler_options,
     device_memory,
+    jit_noise,
+    noise_compiler_options,
 )
 
 
@@ -47,6 +49,17 @@ def test_other_devices_and_other_versions_of_xla_choose_themselves(
     assert compiler_options(cast(Any, Chip())) is None
     monkeypatch.setattr(compiling, "_ON_CPUS", {"xla_cpu_no_such_option": ""})
     assert compiler_options(jax.devices()[0]) is None
+
+
+def test_drawing_noise_is_compiled_in_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(jax, "jit", lambda f, **options: asked.update(options) or f)
+    key = jax.random.key(0)
+    noise = jit_noise.__wrapped__(jax.random.normal, "shape")(key, (3, 2))
+    assert noise.shape == (3, 2)
+    assert asked["compiler_options"] == {"xla_backend_optimization_level": 1}
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert noise_compiler_options() is None
 
 
 @pytest.mark.parametrize(
