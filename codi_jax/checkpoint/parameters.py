@@ -13,7 +13,6 @@ from codi_jax import trees
 from codi_jax.checkpoint.diffusers_format import check_params, load_params
 from codi_jax.model import AutoencoderModel, Model
 from codi_jax.models.part_init import PartInit
-from codi_jax.parallel.compiling import noise_compiler_options
 from codi_jax.typing import Params, PyTree, UserError
 
 #: Shapes -> shardings, like ``parallel.sharding.param_shardings`` of one mesh.
@@ -76,7 +75,9 @@ def _leaves(places: PyTree) -> _Places:
 def _program(init: PartInit, places: _Places | None) -> jax.stages.Wrapped:
     """A part's program is compiled once, whatever it is a part of."""
     out = None if places is None else jax.tree.unflatten(places[1], places[0])
-    return jax.jit(init, out_shardings=out, compiler_options=noise_compiler_options())
+    # Random numbers are drawn once: a fast program is not worth its compilation.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(init, out_shardings=out, compiler_options=options)
 
 
 def part_folders(model: AutoencoderModel) -> dict[str, Path]:

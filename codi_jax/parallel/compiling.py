@@ -120,12 +120,8 @@ def jit_noise(function: Callable[..., Any], *static: str) -> jax.stages.Wrapped:
         function: jitted once, whoever asks.
         static: names of its arguments that are static.
     """
-    return jax.jit(function, static_argnames=static, compiler_options=noise_compiler_options())
-
-
-def noise_compiler_options() -> dict[str, int] | None:
-    """What programs that draw random numbers are compiled with; None for XLA's own choice."""
-    return _NOISE_ON_CPUS if jax.default_backend() == "cpu" else None
+    options = _NOISE_ON_CPUS if jax.default_backend() == "cpu" else None
+    return jax.jit(function, static_argnames=static, compiler_options=options)
 
 
 def compile_with_low_effort() -> None:
