@@ -9,13 +9,12 @@ from jaxtyping import Float, Shaped, UInt16
 
 from codi_jax.data.images import resize
 
-FIXES = ("wavelet", "adain", "none")
+FIXES = ("wavelet", "wavelet_fine", "adain", "none")
 #: Levels of the wavelet transform; a level doubles the reach.
-LEVELS = 5
+LEVELS = {"wavelet": 5, "wavelet_fine": 3}
 #: How often the coarse part is corrected. The transform is no projection, and where the picture is
 #: cut off at black and white its mean has moved.
 PASSES = 3
-_REACH = PASSES * (2**LEVELS - 1)
 #: Standard deviation, in levels of 255, of the grain that a small model leaves in smooth areas.
 #: Detail that is no stronger is left out, and stronger detail is weakened by Wiener's rule. What is
 #: no stronger than the finest detail of the small picture is kept: in photos detail grows weaker
@@ -57,8 +56,9 @@ def fix_colours(
 
     "wavelet" takes everything that is coarser than about 30 pixels from the small picture: the
     coarsest part of an à trous wavelet transform (as in StableSR, Wang et al. 2024). Where the
-    small picture is smooth it takes grain away, and where it is flat all detail. "adain" gives
-    each channel the small picture's mean and deviation.
+    small picture is smooth it takes grain away, and where it is flat all detail. "wavelet_fine"
+    takes all that is coarser than about 8 pixels, with faint texture that the model held for
+    noise, and with noise. "adain" gives each channel the small picture's mean and deviation.
 
     Args:
         kind: one of `FIXES`.
@@ -66,14 +66,16 @@ def fix_colours(
         small: uint8 or uint16, what was enlarged.
         scale: by how much.
     """
-    if kind == "wavelet":
-        return np.concatenate([*_wavelet_rows(picture, small, scale)])
+    if kind in LEVELS:
+        return np.concatenate([*_wavelet_rows(picture, small, scale, LEVELS[kind])])
     return _adain(picture, small) if kind == "adain" else picture
 
 
-def _wavelet_rows(picture: np.ndarray, small: np.ndarray, scale: int) -> Iterator[np.ndarray]:
+def _wavelet_rows(
+    picture: np.ndarray, small: np.ndarray, scale: int, levels: int
+) -> Iterator[np.ndarray]:
     height = picture.shape[0]
-    reach = (-(-_REACH // scale) + _SIGMAS * AROUND) * scale
+    reach = (-(-PASSES * (2**levels - 1) // scale) + _SIGMAS * AROUND) * scale
     rows = _ROWS // scale * scale or scale
     for top in range(0, height, rows):
         end = min(height, top + rows)
@@ -81,7 +83,7 @@ def _wavelet_rows(picture: np.ndarray, small: np.ndarray, scale: int) -> Iterato
         near = picture[first:last].astype(np.float32)
         large = _enlarged(small, first // scale, -(-last // scale), scale)
         for _ in range(PASSES):
-            near = np.clip(near + _coarse_part(large.coarse - near), 0, 65535)
+            near = np.clip(near + _coarse_part(large.coarse - near, levels), 0, 65535)
         detail = near - large.coarse
         detail *= _kept(detail, large, scale)
         yield _levels((large.coarse + detail)[top - first : end - first])
@@ -104,8 +106,10 @@ def _power(detail: Float[np.ndarray, "rows width 3"]) -> Float[np.ndarray, "rows
     return np.einsum("yxc,yxc->yx", detail, detail) / np.float32(3)
 
 
-def _coarse_part(picture: Float[np.ndarray, "rows width 3"]) -> Float[np.ndarray, "rows width 3"]:
-    for level in range(LEVELS):
+def _coarse_part(
+    picture: Float[np.ndarray, "rows width 3"], levels: int
+) -> Float[np.ndarray, "rows width 3"]:
+    for level in range(levels):
         kernel = np.zeros(2 ** (level + 1) + 1, np.float32)
         kernel[:: 2**level] = (0.25, 0.5, 0.25)
         picture = cv2.sepFilter2D(

@@ -18,7 +18,7 @@ SR = SuperResolution(scale=4)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("kind", ["wavelet", "adain"])
+@pytest.mark.parametrize("kind", ["wavelet", "wavelet_fine", "adain"])
 def test_flat_colours_come_back(kind, dtype):
     top = np.iinfo(dtype).max
     small = np.zeros((150, 9, 3), dtype)
@@ -95,14 +95,26 @@ def test_a_speck_goes_and_an_edge_stays():
     assert kept[120, 160].max() > 0.9 * detail[120, 160].max()
 
 
+@pytest.mark.parametrize(("kind", "left"), [("wavelet", 0.1), ("wavelet_fine", 0.9)])
+def test_texture_that_the_model_wiped_comes_back_where_it_is_asked_for(kind, left):
+    # A period of 8 pixels of the input is 32 of the result.
+    wave = 20 * np.sin(np.arange(80) * np.pi / 4)
+    small = np.tile((128 + wave).round().astype(np.uint8)[None, :, None], (80, 1, 3))
+    wiped = np.full((320, 320, 3), 128 * 257, np.uint16)
+    fixed, large = fix_colours(kind, wiped, small, 4), colours._enlarged(small, 0, 80, 4).coarse
+    ratio = fixed[64:-64, 64:-64].std() / large[64:-64, 64:-64].std()
+    assert ratio > left if kind == "wavelet_fine" else ratio < left, ratio
+
+
+@pytest.mark.parametrize("kind", colours.LEVELS)
 @pytest.mark.parametrize("scale", [1, 2, 4])
-def test_parts_of_a_picture_are_as_the_whole(scale, monkeypatch):
+def test_parts_of_a_picture_are_as_the_whole(scale, kind, monkeypatch):
     small = RNG.integers(0, 256, (600 // scale, 24, 3), np.uint8)
     small[:, :12] //= 32
     made = RNG.integers(0, 65536, (600 // scale * scale, 24 * scale, 3), np.uint16)
-    whole = fix_colours("wavelet", made, small, scale)
+    whole = fix_colours(kind, made, small, scale)
     monkeypatch.setattr(colours, "_ROWS", 96)
-    parts = fix_colours("wavelet", made, small, scale)
+    parts = fix_colours(kind, made, small, scale)
     assert np.abs(parts.astype(int) - whole).max() <= 1  # of 65,535
 
 
