@@ -108,6 +108,7 @@ def test_autoencoder_then_prior_then_distillation(tmp_path: Path) -> None:
     assert sampler.generate(size=(32, 32), steps=1, solver="sde-dpmsolver++").size == (32, 32)
 
 
+@pytest.mark.slow
 def test_sampler_takes_the_last_checkpoint_of_an_unfinished_run(
     workdir: Path, tmp_path: Path
 ) -> None:
@@ -177,6 +178,7 @@ def test_sampler_returns_what_it_was_given_at_any_size(workdir: Path) -> None:
         Sampler.load("/nonexistent")
 
 
+@pytest.mark.slow
 def test_sample_command_line_over_a_folder(workdir: Path, tmp_path: Path) -> None:
     (tmp_path / "in" / "deep").mkdir(parents=True)
     picture = Image.fromarray(np.full((9, 8, 3), 77, np.uint8))

@@ -117,6 +117,7 @@ def test_parameter_efficient_step_computes_no_frozen_gradient() -> None:
     assert flops("adapter/.*") <= 0.8 * flops("(unet|adapter)/.*")
 
 
+@pytest.mark.slow
 def test_frozen_parameters_do_not_change_by_a_bit() -> None:
     """Nor does the prior, as it was at the start, which the predictor "ddim" asks."""
     config = tiny()
