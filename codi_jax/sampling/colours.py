@@ -1,5 +1,6 @@
 """The user's colours for a picture whose autoencoder has changed them a little."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from jaxtyping import Float, Shaped, UInt16
 
 from codi_jax.data.images import resize
 
-FIXES = ("wavelet", "wavelet_fine", "adain", "none")
+FIXES = ("auto", "wavelet", "wavelet_fine", "adain", "none")
 #: Levels of the wavelet transform; a level doubles the reach.
 LEVELS = {"wavelet": 5, "wavelet_fine": 3}
 #: How often the coarse part is corrected. The transform is no projection, and where the picture is
@@ -20,6 +21,8 @@ PASSES = 3
 #: no stronger than the finest detail of the small picture is kept: in photos detail grows weaker
 #: towards finer scales, so the model's should not be much weaker than that.
 GRAIN = 2.3
+#: What a model takes out of a clean picture, in levels of 255: of a noisy one it takes more.
+CLEAN = 0.5
 #: Deviations of the Gaussian windows in which detail is measured, in pixels of the small picture.
 #: It must be strong in both: a speck is so in the first alone.
 NEAR, AROUND = 0.7, 2
@@ -58,7 +61,9 @@ def fix_colours(
     coarsest part of an à trous wavelet transform (as in StableSR, Wang et al. 2024). Where the
     small picture is smooth it takes grain away, and where it is flat all detail. "wavelet_fine"
     takes all that is coarser than about 8 pixels, with faint texture that the model held for
-    noise, and with noise. "adain" gives each channel the small picture's mean and deviation.
+    noise, and with noise. "auto" is one of these two: "wavelet" where the model has taken much out
+    of more than half of the picture, which then is noisy. "adain" gives each channel the small
+    picture's mean and deviation.
 
     Args:
         kind: one of `FIXES`.
@@ -66,9 +71,46 @@ def fix_colours(
         small: uint8 or uint16, what was enlarged.
         scale: by how much.
     """
+    if kind == "auto":
+        kind = "wavelet_fine" if taken_out(picture, small, scale) <= CLEAN else "wavelet"
     if kind in LEVELS:
         return np.concatenate([*_wavelet_rows(picture, small, scale, LEVELS[kind])])
     return _adain(picture, small) if kind == "adain" else picture
+
+
+def taken_out(
+    picture: UInt16[np.ndarray, "height width 3"],
+    small: Shaped[np.ndarray, "small_height small_width 3"],
+    scale: int,
+) -> float:
+    """Deviation of what a model has taken out of a picture: the median over it, of 255.
+
+    Args:
+        picture: the result.
+        small: uint8 or uint16, what was enlarged.
+        scale: by how much.
+    """
+    levels = max(1, LEVELS["wavelet"] - round(math.log2(scale)))
+    rows = _ROWS // scale or 1
+    reduced = [
+        cv2.resize(
+            picture[top * scale : (top + rows) * scale]
+            - _enlarged(small, top, min(top + rows, len(small)), scale).coarse,
+            (small.shape[1], min(rows, len(small) - top)),
+            interpolation=cv2.INTER_AREA,
+        )
+        for top in range(0, len(small), rows)
+    ]
+    texture, more = (
+        (x - _coarse_part(x, levels)) / np.float32(257)
+        for x in (small.astype(np.float32) * _to_16(small), np.concatenate(reduced))
+    )
+    power, shared = (
+        cv2.GaussianBlur(np.einsum("yxc,yxc->yx", texture, x) / np.float32(3), (0, 0), AROUND)
+        for x in (texture, texture + more)
+    )
+    power = np.maximum(power, 1e-4)
+    return float(np.median(np.sqrt(power) * np.clip(1 - shared / power, 0, 1)))
 
 
 def _wavelet_rows(

@@ -24,9 +24,8 @@ class Sizing:
             resampled to it.
         size: of the result in pixels, WIDTHxHEIGHT, or one number for its longer side.
         max_megapixels: an input whose result would be larger is reduced first.
-        color_fix: how the result gets the input's colours; by default wavelet for
-            super-resolution and none elsewhere. For clean photos wavelet_fine is better: it keeps
-            faint texture, and noise.
+        color_fix: keeps the input's colours; auto, super-resolution's default, is one of the
+            wavelets.
     """
 
     outscale: float | None = None
@@ -59,7 +58,7 @@ class Sizing:
                 f"color_fix={self.color_fix}: a model for {task.name} is to change colours; leave "
                 "it out."
             )
-        return self.color_fix or ("wavelet" if enlarges else "none")
+        return self.color_fix or ("auto" if enlarges else "none")
 
     def input_size(self, size: tuple[int, int], scale: int) -> tuple[int, int]:
         """Height and width that an input is reduced to, so that the model's result fits."""

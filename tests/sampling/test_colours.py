@@ -2,6 +2,7 @@
 
 import itertools
 
+import cv2
 import numpy as np
 import pytest
 
@@ -106,6 +107,25 @@ def test_texture_that_the_model_wiped_comes_back_where_it_is_asked_for(kind, lef
     assert ratio > left if kind == "wavelet_fine" else ratio < left, ratio
 
 
+@pytest.mark.parametrize("kept", [0.0, 0.5, 1.0])
+def test_what_is_taken_out_is_its_deviation_and_tells_which_fix_it_is(kept, monkeypatch):
+    noise = RNG.normal(size=(90, 100, 3)) * 20
+    small = (128 + noise).round().astype(np.uint8)
+    large = colours._enlarged(small, 0, 90, 4).coarse
+    made = (128 * 257 + kept * (large - 128 * 257)).round().astype(np.uint16)
+    out = colours.taken_out(made, small, 4)
+    # The bicubic picture, averaged again, has less than all of white noise.
+    reduced = cv2.resize(large, (100, 90), interpolation=cv2.INTER_AREA).astype(np.float64)
+    shared = np.mean((reduced - 128 * 257) * noise) / (257 * np.mean(noise**2))
+    assert out == pytest.approx((1 - kept) * shared * noise.std(), rel=0.05, abs=1e-3)
+    monkeypatch.setattr(colours, "_ROWS", 64)
+    assert colours.taken_out(made, small, 4) == pytest.approx(out, rel=1e-4, abs=1e-4)
+    kind = "wavelet_fine" if kept == 1 else "wavelet"
+    np.testing.assert_array_equal(
+        fix_colours("auto", made, small, 4), fix_colours(kind, made, small, 4)
+    )
+
+
 @pytest.mark.parametrize("kind", colours.LEVELS)
 @pytest.mark.parametrize("scale", [1, 2, 4])
 def test_parts_of_a_picture_are_as_the_whole(scale, kind, monkeypatch):
@@ -174,7 +194,7 @@ def test_sizes_that_cannot_be(options, said):
 
 
 def test_colours_are_fixed_where_they_are_to_stay():
-    assert Sizing().fix_of(SR) == "wavelet" and Sizing().fix_of(Canny()) == "none"
+    assert Sizing().fix_of(SR) == "auto" and Sizing().fix_of(Canny()) == "none"
     assert Sizing(color_fix="none").fix_of(Canny()) == "none"
     with pytest.raises(UserError, match="a model for canny is to change colours"):
         Sizing(color_fix="adain").fix_of(Canny())
