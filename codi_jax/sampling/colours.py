@@ -21,7 +21,8 @@ PASSES = 3
 #: no stronger than the finest detail of the small picture is kept: in photos detail grows weaker
 #: towards finer scales, so the model's should not be much weaker than that.
 GRAIN = 2.3
-#: What a model takes out of a clean picture, in levels of 255: of a noisy one it takes more.
+#: The most that a model takes out of a clean picture, in levels of 255. Of a noisy one it takes
+#: more (docs/sampling.md has figures).
 CLEAN = 0.5
 #: Deviations of the Gaussian windows in which detail is measured, in pixels of the small picture.
 #: It must be strong in both: a speck is so in the first alone.
@@ -62,8 +63,8 @@ def fix_colours(
     small picture is smooth it takes grain away, and where it is flat all detail. "wavelet_fine"
     takes all that is coarser than about 8 pixels, with faint texture that the model held for
     noise, and with noise. "auto" is one of these two: "wavelet" where the model has taken much out
-    of more than half of the picture, which then is noisy. "adain" gives each channel the small
-    picture's mean and deviation.
+    of more than half of the picture, which then counts as noisy. "adain" gives each channel the
+    small picture's mean and deviation.
 
     Args:
         kind: one of `FIXES`.
