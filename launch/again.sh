@@ -3,15 +3,16 @@
 #   launch/again.sh python -m codi_jax.main --config=configs/sr.py --workdir=runs/sr
 # A signal to this script goes to the command, which is then not started again.
 set -uo pipefail
-stopped=
-trap 'stopped=1; kill -TERM "$child" 2>/dev/null' TERM INT
+stopped= told= child=
+trap 'stopped+=1; kill -TERM "$child" 2>/dev/null && told=1' TERM INT
 status=75
 while [[ $status == 75 && ! $stopped ]]; do
     "$@" &
     child=$!
-    wait "$child"
-    status=$?
-    while kill -0 "$child" 2>/dev/null; do  # a signal ended the wait, not the command
+    if [[ $stopped && ! $told ]]; then kill -TERM "$child"; fi  # the signal came before it did
+    was=unknown
+    while [[ $was != "$stopped" ]]; do  # a signal ends the wait, not the command
+        was=$stopped
         wait "$child"
         status=$?
     done

@@ -68,12 +68,30 @@ def test_a_tpu_vm_starts_again_upon_75_alone(
 
 
 def test_a_signal_to_again_reaches_the_command_and_is_its_end(tools: Path) -> None:
-    write(tools / "python", "#!/usr/bin/env bash\ntrap 'exit 75' TERM\necho up\nsleep 60 &\nwait\n")
+    write(tools / "python", "#!/usr/bin/env bash\ntrap 'exit 75' TERM\necho up\nsleep 5 &\nwait\n")
+    for _ in range(20):  # the signal may come before the script knows of its command
+        process = again()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == INTERRUPTED
+
+
+def test_again_waits_for_a_command_that_needs_two_signals(tools: Path) -> None:
+    loop = "while ((n < 2)); do sleep .05; done"
+    write(tools / "python", f"#!/usr/bin/env bash\nn=0\ntrap 'n=$((n+1))' TERM\necho up\n{loop}\n")
+    process = again()
+    for _ in range(2):
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+    assert process.wait(30) == 0
+
+
+def again() -> subprocess.Popen[str]:
+    """`again.sh` with a command that is up."""
     process = subprocess.Popen([LAUNCH / "again.sh", "python"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == INTERRUPTED
+    return process
 
 
 def test_every_host_of_a_tpu_pod_runs_the_command(
