@@ -96,7 +96,7 @@ def taken_out(
     reduced = [
         cv2.resize(
             picture[top * scale : (top + rows) * scale]
-            - _enlarged(small, top, min(top + rows, len(small)), scale).coarse,
+            - _bicubic(*_part(small, top, top + rows, scale), scale),
             (small.shape[1], min(rows, len(small) - top)),
             interpolation=cv2.INTER_AREA,
         )
@@ -106,12 +106,11 @@ def taken_out(
         (x - _coarse_part(x, levels)) / np.float32(257)
         for x in (small.astype(np.float32) * _to_16(small), np.concatenate(reduced))
     )
-    power, shared = (
-        cv2.GaussianBlur(np.einsum("yxc,yxc->yx", texture, x) / np.float32(3), (0, 0), AROUND)
-        for x in (texture, texture + more)
+    power, change = (
+        cv2.GaussianBlur(_product(texture, x), (0, 0), AROUND) for x in (texture, more)
     )
     power = np.maximum(power, 1e-4)
-    return float(np.median(np.sqrt(power) * np.clip(1 - shared / power, 0, 1)))
+    return float(np.median(np.sqrt(power) * np.clip(-change / power, 0, 1)))
 
 
 def _wavelet_rows(
@@ -136,7 +135,7 @@ def _kept(
     detail: Float[np.ndarray, "rows width 3"], large: _Enlarged, scale: int
 ) -> Float[np.ndarray, "rows width 1"]:
     """How much of the model's detail is kept, in [0, 1]."""
-    power = _power(detail) + np.float32(1)  # in 16-bit levels: it cannot be seen
+    power = _product(detail, detail) + np.float32(1)  # in 16-bit levels: it cannot be seen
     near, around = (
         cv2.GaussianBlur(power, (0, 0), scale * sigma)[..., None] for sigma in (NEAR, AROUND)
     )
@@ -145,8 +144,10 @@ def _kept(
     return np.maximum(beyond, np.sqrt(np.minimum(large.finest / near, 1)))
 
 
-def _power(detail: Float[np.ndarray, "rows width 3"]) -> Float[np.ndarray, "rows width"]:
-    return np.einsum("yxc,yxc->yx", detail, detail) / np.float32(3)
+def _product(
+    one: Float[np.ndarray, "rows width 3"], other: Float[np.ndarray, "rows width 3"]
+) -> Float[np.ndarray, "rows width"]:
+    return np.einsum("yxc,yxc->yx", one, other) / np.float32(3)
 
 
 def _coarse_part(
@@ -162,19 +163,30 @@ def _coarse_part(
 
 
 def _enlarged(small: np.ndarray, first: int, last: int, scale: int) -> _Enlarged:
-    above, below = max(0, first - 4), min(len(small), last + 4)
-    part = small[above:below].astype(np.float32) * _to_16(small)
+    part, rows = _part(small, first, last, scale)
     contrast = (cv2.dilate(part, _FIVE) - cv2.erode(part, _FIVE)).max(axis=-1) / 257
     shaped = np.clip((contrast - FLAT) / (SHAPED - FLAT), 0, 1)
     octave = part - cv2.sepFilter2D(part, cv2.CV_32F, _BINOMIAL, _BINOMIAL)
-    finest = cv2.GaussianBlur(_power(octave), (0, 0), NEAR)
+    finest = cv2.GaussianBlur(_product(octave, octave), (0, 0), NEAR)
     size = (len(part) * scale, part.shape[1] * scale)
-    rows = slice((first - above) * scale, (last - above) * scale)
     return _Enlarged(
-        np.clip(resize(part, size, "bicubic")[rows], 0, 65535),
+        _bicubic(part, rows, scale),
         resize(shaped, size, "bilinear")[rows, :, None],
         resize(finest, size, "bilinear")[rows, :, None],
     )
+
+
+def _part(small: np.ndarray, first: int, last: int, scale: int) -> tuple[np.ndarray, slice]:
+    """Rows of the small picture with what filters read around, and their place when enlarged."""
+    last = min(last, len(small))
+    above, below = max(0, first - 4), min(len(small), last + 4)
+    part = small[above:below].astype(np.float32) * _to_16(small)
+    return part, slice((first - above) * scale, (last - above) * scale)
+
+
+def _bicubic(part: np.ndarray, rows: slice, scale: int) -> Float[np.ndarray, "rows width 3"]:
+    size = (len(part) * scale, part.shape[1] * scale)
+    return np.clip(resize(part, size, "bicubic")[rows], 0, 65535)
 
 
 def _adain(picture: np.ndarray, small: np.ndarray) -> np.ndarray:
